@@ -1,0 +1,1 @@
+"""Wing: ONNX out, checked against torch, and timed on a real device."""

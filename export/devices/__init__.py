@@ -1,0 +1,1 @@
+"""Devices that run and time an ONNX file, behind one interface."""

@@ -1,0 +1,35 @@
+"""The one kind of error a user is meant to see: its first cause, in one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user gave cannot be used. The command line prints it as one line and exits with code 2.
+
+    Args:
+        where: the dotted path of the key (`search.sampler`) or the path of the file that is wrong.
+        problem: what is wrong with it, in one clause.
+        allowed: the values that would do; listed, and searched for the spelling nearest to `given`.
+        given: what the user wrote, for the nearest spelling.
+    """
+
+    def __init__(
+        self, where: str, problem: str, *, allowed: Iterable[object] | None = None, given: object = None
+    ) -> None:
+        self.where = where
+        self.problem = problem
+        self.allowed = None if allowed is None else tuple(str(a) for a in allowed)
+        near = difflib.get_close_matches(str(given), self.allowed or (), n=1, cutoff=0.5)
+        self.nearest = near[0] if near else None
+        super().__init__(self._line())
+
+    def _line(self) -> str:
+        line = f"{self.where}: {self.problem}"
+        if self.allowed is not None:
+            line += f"; allowed: {', '.join(self.allowed) or '(nothing)'}"
+        if self.nearest is not None:
+            line += f"; did you mean {self.nearest!r}?"
+        return " ".join(line.split())

@@ -1,0 +1,1 @@
+"""Search over the architectures of a space with Optuna."""

@@ -1,0 +1,1 @@
+"""Search spaces that ship with the platform, one file each."""

@@ -1,0 +1,1 @@
+"""Wing: guess an architecture's accuracy without training it."""

@@ -1,0 +1,1 @@
+"""Wing: make a given network sparse or smaller."""

@@ -1,0 +1,1 @@
+"""Roof: recipes, their schema, the runner, the command line and the report."""

@@ -1,0 +1,1 @@
+"""Wing: train one network that holds every candidate, and choose an architecture from it."""
