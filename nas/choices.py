@@ -1,0 +1,119 @@
+"""Choices: points of decision inside an ordinary `nn.Module`, opened by gates.
+
+A choice is known by its name. Several modules may carry the same name (the cells of a cell-based space share their
+decisions); they must offer the same options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+
+from torch import Tensor, nn
+
+from nas.architecture import Option
+from nas.gates import Gate, Gates, Mixture
+
+
+class Choice(nn.Module):
+    """A named decision between `options`, read from `gates[name]` at each forward pass."""
+
+    def __init__(self, name: str, options: Sequence[Option]) -> None:
+        super().__init__()
+        if not name or "." in name:
+            raise ValueError(f"a choice's name is not empty and has no dot: {name!r}")
+        if len(set(options)) != len(options) or not options:
+            raise ValueError(f"choice {name}: options must be different and at least one: {list(options)}")
+        self.name = name
+        self.options = tuple(options)
+
+    def gate(self, gates: Gates) -> Gate:
+        """This choice's gate.
+
+        Raises:
+            KeyError: `gates` has none for it. IndexError: it does not fit the options.
+        """
+        gate = gates[self.name]
+        size = len(gate.weights) if isinstance(gate, Mixture) else gate + 1
+        if size > len(self.options) or size < 1 or (isinstance(gate, Mixture) and size != len(self.options)):
+            raise IndexError(f"choice {self.name} has {len(self.options)} options, the gate is for {size}")
+        return gate
+
+    def extra_repr(self) -> str:
+        return f"{self.name}: {list(self.options)}"
+
+
+class LayerChoice(Choice):
+    """Which operation: one of several candidate modules, or a weighted sum of their outputs.
+
+    Args:
+        name: the choice's name.
+        candidates: the operations by option name. `None` stands for the operation that lets nothing through
+            (`none`, `zero`): it is never run and is left out of sums, which a forward pass says by returning `None`.
+    """
+
+    def __init__(self, name: str, candidates: Mapping[str, nn.Module | None]) -> None:
+        super().__init__(name, tuple(candidates))
+        self.candidates = nn.ModuleDict({key: layer for key, layer in candidates.items() if layer is not None})
+
+    def forward(self, x: Tensor, gates: Gates) -> Tensor | None:
+        """The chosen operation's output, or the mixture's; `None` where nothing passes."""
+        return weigh(self.gate(gates), lambda index: self._run(index, x))
+
+    def _run(self, index: int, x: Tensor) -> Tensor | None:
+        option = self.options[index]
+        return self.candidates[str(option)](x) if option in self.candidates else None
+
+
+class InputChoice(Choice):
+    """Which edges: the sum of `chosen` out of `inputs` tensors of one shape.
+
+    Every subset of that size is an option (a tuple of increasing indices), so that the number of incoming edges
+    holds by construction.
+    """
+
+    def __init__(self, name: str, inputs: int, chosen: int = 1) -> None:
+        super().__init__(name, tuple(combinations(range(inputs), chosen)))
+        self._subsets = tuple(combinations(range(inputs), chosen))
+
+    def forward(self, inputs: Sequence[Tensor], gates: Gates) -> Tensor | None:
+        """The sum of the chosen inputs, or the mixture's sum over its active subsets."""
+        return weigh(self.gate(gates), lambda index: total([inputs[i] for i in self._subsets[index]]))
+
+
+class ValueChoice(Choice):
+    """Which value: a width, a kernel size, a number of heads, a depth.
+
+    Its forward pass gives the chosen value on a single path; what a mixture of values means is up to the elastic
+    layer that reads it through `gate`.
+    """
+
+    def forward(self, gates: Gates) -> Option:
+        """The chosen value.
+
+        Raises:
+            TypeError: the gate is a mixture.
+        """
+        gate = self.gate(gates)
+        if isinstance(gate, Mixture):
+            raise TypeError(f"choice {self.name}: a single value was asked for, the gate is a mixture")
+        return self.options[gate]
+
+
+def weigh(gate: Gate, run: Callable[[int], Tensor | None]) -> Tensor | None:
+    """`run(gate)` for a path, `sum_{o active} weights[o] * run(o)` for a mixture; `None` terms are left out."""
+    if not isinstance(gate, Mixture):
+        return run(gate)
+    outputs = ((index, run(index)) for index in gate.active)
+    return total([gate.weights[index] * y for index, y in outputs if y is not None])
+
+
+def total(terms: Sequence[Tensor | None]) -> Tensor | None:
+    """The sum of the terms that are there; `None` where none is."""
+    present = [term for term in terms if term is not None]
+    if not present:
+        return None
+    result = present[0]
+    for term in present[1:]:
+        result = result + term
+    return result

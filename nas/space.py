@@ -1,0 +1,182 @@
+"""A search space: a module with choices in it, which is its own supernet."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx, nn
+
+from nas.architecture import Architecture
+from nas.choices import Choice
+from nas.errors import UserError
+from nas.gates import Gates
+
+Edge = tuple[str, str, str]
+"""An arrow of a drawing: source node, target node, what happens on the way."""
+
+
+class SearchSpace(nn.Module):
+    """Networks that differ in their choices and share one set of weights.
+
+    A subclass lays out the modules and writes `forward(x, gates)`, handing `gates` on to every choice inside. All
+    else follows from that: sampling, the supernet (this module itself) and, by tracing the forward pass along one
+    path, the plain network of an architecture. The forward pass must therefore be traceable by `torch.fx` once the
+    gates are fixed: no decision on the value of a tensor.
+
+    Attributes:
+        input_shape: `(channels, height, width)` of one image. num_classes: number of outputs.
+    """
+
+    input_shape: tuple[int, int, int]
+    num_classes: int
+
+    def forward(self, x: Tensor, gates: Gates) -> Tensor:
+        """Logits `(batch, num_classes)` of images `x` `(batch, channels, height, width)` under these gates."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def _choices(self) -> dict[str, Choice]:
+        choices: dict[str, Choice] = {}
+        for module in self.modules():
+            if isinstance(module, Choice):
+                first = choices.setdefault(module.name, module)
+                if first.options != module.options:
+                    raise ValueError(f"two choices named {module.name} offer different options")
+        return choices
+
+    def choices(self) -> Mapping[str, Choice]:
+        """The choices by name, in the order of the forward pass's modules."""
+        return self._choices
+
+    @property
+    def size(self) -> int:
+        """The number of architectures."""
+        return math.prod(len(choice.options) for choice in self.choices().values())
+
+    def sample(self, generator: torch.Generator) -> Architecture:
+        """A uniform draw: each choice's option independently."""
+        return Architecture(
+            {name: choice.options[_randint(len(choice.options), generator)] for name, choice in self.choices().items()}
+        )
+
+    def mutate(self, architecture: Architecture, generator: torch.Generator) -> Architecture:
+        """The architecture with one choice, drawn uniformly, moved to another of its options, drawn uniformly."""
+        open_choices = [choice for choice in self.choices().values() if len(choice.options) > 1]
+        choice = open_choices[_randint(len(open_choices), generator)]
+        others = [option for option in choice.options if option != architecture[choice.name]]
+        return architecture.replace(choice.name, others[_randint(len(others), generator)])
+
+    def check(self, architecture: Architecture, *, where: str = "architecture") -> Architecture:
+        """The architecture itself, if it is one of this space.
+
+        Raises:
+            UserError: a choice is unknown or missing, or an option is not among those offered.
+        """
+        choices = self.choices()
+        for name, option in architecture.items():
+            if name not in choices:
+                raise UserError(f"{where}.{name}", "no such choice in the space", allowed=choices, given=name)
+            if option not in choices[name].options:
+                options = choices[name].options
+                raise UserError(f"{where}.{name}", f"no option {option!r}", allowed=options, given=option)
+        for name in choices:
+            if name not in architecture:
+                raise UserError(f"{where}.{name}", "the choice is missing")
+        return architecture
+
+    def gates(self, architecture: Architecture) -> dict[str, int]:
+        """One-hot gates: the index of the architecture's option for each choice."""
+        return {name: choice.options.index(architecture[name]) for name, choice in self.choices().items()}
+
+    def parse(self, text: str, *, where: str = "architecture") -> Architecture:
+        """An architecture from the notation of the space; here its JSON.
+
+        Raises:
+            UserError: `text` is not an architecture of this space.
+        """
+        return self.check(Architecture.from_json(text, where=where), where=where)
+
+    def format(self, architecture: Architecture) -> str:
+        """An architecture in the notation of the space, such that `parse` gives it back."""
+        return architecture.to_json()
+
+    def isomorphism_class(self, architecture: Architecture) -> str:
+        """A name shared by the architectures known to compute the same function; here the id, so none are."""
+        return architecture.id
+
+    def diagram(self, architecture: Architecture) -> list[Edge]:
+        """The arrows to draw; here a chain of the choices from input to output."""
+        names = ["input", *self.choices(), "output"]
+        labels = [f"{architecture[name]}" for name in self.choices()]
+        return [(a, b, label) for a, b, label in zip(names, names[1:], [*labels, ""], strict=False)]
+
+    def build(self, architecture: Architecture, *, weights: Literal["fresh", "inherited"] = "fresh") -> fx.GraphModule:
+        """The plain stand-alone network of an architecture: torch layers and their data flow, nothing of ours.
+
+        The forward pass is traced along the architecture's path, so the network computes exactly what the supernet
+        computes under `gates(architecture)`. It shares no tensor with the supernet.
+
+        Args:
+            architecture: one of this space.
+            weights: `fresh` initialises every layer anew with torch's global generator (training alone, zero-cost
+                scores); `inherited` copies the supernet's weights and buffers.
+
+        Returns:
+            A `torch.fx.GraphModule`, in the training mode of this module.
+
+        Raises:
+            UserError: not an architecture of this space.
+        """
+        path = _Path(self, self.gates(self.check(architecture)))
+        graph = fx.Tracer().trace(path)
+        parts: dict[str, Any] = {}
+        memo: dict[int, Any] = {}  # one copy of a part that is reached under two names
+        for node in graph.nodes:
+            if node.op in ("call_module", "get_attr"):
+                node.target = str(node.target).removeprefix("space.")
+                parts[node.target] = copy.deepcopy(_attribute(self, node.target), memo)
+        network = fx.GraphModule(parts, graph, class_name=type(self).__name__).train(self.training)
+        network.zero_grad(set_to_none=True)
+        network = self.stand_alone(network)
+        if weights == "fresh":
+            self.initialise(network)
+        return network
+
+    def stand_alone(self, network: fx.GraphModule) -> fx.GraphModule:
+        """What a network trained alone has and the supernet has not (affine batch norms, for one); here nothing.
+
+        The outputs must not change.
+        """
+        return network
+
+    def initialise(self, network: nn.Module) -> None:
+        """Fresh weights; here torch's defaults of every layer."""
+        for module in network.modules():
+            reset: Any = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+
+
+class _Path(nn.Module):
+    """A supernet with its gates fixed, for the tracer, to which gates must not be an input."""
+
+    def __init__(self, space: SearchSpace, gates: Gates) -> None:
+        super().__init__()
+        self.space = space
+        self.path = gates
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.space(x, self.path)
+
+
+def _attribute(module: nn.Module, path: str) -> Any:
+    return functools.reduce(getattr, path.split("."), module)
+
+
+def _randint(high: int, generator: torch.Generator) -> int:
+    return int(torch.randint(high, (), generator=generator))

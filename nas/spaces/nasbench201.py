@@ -1,0 +1,200 @@
+"""NAS-Bench-201: a cell of four nodes and six edges, five operations an edge, 15,625 cells.
+
+Dong & Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search", ICLR 2020.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, fx, nn
+
+from nas.architecture import Architecture
+from nas.choices import LayerChoice, total
+from nas.errors import UserError
+from nas.gates import Gates
+from nas.space import Edge, SearchSpace
+
+OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))
+"""(target, source) in the order of the benchmark's strings: 1<-0, 2<-0, 2<-1, 3<-0, 3<-1, 3<-2."""
+
+
+class NasBench201(SearchSpace):
+    """Stem, then three stages of `cells` equal cells with a residual block of stride 2 between them, then the head.
+
+    Channels are `channels`, twice and four times that. Every cell makes the same six decisions. With the defaults
+    and ten classes a built network has exactly the benchmark's parameters,
+    73,306 + 243,040 n(3x3) + 28,000 n(1x1), where n counts edges.
+
+    Args:
+        input_shape: `(channels, height, width)` of an image; height and width divisible by 4.
+        num_classes: number of outputs.
+        channels: width of the first stage (benchmark: 16).
+        cells: cells in each stage (benchmark: 5).
+        affine: whether the batch norms inside the supernet's cells have a scale and a shift. The networks that
+            `build` returns always have them.
+
+    Raises:
+        UserError: the image size does not survive two halvings.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int] = (3, 32, 32),
+        num_classes: int = 10,
+        *,
+        channels: int = 16,
+        cells: int = 5,
+        affine: bool = False,
+    ) -> None:
+        super().__init__()
+        if input_shape[1] % 4 or input_shape[2] % 4:
+            size = "x".join(map(str, input_shape[1:]))
+            raise UserError("data.size", f"nasbench201 halves images twice: {size} is not divisible by 4")
+        self.input_shape = input_shape
+        self.num_classes = num_classes
+        self.stem = nn.Sequential(
+            nn.Conv2d(input_shape[0], channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        )
+        body: list[nn.Module] = []
+        for stage in range(3):
+            width = channels * 2**stage
+            if stage:
+                body.append(ResidualBlock(width // 2, width))
+            body.extend(Cell(width, affine=affine) for _ in range(cells))
+        self.body = nn.ModuleList(body)
+        width = channels * 4
+        self.head = nn.Sequential(
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(width, num_classes),
+        )
+
+    def forward(self, x: Tensor, gates: Gates) -> Tensor:
+        x = self.stem(x)
+        for block in self.body:
+            x = block(x, gates) if isinstance(block, Cell) else block(x)
+        return self.head(x)
+
+    def stand_alone(self, network: fx.GraphModule) -> fx.GraphModule:
+        """Gives the cells' batch norms a scale of 1 and a shift of 0, as the benchmark's networks have them."""
+        for name, module in list(network.named_modules()):
+            if isinstance(module, nn.BatchNorm2d) and not module.affine:
+                network.set_submodule(name, _with_affine(module))
+        return network
+
+    def parse(self, text: str, *, where: str = "architecture") -> Architecture:
+        """An architecture from `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`, as the benchmark writes it.
+
+        Raises:
+            UserError: another shape, or an unknown operation.
+        """
+        nodes = [re.findall(r"([^|~]+)~(\d+)", node) for node in text.strip().split("+")]
+        if [(i + 1, int(j)) for i, node in enumerate(nodes) for _, j in node] != list(EDGES):
+            raise UserError(where, f"{text!r} is not of the form |op~0|+|op~0|op~1|+|op~0|op~1|op~2|")
+        operations = [operation for node in nodes for operation, _ in node]
+        for operation in operations:
+            if operation not in OPERATIONS:
+                raise UserError(where, f"no operation {operation!r}", allowed=OPERATIONS, given=operation)
+        architecture = Architecture({edge_name(*edge): op for edge, op in zip(EDGES, operations, strict=True)})
+        if self.format(architecture) != text.strip():
+            raise UserError(where, f"{text!r} is not of the form |op~0|+|op~0|op~1|+|op~0|op~1|op~2|")
+        return architecture
+
+    def format(self, architecture: Architecture) -> str:
+        """The benchmark's string of an architecture."""
+        nodes = ["".join(f"|{architecture[edge_name(i, j)]}~{j}" for j in range(i)) + "|" for i in (1, 2, 3)]
+        return "+".join(nodes)
+
+    def isomorphism_class(self, architecture: Architecture) -> str:
+        """The cell as an expression of its input `0`, so that cells with one expression compute one function.
+
+        A skip connection is its source, an edge without signal is `#`, and the summands of a node are sorted. These
+        are the rules of the benchmark, and give its 6,466 classes exactly; sums inside sums are left as they are, so
+        some cells of different classes still compute the same function.
+        """
+        nodes = ["0"]
+        for i in (1, 2, 3):
+            summands = []
+            for j in range(i):
+                operation = architecture[edge_name(i, j)]
+                if operation == "none" or nodes[j] == "#":
+                    summands.append("#")
+                else:
+                    summands.append(nodes[j] if operation == "skip_connect" else f"({nodes[j]})@{operation}")
+            nodes.append("+".join(sorted(summands)))
+        return nodes[-1]
+
+    def diagram(self, architecture: Architecture) -> list[Edge]:
+        """The cell's six arrows; node 0 is its input, node 3 its output."""
+        label = ("input", "1", "2", "output")
+        return [(label[j], label[i], str(architecture[edge_name(i, j)])) for i, j in EDGES]
+
+
+class Cell(nn.Module):
+    """Node 0 is the input, each later node the sum of its incoming edges, node 3 the output."""
+
+    def __init__(self, channels: int, *, affine: bool) -> None:
+        super().__init__()
+        self.edges = nn.ModuleDict(
+            {edge_name(i, j): LayerChoice(edge_name(i, j), operations(channels, affine=affine)) for i, j in EDGES}
+        )
+
+    def forward(self, x: Tensor, gates: Gates) -> Tensor:
+        nodes = [x]
+        for i in (1, 2, 3):
+            node = total([self.edges[edge_name(i, j)](nodes[j], gates) for j in range(i)])
+            nodes.append(torch.zeros_like(x) if node is None else node)
+        return nodes[-1]
+
+
+class ResidualBlock(nn.Module):
+    """The basic block of a ResNet with stride 2; its shortcut is a 2x2 average pool and a 1x1 convolution."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            *relu_conv_bn(channels_in, channels_out, 3, stride=2, affine=True),
+            *relu_conv_bn(channels_out, channels_out, 3, stride=1, affine=True),
+        )
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(channels_in, channels_out, 1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shortcut(x) + self.convolutions(x)
+
+
+def edge_name(target: int, source: int) -> str:
+    """The name of the choice on the edge `target <- source`."""
+    return f"edge_{target}_{source}"
+
+
+def operations(channels: int, *, affine: bool) -> Mapping[str, nn.Module | None]:
+    """The five operations of an edge; they keep the shape `(batch, channels, height, width)`."""
+    return {
+        "none": None,
+        "skip_connect": nn.Identity(),
+        "nor_conv_1x1": relu_conv_bn(channels, channels, 1, stride=1, affine=affine),
+        "nor_conv_3x3": relu_conv_bn(channels, channels, 3, stride=1, affine=affine),
+        "avg_pool_3x3": nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False),
+    }
+
+
+def relu_conv_bn(channels_in: int, channels_out: int, kernel: int, *, stride: int, affine: bool) -> nn.Sequential:
+    """ReLU, convolution without bias, batch norm."""
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(channels_in, channels_out, kernel, stride=stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(channels_out, affine=affine),
+    )
+
+
+def _with_affine(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
+    buffer = next(norm.buffers())
+    affine = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum, device=buffer.device, dtype=buffer.dtype)
+    affine.load_state_dict(norm.state_dict(), strict=False)
+    return affine.train(norm.training)
