@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from nas.errors import UserError
 
 
@@ -21,5 +23,6 @@ def reason(error: BaseException) -> str:
 def _first_line(error: BaseException) -> str:
     # The place in a UserError may be a temporary file that is gone when the line is read.
     text = error.problem if isinstance(error, UserError) else str(error)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)  # torch colours some messages for a terminal
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -13,7 +13,7 @@ from torch import nn
 from export.errors import ExportError
 
 RELATIVE_TOLERANCE = 1e-3
-"""Allowed error, as a share of how much the outputs move with the input. Two float32 runtimes differ by about 1e-6
+"""Allowed error, as a share of how much the outputs move with the input. Two float32 runtimes differ by about 1e-5
 of it, a wrong attribute (padding, epsilon, a dropped bias) by more than 1e-2: a thousandth keeps far from both."""
 
 ROUNDING_ULPS = 64

@@ -61,8 +61,8 @@ class LayerChoice(Choice):
         return weigh(self.gate(gates), lambda index: self._run(index, x))
 
     def _run(self, index: int, x: Tensor) -> Tensor | None:
-        option = self.options[index]
-        return self.candidates[str(option)](x) if option in self.candidates else None
+        option = str(self.options[index])
+        return self.candidates[option](x) if option in self.candidates else None
 
 
 class InputChoice(Choice):

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, fx, nn
 
 from nas.architecture import Architecture
@@ -46,8 +47,8 @@ class NasBench201(SearchSpace):
         input_shape: tuple[int, int, int] = (3, 32, 32),
         num_classes: int = 10,
         *,
-        channels: int = 16,
-        cells: int = 5,
+        channels: PositiveInt = 16,
+        cells: PositiveInt = 5,
         affine: bool = False,
     ) -> None:
         super().__init__()

@@ -1,0 +1,95 @@
+"""A network ready to be given away: weights, source, ONNX and a model card in one folder."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx
+
+from export.card import model_card
+from export.errors import ExportError
+from export.onnx import Exported, export_onnx
+from export.source import check_source, python_source
+from nas.cost import count
+from nas.errors import UserError
+from nas.files import atomic_path, write_text
+
+CLASS_NAME = "Network"
+
+
+def write_bundle(
+    folder: Path,
+    model: fx.GraphModule,
+    *,
+    input_shape: tuple[int, int, int],
+    classes: tuple[str, ...],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    facts: Mapping[str, Any],
+) -> Exported:
+    """Write `model.safetensors`, `model.py`, `model.onnx` and `README.md` into `folder`, each of them atomically.
+
+    `model` is left as it was. Nothing is written unless the source rebuilds the network exactly.
+
+    Args:
+        input_shape: `(C, H, W)` of one image.
+        classes: names of the outputs, in order.
+        mean, std: of each channel of images divided by 255; the network takes `(image / 255 - mean) / std`.
+        facts: what was measured of the network (accuracy, ...), told on the card as given.
+
+    Returns:
+        The checked ONNX file.
+
+    Raises:
+        UserError: `classes`, `mean` or `std` do not fit the network.
+        ExportError: the network cannot be written as source or as ONNX (see `python_source`, `export_onnx`).
+    """
+    _check_normalisation(input_shape[0], mean, std)
+    plain = copy.deepcopy(model).cpu().eval()
+    example = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
+    _check_classes(plain, example, classes)
+    source = python_source(plain, CLASS_NAME)
+    check_source(source, CLASS_NAME, plain, example)
+
+    exported = export_onnx(plain, input_shape, folder / "model.onnx")
+    metadata = {"input_shape": input_shape, "classes": classes, "mean": mean, "std": std}
+    _write_weights(folder / "model.safetensors", plain, metadata)
+    write_text(folder / "model.py", source)
+    card = model_card(CLASS_NAME, metadata, {**count(plain, input_shape).__dict__, **facts}, exported)
+    write_text(folder / "README.md", card)
+    return exported
+
+
+def _check_normalisation(channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != channels or not all(math.isfinite(value) for value in values):
+            raise UserError(name, f"is {values}, must be {channels} finite numbers, one per channel")
+    if min(std) <= 0:
+        raise UserError("std", f"is {std}, must be more than 0")
+
+
+def _check_classes(model: fx.GraphModule, example: torch.Tensor, classes: tuple[str, ...]) -> None:
+    with torch.no_grad():
+        shape = tuple(model(example).shape)
+    if shape != (len(example), len(classes)):
+        raise UserError("classes", f"has {len(classes)} names, the network's logits have shape (batch, {shape[1:]})")
+
+
+def _write_weights(path: Path, model: fx.GraphModule, metadata: Mapping[str, Any]) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    # Tensors that share memory are written each for itself, as the source declares them.
+    weights = {key: tensor.detach().clone().contiguous() for key, tensor in model.state_dict().items()}
+    text = {"format": "pt"} | {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
+    try:
+        with atomic_path(path) as temporary:
+            save_file(weights, temporary, metadata=text)
+    except SafetensorError as error:
+        raise ExportError(str(path), f"weights cannot be written ({error})") from error

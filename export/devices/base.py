@@ -1,0 +1,58 @@
+"""What every device does: say what it is, and time an ONNX file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from nas.errors import UserError
+from nas.measurement import Measurement
+
+
+@dataclass(frozen=True)
+class MeasureSpec:
+    """How to time one ONNX file.
+
+    Attributes:
+        threads: threads inside one operator; None is one per physical core this process may use.
+        batch: size of the first dimension of the inputs where the file leaves it open.
+        sessions: fresh runtimes, at least two: what differs from one to the next is the honest uncertainty.
+        seconds: time budget of all timed runs together, warm-up not counted.
+        min_runs: timed runs of each session, even where they take longer than the budget.
+        seed: of the generated inputs.
+    """
+
+    threads: int | None = None
+    batch: int = 1
+    sessions: int = 5
+    seconds: float = 2.0
+    min_runs: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        lowest = {"threads": 1, "batch": 1, "sessions": 2, "min_runs": 1, "seed": 0}
+        for name, least in lowest.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(name, f"is {value}, must be at least {least}")
+        if not self.seconds > 0:
+            raise UserError("seconds", f"is {self.seconds}, must be more than 0")
+
+
+class Device(Protocol):
+    """Something that runs ONNX files. Every device passes the same contract tests."""
+
+    @property
+    def name(self) -> str:
+        """The name recipes use."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Plain JSON of what decides the timings; `id` names its lasting part. What is not known is None."""
+
+    def measure(self, onnx_file: Path, spec: MeasureSpec) -> Measurement:
+        """Time the network in `onnx_file`; its `environment` holds the fingerprint and how it was timed.
+
+        Raises:
+            UserError: the file cannot be read or run, or its inputs cannot be made from `spec`.
+        """

@@ -1,0 +1,84 @@
+"""What this machine is, as far as it decides how fast a network runs. What cannot be read is None, never guessed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+_CGROUP_2 = Path("/sys/fs/cgroup/cpu.max")
+_CGROUP_1 = Path("/sys/fs/cgroup/cpu")
+
+
+def local_fingerprint(provider: str) -> dict[str, Any]:
+    """The fingerprint of this machine with ONNX Runtime's execution `provider`.
+
+    `id` is the first 12 hexadecimal digits of the SHA-256 of all the rest but the momentary load.
+    """
+    import onnxruntime
+    import psutil
+
+    lasting = {
+        "cpu_model": _cpu_model(),
+        "cpu_architecture": platform.machine() or None,
+        "logical_cores": psutil.cpu_count(logical=True),
+        "physical_cores": psutil.cpu_count(logical=False),
+        "allowed_cores": _allowed_cores(),
+        "cgroup_cpu_limit": _cgroup_cpu_limit(),
+        "frequency_governor": _read(_GOVERNOR),
+        "memory_bytes": psutil.virtual_memory().total,
+        "os": f"{platform.system()} {platform.release()}",
+        "python_version": platform.python_version(),
+        "onnxruntime_version": onnxruntime.__version__,
+        "provider": provider,
+        "threads": default_threads(),
+    }
+    digest = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()
+    return {"id": digest[:12], **lasting, "load_average_1min_before": _load_average()}
+
+
+def default_threads() -> int:
+    """One thread per physical core, but no more than this process may use; at least one."""
+    import psutil
+
+    limits = (psutil.cpu_count(logical=False), _allowed_cores(), _cgroup_cpu_limit())
+    return max(1, int(min((limit for limit in limits if limit is not None), default=1)))
+
+
+def _cpu_model() -> str | None:
+    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.processor() or None
+
+
+def _allowed_cores() -> int | None:
+    """Cores of the process's affinity mask; None where the system keeps none (macOS)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
+def _cgroup_cpu_limit() -> float | None:
+    """CPUs' worth of time the control group allows; None without a limit or without control groups."""
+    version_2 = _read(_CGROUP_2)
+    if version_2 is not None:
+        quota, period = version_2.split()
+    else:
+        quota = _read(_CGROUP_1 / "cpu.cfs_quota_us") or "-1"
+        period = _read(_CGROUP_1 / "cpu.cfs_period_us") or "1"
+    return None if quota in ("max", "-1") else int(quota) / int(period)
+
+
+def _load_average() -> float | None:
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:  # the kernel does not offer this file: the value stays unknown
+        return None

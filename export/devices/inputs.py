@@ -1,0 +1,61 @@
+"""Inputs for any ONNX file, made from what the file says of its own inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas.errors import UserError
+
+_FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+_BYTES = {"tensor(uint8)": np.uint8, "tensor(int8)": np.int8}
+_INTEGERS = {
+    "tensor(int16)": np.int16,
+    "tensor(uint16)": np.uint16,
+    "tensor(int32)": np.int32,
+    "tensor(uint32)": np.uint32,
+    "tensor(int64)": np.int64,
+    "tensor(uint64)": np.uint64,
+    "tensor(bool)": np.bool_,
+}
+
+
+def make_inputs(onnx_file: Path, arguments: list[Any], batch: int, seed: int) -> dict[str, np.ndarray]:
+    """One array per input of the session's `get_inputs()`, the same ones for the same seed.
+
+    Floats are standard normal, 8-bit integers (images) fill their range, wider integers are 0 or 1: those are mostly
+    indices or masks, and 0 and 1 are valid in every table.
+
+    Raises:
+        UserError: the first input has a fixed batch other than `batch`, a dimension after the first is symbolic, or
+            an input is of a type that cannot be generated. The input is named.
+    """
+    generator = np.random.default_rng(seed)
+    inputs: dict[str, np.ndarray] = {}
+    for argument in arguments:
+        where = f"{onnx_file}: input {argument.name!r}"
+        shape = list(argument.shape)
+        for position, size in enumerate(shape):
+            if isinstance(size, int):
+                continue
+            if position > 0:
+                raise UserError(where, f"dimension {position} is open ({size or 'unnamed'}), only the batch may be")
+            shape[position] = batch
+        # Only the first input speaks for the batch: a further one may be a table of any fixed size.
+        if not inputs and shape and shape[0] != batch:
+            raise UserError(where, f"has a fixed batch, {batch} cannot be run", allowed=[shape[0]])
+        inputs[argument.name] = _random(where, argument.type, shape, generator)
+    return inputs
+
+
+def _random(where: str, kind: str, shape: list[int], generator: np.random.Generator) -> np.ndarray:
+    if kind in _FLOATS:
+        return np.asarray(generator.standard_normal(shape), dtype=_FLOATS[kind])
+    if kind in _BYTES:
+        limits = np.iinfo(_BYTES[kind])
+        return np.asarray(generator.integers(limits.min, limits.max, shape, endpoint=True), dtype=_BYTES[kind])
+    if kind in _INTEGERS:
+        return np.asarray(generator.integers(0, 2, shape), dtype=_INTEGERS[kind])
+    raise UserError(where, f"has type {kind}", allowed=[*_FLOATS, *_BYTES, *_INTEGERS], given=kind)

@@ -1,0 +1,36 @@
+"""The latency of an architecture before it is trained: its network with fresh weights, exported and timed."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from export.devices.base import Device, MeasureSpec
+from export.onnx import export_onnx
+from nas.architecture import Architecture
+from nas.measurement import Measurement
+from nas.space import SearchSpace
+
+
+class MeasuredLatency:
+    """Times architectures of a space on a device. Weights do not matter to the time, so none are needed.
+
+    The quick exporter writes the file, which lives only while it is timed.
+
+    Args:
+        space: builds the networks. device: runs them. spec: how they are timed.
+        folder: where the temporary file is put.
+    """
+
+    def __init__(self, space: SearchSpace, device: Device, spec: MeasureSpec, folder: Path) -> None:
+        self._space = space
+        self._device = device
+        self._spec = spec
+        self._folder = folder
+
+    def __call__(self, architecture: Architecture) -> Measurement:
+        """The measured latency of the stand-alone network."""
+        with tempfile.TemporaryDirectory(prefix=".latency-", dir=self._folder) as folder:
+            path = Path(folder) / "model.onnx"
+            export_onnx(self._space.build(architecture), self._space.input_shape, path, exporter="torchscript")
+            return self._device.measure(path, self._spec)

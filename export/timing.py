@@ -1,0 +1,185 @@
+"""Statistics of run times: percentiles, an interval over sessions, a verdict, warm-up until stable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nas.measurement import Latency, Verdict
+
+BOOTSTRAP_RESAMPLES = 1000
+BOOTSTRAP_SEED = 0
+
+MAX_OTHER_CPU_SHARE = 0.10
+"""Of the machine's CPU time. An idle desktop's background stays below 3 %; a tenth competes for caches and clock."""
+MAX_STEAL_SHARE = 0.02
+"""Of the machine's CPU time: time in which a virtual machine was ready but its host ran something else."""
+MAX_INVOLUNTARY_SWITCHES_PER_S = 100.0
+"""A thread that shares its core loses it about once per scheduler slice of 3 to 10 ms; alone, a few times a second."""
+
+DRIFT_SHIFT = 0.05
+"""Shift of the median from the early to the late half, as a share of p50, that would change a ranking."""
+DRIFT_RANK_BISERIAL = 0.5
+"""Of the Mann-Whitney test: the late run is the slower (or faster) one in three of four pairs of an early and a late
+run, so the shift is larger than the spread within the halves."""
+DRIFT_P_VALUE = 0.01
+"""Guards the two above where there are few runs."""
+DRIFT_SESSION_DEVIATIONS = 3.0
+"""Early and late sessions must differ by more than this many of their own standard deviations: a level that merely
+jumps from session to session is noise. A steady climb over five sessions gives 4.2, a step far more."""
+
+MAX_CI_HALF_WIDTH = 0.05
+"""Half-width of ci95 as a share of p50: beyond it two networks 10 % apart cannot be told from each other."""
+MAX_P90_OVER_P50 = 1.25
+"""Every tenth run a quarter slower than the median: something else shaped those runs."""
+
+WARM_WINDOW_RUNS = 5
+WARM_TOLERANCE = 0.05
+WARM_MAX_RUNS = 100
+WARM_MAX_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class CpuContention:
+    """What else the CPUs did while runs were timed; None where the system does not tell.
+
+    Attributes:
+        other_cpu_share: CPU time of other processes, as a share of the whole machine's.
+        steal_share: CPU time the hypervisor gave to others, as a share of the whole machine's.
+        involuntary_switches_per_s: how often the scheduler took the core from the timing thread.
+    """
+
+    other_cpu_share: float | None = None
+    steal_share: float | None = None
+    involuntary_switches_per_s: float | None = None
+
+
+def summarize(sessions_ms: Sequence[Sequence[float]]) -> Latency:
+    """The statistics of all runs of two or more sessions, in milliseconds, in the order they were run.
+
+    Percentiles interpolate linearly. `ci95` holds the middle 95 % of the pooled medians of `BOOTSTRAP_RESAMPLES`
+    draws of whole sessions with replacement: runs of one session share its memory layout and thread placement, so
+    only sessions count as independent.
+
+    Raises:
+        ValueError: fewer than two sessions (they give no interval), or a session without runs.
+    """
+    sessions = [np.asarray(session, dtype=np.float64) for session in sessions_ms]
+    if len(sessions) < 2 or any(session.size == 0 for session in sessions):
+        raise ValueError("an interval needs at least two sessions with at least one run each")
+    runs = np.concatenate(sessions)
+    p50, p90, p95, p99 = np.percentile(runs, (50, 90, 95, 99))
+    low, high = np.percentile(_bootstrap_medians(sessions), (2.5, 97.5))
+    return Latency(
+        unit="ms",
+        count=runs.size,
+        mean=float(runs.mean()),
+        stdev=float(runs.std(ddof=1)),
+        p50=float(p50),
+        p90=float(p90),
+        p95=float(p95),
+        p99=float(p99),
+        ci95=(float(low), float(high)),
+        values=tuple(runs.tolist()),
+    )
+
+
+def _bootstrap_medians(sessions: list[np.ndarray]) -> np.ndarray:
+    """Median of each resample, shape `(BOOTSTRAP_RESAMPLES,)`: a run counts as often as its session was drawn."""
+    generator = np.random.default_rng(BOOTSTRAP_SEED)
+    count = len(sessions)
+    times_drawn = generator.multinomial(count, np.full(count, 1 / count), size=BOOTSTRAP_RESAMPLES)
+    # Five sessions have only 126 different resamples: each is worked out once.
+    resamples, of_resample = np.unique(times_drawn, axis=0, return_inverse=True)
+    runs = np.concatenate(sessions)
+    order = np.argsort(runs, kind="stable")
+    session_of_run = np.repeat(np.arange(count), [session.size for session in sessions])[order]
+    ranks = np.cumsum(resamples[:, session_of_run], axis=1)
+    total = ranks[:, -1:]
+    lower = np.argmax(ranks >= (total + 1) // 2, axis=1)
+    upper = np.argmax(ranks >= total // 2 + 1, axis=1)
+    medians: np.ndarray = (runs[order][lower] + runs[order][upper]) / 2
+    return medians[of_resample.ravel()]
+
+
+def verdict(latency: Latency, sessions_ms: Sequence[Sequence[float]], contention: CpuContention) -> Verdict:
+    """How far to trust `latency`, the summary of `sessions_ms`; the first that holds of
+
+    - `contended`: other processes, the hypervisor or the scheduler took more than their `MAX_...` threshold;
+    - `drifting`: between the first and the second half of the runs the median shifts by more than `DRIFT_SHIFT`
+      of p50, and neither the spread of the runs (rank test) nor that of the sessions explains it;
+    - `noisy`: `ci95` is wider than `MAX_CI_HALF_WIDTH`, or p90 is above `MAX_P90_OVER_P50` times p50;
+    - `stable`.
+    """
+    if _exceeds(contention):
+        return "contended"
+    if _drifts([np.asarray(session) for session in sessions_ms]):
+        return "drifting"
+    half_width = (latency.ci95[1] - latency.ci95[0]) / 2
+    if half_width > MAX_CI_HALF_WIDTH * latency.p50 or latency.p90 > MAX_P90_OVER_P50 * latency.p50:
+        return "noisy"
+    return "stable"
+
+
+def _exceeds(contention: CpuContention) -> bool:
+    limits = (
+        (contention.other_cpu_share, MAX_OTHER_CPU_SHARE),
+        (contention.steal_share, MAX_STEAL_SHARE),
+        (contention.involuntary_switches_per_s, MAX_INVOLUNTARY_SWITCHES_PER_S),
+    )
+    return any(value is not None and value > limit for value, limit in limits)
+
+
+def _drifts(sessions: list[np.ndarray]) -> bool:
+    from scipy.stats import mannwhitneyu
+
+    runs = np.concatenate(sessions)
+    early, late = runs[: runs.size // 2], runs[runs.size // 2 :]
+    shift = abs(np.median(late) - np.median(early)) / np.median(runs)
+    if shift <= DRIFT_SHIFT or not _sessions_differ(np.array([np.median(session) for session in sessions])):
+        return False
+    test = mannwhitneyu(late, early, alternative="two-sided")
+    rank_biserial = abs(2 * test.statistic / (early.size * late.size) - 1)
+    return bool(rank_biserial >= DRIFT_RANK_BISERIAL and test.pvalue < DRIFT_P_VALUE)
+
+
+def _sessions_differ(medians: np.ndarray) -> bool:
+    """Whether early and late sessions differ beyond their spread; two or three sessions have none to compare with."""
+    half = medians.size // 2
+    early, late = medians[:half], medians[-half:]  # without the one in the middle, where there is one
+    if half == 1:
+        return True
+    squares = ((early - early.mean()) ** 2).sum() + ((late - late.mean()) ** 2).sum()
+    deviation = np.sqrt(squares / (2 * half - 2))
+    return bool(abs(late.mean() - early.mean()) > DRIFT_SESSION_DEVIATIONS * deviation)
+
+
+def warm(run_once: Callable[[], object]) -> int:
+    """Run until the median of the last `WARM_WINDOW_RUNS` runs is within `WARM_TOLERANCE` of the window before.
+
+    Stops in any case after `WARM_MAX_RUNS` runs or `WARM_MAX_SECONDS`.
+
+    Returns:
+        The number of runs.
+    """
+    times: list[int] = []
+    begin = time.perf_counter_ns()
+    while len(times) < WARM_MAX_RUNS:
+        start = time.perf_counter_ns()
+        run_once()
+        end = time.perf_counter_ns()
+        times.append(end - start)
+        if _settled(times) or end - begin >= WARM_MAX_SECONDS * 1e9:
+            break
+    return len(times)
+
+
+def _settled(times: list[int]) -> bool:
+    if len(times) < 2 * WARM_WINDOW_RUNS:
+        return False
+    last = np.median(times[-WARM_WINDOW_RUNS:])
+    before = np.median(times[-2 * WARM_WINDOW_RUNS : -WARM_WINDOW_RUNS])
+    return bool(abs(last - before) <= WARM_TOLERANCE * before)

@@ -1,0 +1,70 @@
+"""Labelled images, held whole in memory as bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """N images of one size, each of one class. Tensors are shared, not copied: treat them as read-only.
+
+    Args:
+        pixels: uint8 (N, C, H, W), 0 to 255.
+        labels: int64 (N,), each an index into `classes`.
+        classes: the names of the classes; a class may have no image.
+        name: what a report calls these images.
+
+    Raises:
+        ValueError: a tensor has another type or shape, the lengths differ, or a label is outside `classes`.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4 or 0 in self.pixels.shape[1:]:
+            raise ValueError(f"pixels must be uint8 (N, C, H, W), not {_describe(self.pixels)}")
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.pixels.shape[:1]:
+            raise ValueError(f"labels must be int64 ({len(self.pixels)},), not {_describe(self.labels)}")
+        if ((self.labels < 0) | (self.labels >= len(self.classes))).any():
+            raise ValueError(f"labels must be 0 to {len(self.classes) - 1}, one for each of the classes")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256[:12] of shape, pixels, labels and class names. The `name` does not count."""
+        digest = hashlib.sha256(json.dumps([list(self.pixels.shape), list(self.classes)]).encode())
+        for tensor in (self.pixels, self.labels):
+            digest.update(tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()[:12]
+
+    def subset(self, indices: Tensor) -> Images:
+        """A copy of the images at `indices` (int64, on the images' device), in that order."""
+        return replace(self, pixels=self.pixels.index_select(0, indices), labels=self.labels.index_select(0, indices))
+
+    def to(self, device: torch.device | str) -> Images:
+        """The same images on `device`; itself where they are there already."""
+        if self.pixels.device == torch.empty(0, device=device).device:
+            return self
+        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

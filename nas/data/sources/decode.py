@@ -1,0 +1,107 @@
+"""Image files to pixels, by PIL."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nas.data.images import Images
+from nas.data.sources.fit import require_memory
+from nas.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Of images smaller than this, handing the interpreter lock over costs more than several cores save.
+THREADED_BYTES = 8192
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Labelled images still encoded: `read(i)` gives the i-th one's bytes, `where(i)` its name in an error."""
+
+    name: str
+    labels: Tensor
+    classes: tuple[str, ...]
+    read: Callable[[int], bytes]
+    where: Callable[[int], str]
+
+
+def decode(sets: Sequence[Encoded], size: int | None) -> list[Images]:
+    """Decode all sets to one size, and to grey if every image of every set is grey (mode L or 1), else RGB.
+
+    Args:
+        sets: none of them empty.
+        size: resize to size x size, bilinear with antialiasing.
+
+    Raises:
+        UserError: an image that cannot be decoded or would lose depth, images of several sizes without
+            `size`, or more pixels than memory holds.
+    """
+    first, first_where = _pixels(sets[0], 0, size)[0], sets[0].where(0)
+    count = sum(len(one.labels) for one in sets)
+    require_memory(first.size * count, f"{count} images need")
+
+    def fill(one: Encoded, pixels: NDArray[np.uint8], rows: range) -> bool:
+        all_grey = True
+        for row in rows:
+            image, grey = _pixels(one, row, size)
+            if image.shape != first.shape:
+                raise UserError(
+                    "data.size",
+                    f"the images have several sizes: {first_where} {_size(first)} and {one.where(row)} "
+                    f"{_size(image)} (width x height); give a size to bring all to it",
+                )
+            pixels[row] = image.transpose(2, 0, 1)
+            all_grey &= grey
+        return all_grey
+
+    height, width, _ = first.shape
+    workers = (os.cpu_count() or 1) if len(sets[0].read(0)) >= THREADED_BYTES else 1
+    decoded, grey = [], True
+    with ThreadPoolExecutor(workers) as threads:
+        for one in sets:
+            pixels = torch.empty(len(one.labels), 3, height, width, dtype=torch.uint8)
+            parts = [range(at, min(at + 64, len(pixels))) for at in range(0, len(pixels), 64)]
+            try:
+                # A list, for all() would leave at the first coloured part without waiting for the others.
+                grey &= all(list(threads.map(partial(fill, one, pixels.numpy()), parts)))
+            except UserError:
+                threads.shutdown(cancel_futures=True)
+                raise
+            decoded.append(pixels)
+    if grey:
+        decoded = [pixels[:, :1].contiguous() for pixels in decoded]
+    return [Images(pixels, one.labels, one.classes, one.name) for pixels, one in zip(decoded, sets, strict=True)]
+
+
+def _pixels(one: Encoded, row: int, size: int | None) -> tuple[NDArray[np.uint8], bool]:
+    """One image as RGB uint8 (H, W, 3), and whether it was grey."""
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(one.read(row))) as image:
+            mode = image.mode
+            if mode == "F" or mode.startswith("I"):
+                raise UserError(one.where(row), f"has more than 8 bits per channel (mode {mode})")
+            image.load()
+            rgb: Image.Image = image if mode == "RGB" else image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(one.where(row), f"is not an image that can be decoded ({error})") from error
+    if size is not None and rgb.size != (size, size):
+        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(rgb), mode in ("L", "1")
+
+
+def _size(image: NDArray[np.uint8]) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"

@@ -1,0 +1,21 @@
+"""scikit-learn's handwritten digits: 1,797 grey images of 8x8, built in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from nas.data.images import Images
+from nas.data.sources.fit import resize
+
+
+def load(path: Path | None, test_path: Path | None, size: int | None) -> tuple[Images, Images | None]:
+    """The digits, their 17 grey levels stretched to 0..255; no test set."""
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    grey = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))[:, None]
+    labels = torch.from_numpy(digits.target.astype(np.int64))
+    return Images(resize(grey, size), labels, tuple(str(name) for name in digits.target_names), "digits"), None

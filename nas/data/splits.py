@@ -1,0 +1,167 @@
+"""Class-balanced parts of a set of images, and the one place that holds the test images back."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Generator, Tensor
+
+from nas.data.images import Images
+from nas.errors import UserError
+
+PARTS = ("train", "architecture", "selection", "test")
+
+
+@dataclass(frozen=True)
+class SplitFractions:
+    """Shares of the images, summing to 1.
+
+    Args:
+        train: to train weights on.
+        architecture: to train architecture parameters on; may be 0.
+        selection: to choose between architectures by.
+        test: for the final report; 0 where the source brings its own test images.
+
+    Raises:
+        UserError: a share is out of 0..1, `train` or `selection` is 0, or the sum is not 1.
+    """
+
+    train: float
+    architecture: float
+    selection: float
+    test: float = 0.0
+
+    def __post_init__(self) -> None:
+        for part, share in zip(PARTS, astuple(self), strict=True):
+            if not 0 <= share <= 1:
+                raise UserError(f"data.split.{part}", f"must be a share from 0 to 1, not {share}")
+            if share == 0 and part in ("train", "selection"):
+                raise UserError(f"data.split.{part}", "must be more than 0")
+        if not math.isclose(sum(astuple(self)), 1, abs_tol=1e-6):
+            raise UserError("data.split", f"the shares must sum to 1, not {sum(astuple(self)):g}")
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """The parts of one data set, made by `split`.
+
+    `mean` and `std` are per channel, over the train part's pixels scaled to 0..1 (std divides by N).
+    """
+
+    train: Images
+    architecture: Images
+    selection: Images
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    _test: Images = field(repr=False)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.train.classes
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.train.image_shape
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256[:12] over the fingerprints of all four parts."""
+        parts = (self.train, self.architecture, self.selection, self._test)
+        return hashlib.sha256(" ".join(part.fingerprint for part in parts).encode()).hexdigest()[:12]
+
+    def final_test(self) -> Images:
+        """The test images. Only the final report calls this: whatever chooses by them makes its result unfair."""
+        return self._test
+
+
+def split(pool: Images, test: Images | None, fractions: SplitFractions, *, limit: int | None, seed: int) -> Splits:
+    """Divide `pool` into disjoint parts that together are all of it, the same for the same seed.
+
+    In every class each part has its share of the images rounded down or up; where rounding leaves a choice, a
+    part that would be empty gets the image first, then the one with the largest remainder.
+
+    Args:
+        pool: the images to divide.
+        test: the source's own test images; `fractions.test` must be 0 with them and more than 0 without.
+        limit: use only this many images of the pool (and of `test`), with the same balance of classes.
+        seed: which images go where.
+
+    Raises:
+        UserError: shares that do not fit `test`, a class too small for its parts, a limit too small for the
+            classes, or a channel that is the same in all training pixels.
+    """
+    if test is not None and fractions.test > 0:
+        raise UserError("data.split", f"test must be 0, not {fractions.test}: the source has its own test images")
+    if test is None and fractions.test == 0:
+        raise UserError("data.split", "test must be more than 0: the source has no test images of its own")
+    generator = Generator().manual_seed(seed)
+    pool = _limited(pool, limit, generator)
+    indices = _divide(pool, astuple(fractions), generator)
+    train, architecture, selection, held_back = (pool.subset(part) for part in indices)
+    if test is not None:
+        held_back = _limited(test, limit, generator)
+    mean, std = _statistics(train)
+    return Splits(train, architecture, selection, mean, std, held_back)
+
+
+def apportion(total: int, shares: Sequence[float]) -> list[int]:
+    """`total` things divided by `shares` (summing to 1): each share rounded down or up, the sum exact."""
+    ideal = [total * share / sum(shares) for share in shares]
+    counts = [math.floor(value + 1e-9) for value in ideal]
+    rest = [value - count for value, count in zip(ideal, counts, strict=True)]
+    uneven = [part for part in range(len(shares)) if rest[part] > 1e-9]
+    for part in sorted(uneven, key=lambda part: (counts[part] > 0, -rest[part]))[: total - sum(counts)]:
+        counts[part] += 1
+    return counts
+
+
+def _divide(pool: Images, shares: Sequence[float], generator: Generator) -> list[Tensor]:
+    """Sorted indices of each part."""
+    chosen: list[list[Tensor]] = [[] for _ in shares]
+    for name, members in zip(pool.classes, _by_class(pool, generator), strict=True):
+        counts = apportion(len(members), shares)
+        if any(share > 0 and count == 0 for share, count in zip(shares, counts, strict=True)):
+            wanted = ", ".join(f"{part} {share:g}" for part, share in zip(PARTS, shares, strict=True) if share)
+            raise UserError("data.split", f"class {name!r} has {len(members)} images, too few for each of: {wanted}")
+        for part, some in zip(chosen, members.split(counts), strict=True):
+            part.append(some)
+    return [torch.cat(part).sort().values for part in chosen]
+
+
+def _limited(images: Images, limit: int | None, generator: Generator) -> Images:
+    if limit is None or limit >= len(images):
+        return images
+    members = _by_class(images, generator)
+    counts = apportion(limit, [len(some) for some in members])
+    for name, some, count in zip(images.classes, members, counts, strict=True):
+        if count == 0 and len(some):
+            raise UserError("data.limit", f"{limit} images leave none for class {name!r} of {len(some)} images")
+    kept = torch.cat([some[:count] for some, count in zip(members, counts, strict=True)])
+    return images.subset(kept.sort().values)
+
+
+def _by_class(images: Images, generator: Generator) -> list[Tensor]:
+    """Indices of each class's images, shuffled."""
+    order = torch.randperm(len(images), generator=generator)
+    grouped = order[images.labels[order].argsort(stable=True)]
+    return list(grouped.split(images.labels.bincount(minlength=len(images.classes)).tolist()))
+
+
+def _statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, of pixels in 0..1, exact: from counts of the 256 values."""
+    value = torch.arange(256, dtype=torch.float64) / 255
+    mean, std = [], []
+    for channel in range(images.pixels.shape[1]):
+        counts = images.pixels[:, channel].flatten().bincount(minlength=256).double()
+        share = counts / counts.sum()
+        mean.append(float(share @ value))
+        std.append(math.sqrt(float(share @ (value - mean[-1]) ** 2)))
+        if std[-1] == 0:
+            raise UserError("data", f"channel {channel} is the same in all pixels of the training images")
+    return tuple(mean), tuple(std)

@@ -1,0 +1,72 @@
+"""Objectives and constraints by name: `accuracy` up, `latency_ms` down, `params <= 0.6e6`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from nas.architecture import Architecture
+from nas.errors import UserError
+from nas.measurement import Estimate, Measurement
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """A number about an architecture that a search can be asked to improve or to limit.
+
+    Attributes:
+        name: as written in recipes. direction: which way is better when it is an objective.
+        evaluate: gives the number, guessed or timed.
+    """
+
+    name: str
+    direction: Literal["maximize", "minimize"]
+    evaluate: Callable[[Architecture], Estimate | Measurement]
+
+    def __call__(self, architecture: Architecture) -> float:
+        """The bare number; NaN where the estimate has none."""
+        result = self.evaluate(architecture)
+        return result.latency_ms if isinstance(result, Measurement) else result.value
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """`name <= bound` or `name >= bound`."""
+
+    name: str
+    operator: Literal["<=", ">="]
+    bound: float
+
+    def violation(self, value: float) -> float:
+        """How far `value` is on the wrong side of the bound; 0 or less where it is allowed."""
+        return value - self.bound if self.operator == "<=" else self.bound - value
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.operator} {self.bound:g}"
+
+    @classmethod
+    def parse(cls, text: str, *, where: str = "constraint") -> Constraint:
+        """A constraint from `name <= number` or `name >= number`.
+
+        Raises:
+            UserError: another form.
+        """
+        match = re.fullmatch(r"\s*([A-Za-z_]\w*)\s*(<=|>=)\s*([-+.\w]+)\s*", text)
+        try:
+            name, operator, bound = match.groups()  # type: ignore[union-attr]
+            return cls(name, operator, float(bound))  # type: ignore[arg-type]
+        except (AttributeError, ValueError) as error:
+            raise UserError(where, f"{text!r} is not of the form 'name <= number' or 'name >= number'") from error
+
+
+def evaluator(evaluators: Mapping[str, Evaluator], name: str, *, where: str) -> Evaluator:
+    """The evaluator of that name.
+
+    Raises:
+        UserError: there is none; the names that would do are listed.
+    """
+    if name not in evaluators:
+        raise UserError(where, f"nothing is called {name!r}", allowed=sorted(evaluators), given=name)
+    return evaluators[name]

@@ -1,0 +1,92 @@
+"""The run folder: everything a run writes, in one place, owned by one process at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nas.architecture import Architecture
+from nas.errors import UserError
+from nas.files import read_json, write_json
+
+
+class RunFolder:
+    """A folder `recipe.yaml environment.json log.jsonl stages/ checkpoints/ architectures/<id>/ report.html`.
+
+    Args:
+        path: the folder; made by `lock`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @contextmanager
+    def lock(self) -> Iterator[RunFolder]:
+        """Own the folder while the block runs. The lock falls with the process, even if it is killed.
+
+        Raises:
+            UserError: another process owns it, or it cannot be made or written.
+        """
+        from filelock import FileLock, Timeout
+
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock")
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise UserError(str(self.path), "another process is working in this run folder") from error
+        except OSError as error:
+            raise UserError(str(self.path), f"cannot be written: {error.strerror or error}") from error
+        try:
+            yield self
+        finally:
+            lock.release()
+
+    def log(self, event: str, **fields: Any) -> None:
+        """Append one line `{"time": seconds, "event": event, ...}` to `log.jsonl`.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        line = json.dumps({"time": round(time.time(), 3), "event": event, **fields}) + "\n"
+        path = self / "log.jsonl"
+        try:
+            with path.open("ab") as file:
+                if file.tell() and not _ends_a_line(path):  # the last writer was killed within a line
+                    file.write(b"\n")
+                file.write(line.encode())
+        except OSError as error:
+            raise UserError(str(path), f"cannot be written: {error.strerror or error}") from error
+
+    def architecture(self, architecture: Architecture) -> Path:
+        """The folder of one architecture, by its id, with `architecture.json` in it."""
+        folder = self / "architectures" / architecture.id
+        if not (folder / "architecture.json").exists():
+            write_json(folder / "architecture.json", json.loads(architecture.to_json()))
+        return folder
+
+    def finished(self, stage: str, key: str) -> Any | None:
+        """The outputs of a stage that finished with this key; `None` if it has not, or its inputs have changed."""
+        path = self / "stages" / f"{stage}.json"
+        if not path.exists():
+            return None
+        record = read_json(path)
+        return record["outputs"] if record["key"] == key else None
+
+    def finish(self, stage: str, key: str, outputs: Any) -> None:
+        """Record a stage's outputs (JSON) under the key of its inputs."""
+        write_json(self / "stages" / f"{stage}.json", {"key": key, "outputs": outputs})
+
+
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"

@@ -1,0 +1,11 @@
+"""The base of everything a user can set: unknown keys are refused, values are checked, the docstrings are the help."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Settings(BaseModel):
+    """A section of a recipe. Attribute docstrings become the descriptions of the JSON schema."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)

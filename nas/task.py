@@ -1,0 +1,54 @@
+"""What a network is for: how its outputs are judged in training and afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas.device import autocast
+
+Batch = tuple[Tensor, Tensor]
+Forward = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Classification:
+    """One class for each image.
+
+    Attributes:
+        num_classes: length of the logits. label_smoothing: share of the target spread over all classes in training.
+        metric: the name of what `evaluate` returns; higher is better.
+    """
+
+    num_classes: int
+    label_smoothing: float = 0.0
+    metric: str = "accuracy"
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy of logits `(batch, classes)`; targets are class indices or distributions."""
+        return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> float:
+        """The share of images whose largest logit is their class, in [0, 1], with the model in evaluation mode.
+
+        Raises:
+            ValueError: there is no image to judge by.
+        """
+        was_training = model.training
+        model.eval()
+        correct: Tensor | int = 0
+        count = 0
+        for x, y in batches:
+            with autocast(x.device):
+                logits = model(x)
+            correct = correct + (logits.argmax(dim=1) == y).sum()
+            count += len(y)
+        model.train(was_training)
+        if not count:
+            raise ValueError("no images to evaluate on")
+        return int(correct) / count

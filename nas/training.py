@@ -1,0 +1,238 @@
+"""Training of one network: the loop that supernets share, resumable after every epoch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from nas.checkpoint import load_state, save_state
+from nas.data import Augment
+from nas.device import autocast
+from nas.progress import Track, silent
+from nas.settings import Settings
+from nas.task import Batch, Classification, Forward
+
+
+class TrainSettings(Settings):
+    """How a network is trained."""
+
+    epochs: PositiveInt = 20
+    """Passes over the training images."""
+    batch_size: PositiveInt = 64
+    """Images in a step."""
+    optimizer: str = "momentum"
+    """Any optimiser of timm by name: momentum (SGD), sgd (SGD, Nesterov), adamw, lamb, ..."""
+    lr: PositiveFloat = 0.1
+    """Learning rate after the warm-up."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Momentum, or the first beta of adaptive optimisers."""
+    weight_decay: float = Field(5e-4, ge=0)
+    """Decay of weights; biases and normalisation parameters are left out."""
+    schedule: Literal["linear", "cosine"] = "linear"
+    """How the learning rate falls to zero, step by step."""
+    warmup_epochs: float = Field(0, ge=0)
+    """Epochs of linear increase from zero at the start."""
+    clip_grad_norm: PositiveFloat | None = 5.0
+    """Largest norm of the whole gradient; null for none."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of each target spread over all classes."""
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    """Decay of a moving average of the weights, which then is the result; null for none."""
+    augment: Augment = Augment()
+    """Random changes of the training images."""
+
+
+class Diverged(RuntimeError):
+    """The training loss is no longer a finite number."""
+
+
+class Batches(Protocol):
+    """Batches `(images, targets)`, the same number of them each time they are iterated over."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+class Training:
+    """The training of `model` in progress: one `run_epoch` at a time, its whole state in `state_dict`.
+
+    Args:
+        model: already on its device; trained in place.
+        settings: see `TrainSettings`.
+        batches: the training batches. generator: the one that orders and augments them; its state is saved.
+        task: gives the loss.
+        forward: what one step computes; by default the model's forward pass. A supernet draws its gates here.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: TrainSettings,
+        batches: Batches,
+        *,
+        task: Classification,
+        generator: torch.Generator,
+        forward: Forward | None = None,
+    ) -> None:
+        from timm.optim import create_optimizer_v2
+        from timm.utils import ModelEmaV3
+
+        self.model = model
+        self.settings = settings
+        self.batches = batches
+        self.task = task
+        self.generator = generator
+        self.forward = forward or model
+        self.epoch = 0
+        self.optimizer = create_optimizer_v2(
+            model,
+            opt=settings.optimizer,
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+        self.schedule = learning_rate_schedule(self.optimizer, settings, steps_per_epoch=len(batches))
+        self.ema = ModelEmaV3(model, decay=settings.ema_decay) if settings.ema_decay else None
+
+    @property
+    def result(self) -> nn.Module:
+        """The network to evaluate: the moving average if there is one, else the model."""
+        return self.ema.module if self.ema else self.model
+
+    def run_epoch(self) -> dict[str, float]:
+        """One pass over the batches.
+
+        Returns:
+            `epoch` (counted from 1), mean training `loss`, the last `lr`, and `seconds`.
+
+        Raises:
+            Diverged: the mean loss is not finite.
+        """
+        started = time.perf_counter()
+        self.model.train()
+        loss_sum: Tensor | float = 0.0
+        for index, (x, y) in enumerate(self.batches):
+            loss_sum = loss_sum + self.step(x, y)
+            self.schedule.step_update(self.epoch * len(self.batches) + index + 1)
+        self.epoch += 1
+        loss = float(loss_sum) / len(self.batches)
+        if not math.isfinite(loss):
+            raise Diverged(f"the training loss is {loss} in epoch {self.epoch}; a smaller learning rate may help")
+        return {
+            "epoch": self.epoch,
+            "loss": loss,
+            "lr": float(self.optimizer.param_groups[0]["lr"]),
+            "seconds": time.perf_counter() - started,
+        }
+
+    def step(self, x: Tensor, y: Tensor) -> Tensor:
+        """One step of the weights. The loss stays on the device: reading it would wait for the device."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with autocast(x.device):
+            loss = self.task.loss(self.forward(x), y)
+        loss.backward()
+        if self.settings.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_grad_norm)
+        self.optimizer.step()
+        if self.ema:
+            self.ema.update(self.model)
+        return loss.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next epoch depends on."""
+        return {
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else None,
+            "generator": self.generator.get_state(),
+            "rng": torch.get_rng_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken."""
+        self.epoch = state["epoch"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema:
+            self.ema.load_state_dict(state["ema"])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["rng"])
+        self.schedule.step_update(self.epoch * len(self.batches))
+
+
+def learning_rate_schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings, *, steps_per_epoch: int) -> Any:
+    """A timm scheduler over the steps of the whole training: linear or cosine to zero, after a linear warm-up."""
+    from timm.scheduler import CosineLRScheduler, PolyLRScheduler
+
+    common: dict[str, Any] = {
+        "t_initial": settings.epochs * steps_per_epoch,
+        "lr_min": 0.0,
+        "warmup_t": round(settings.warmup_epochs * steps_per_epoch),
+        "warmup_lr_init": 0.0,
+        "t_in_epochs": False,
+    }
+    if settings.schedule == "linear":
+        return PolyLRScheduler(optimizer, power=1.0, **common)
+    return CosineLRScheduler(optimizer, **common)
+
+
+def train(
+    training: Training,
+    *,
+    evaluate: Callable[[nn.Module], float] | None = None,
+    checkpoint: Path | None = None,
+    extra: Checkpointed | None = None,
+    track: Track = silent,
+    description: str = "training",
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> list[dict[str, float]]:
+    """Run all remaining epochs.
+
+    Args:
+        training: new, or about to be resumed from `checkpoint`.
+        evaluate: gives the `accuracy` of the result after each epoch.
+        checkpoint: file to resume from if it is there, written after every epoch.
+        extra: further state that belongs in the checkpoint (a supernet's strategy).
+        track: shows progress. description: what it says.
+        on_epoch: called with each new row.
+
+    Returns:
+        One row of numbers for each epoch, those of an earlier process included.
+
+    Raises:
+        Diverged: the loss is not finite. UserError: the checkpoint is damaged.
+    """
+    rows: list[dict[str, float]] = []
+    if checkpoint and checkpoint.exists():
+        state = load_state(checkpoint)
+        training.load_state_dict(state["training"])
+        if extra:
+            extra.load_state_dict(state["extra"])
+        rows = state["rows"]
+    total = training.settings.epochs
+    for _ in track(range(training.epoch, total), description, total, done=training.epoch):
+        row = training.run_epoch()
+        if evaluate:
+            row["accuracy"] = evaluate(training.result)
+        rows.append(row)
+        if on_epoch:
+            on_epoch(row)
+        if checkpoint:
+            state = {"training": training.state_dict(), "rows": rows}
+            save_state(checkpoint, {**state, "extra": extra.state_dict()} if extra else state)
+    return rows
+
+
+class Checkpointed(Protocol):
+    """State that is saved beside a training's."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...

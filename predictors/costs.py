@@ -1,0 +1,58 @@
+"""The baselines every other predictor has to beat: the number of parameters and of multiply-accumulates.
+
+As guesses of accuracy, more is better. As objectives they are costs, and less is better: those are elsewhere.
+"""
+
+from __future__ import annotations
+
+from nas.architecture import Architecture
+from nas.cost import CostCounter
+from nas.measurement import Estimate
+from nas.space import SearchSpace
+
+
+class _CostPredictor:
+    higher_is_better = True
+
+    def __init__(self, space: SearchSpace, counter: CostCounter | None = None) -> None:
+        self._count = counter or CostCounter(space)
+
+
+class ParamsPredictor(_CostPredictor):
+    """The number of parameters as a guess of accuracy: more is better.
+
+    Args:
+        space: where the architectures are from.
+        counter: of the same space, to share its counts with other predictors; by default its own.
+    """
+
+    name = "params"
+    unit = "params"
+
+    def __call__(self, architecture: Architecture) -> Estimate:
+        """The parameters of the stand-alone network; exact.
+
+        Raises:
+            UserError: not an architecture of the space.
+        """
+        return Estimate(self.name, float(self._count(architecture).params), self.unit, self.higher_is_better)
+
+
+class MacsPredictor(_CostPredictor):
+    """The multiply-accumulates of one image (`nas.cost.count`) as a guess of accuracy: more is better.
+
+    Args:
+        space: where the architectures are from.
+        counter: of the same space, to share its counts with other predictors; by default its own.
+    """
+
+    name = "macs"
+    unit = "MACs"
+
+    def __call__(self, architecture: Architecture) -> Estimate:
+        """The multiply-accumulates of the stand-alone network; exact.
+
+        Raises:
+            UserError: not an architecture of the space.
+        """
+        return Estimate(self.name, float(self._count(architecture).macs), self.unit, self.higher_is_better)

@@ -1,0 +1,151 @@
+"""The command line `nas`. Heavy imports happen inside the commands, so that help is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nas.errors import UserError
+
+app = typer.Typer(
+    help="Find and shrink neural networks for real hardware.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+recipes_app = typer.Typer(help="The recipes that ship.", no_args_is_help=True)
+app.add_typer(recipes_app, name="recipes")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships (see nas ls).")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as search.trials=20 seed=3.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Run folder [runs/<recipe>-<date>-<id>].")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with the run in the folder, or with the last of the recipe.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="Check everything and print the stages; run and write nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recipe from data to checked, timed networks and a report."""
+    from recipes.console import announce, track
+    from recipes.runner import run_folder, run_recipe
+    from recipes.schema import load_recipe
+    from recipes.summary import dry_run_summary, run_summary, run_text
+
+    settings = load_recipe(recipe, overrides or [])
+    if dry_run:
+        answer(dry_run_summary(settings), as_json)
+        return
+    folder = run_folder(settings, output, resume=resume)
+    announce(f"run folder: {folder}")
+    run_recipe(settings, folder, track=track, announce=announce)
+    summary = run_summary(folder)
+    answer(summary if as_json else run_text(summary), as_json)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write the report of a run again, also of an unfinished one."""
+    from recipes.report import write_report
+
+    if not (run / "recipe.yaml").is_file():
+        raise UserError(str(run), "is not a run folder: it holds no recipe.yaml")
+    path = write_report(run)
+    answer({"report": str(path)}, as_json)
+
+
+@app.command()
+def profile(
+    file: Annotated[Path, typer.Argument(help="Any ONNX file.")],
+    threads: Annotated[int | None, typer.Option(help="Threads of the runtime [one for each physical core].")] = None,
+    batch: Annotated[int, typer.Option(help="Images in one run.")] = 1,
+    device: Annotated[str, typer.Option(help="Where to run (see nas ls).")] = "local",
+    sessions: Annotated[int, typer.Option(help="Fresh sessions of the runtime.")] = 5,
+    seconds: Annotated[float, typer.Option(help="Time budget of the timed runs.")] = 2.0,
+    as_json: AsJson = False,
+) -> None:
+    """Time an ONNX file: percentiles, an interval, and a verdict on how far to trust them."""
+    from export.devices.base import MeasureSpec
+    from recipes.components import DEVICES, load
+    from recipes.summary import latency_text
+
+    target = load(DEVICES, device, where="--device")()
+    measurement = target.measure(file, MeasureSpec(threads=threads, batch=batch, sessions=sessions, seconds=seconds))
+    answer(measurement.to_dict() if as_json else latency_text(file, measurement), as_json)
+
+
+@app.command()
+def ls(as_json: AsJson = False) -> None:
+    """List everything that has a name: recipes, spaces, strategies, predictors, samplers, data sources, devices."""
+    from recipes.components import listing
+
+    answer(listing(), as_json)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check this machine, and name the cure of what is wrong. Exits with 1 if something is."""
+    from recipes.doctor import examine
+
+    findings = examine()
+    if as_json:
+        answer([vars(finding) for finding in findings], as_json)
+    else:
+        for finding in findings:
+            typer.echo(f"{finding.status:8} {finding.check}: {finding.detail}")
+    if any(finding.status == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
+@recipes_app.command("copy")
+def recipes_copy(
+    name: Annotated[str, typer.Argument(help="A recipe that ships (see nas ls).")],
+    folder: Annotated[Path, typer.Argument(help="Where to.")] = Path(),
+) -> None:
+    """Copy a recipe, and the schema that editors check it with, to edit it."""
+    from recipes.shipped import copy_recipe
+
+    typer.echo(copy_recipe(name, folder))
+
+
+@recipes_app.command("schema")
+def recipes_schema() -> None:
+    """Print the JSON schema of recipes."""
+    from recipes.schema import json_schema
+
+    typer.echo(json_schema())
+
+
+def answer(value: Any, as_json: bool) -> None:
+    """Print a result: JSON, text as it is, or a mapping a line each."""
+    if as_json:
+        typer.echo(json.dumps(value, indent=2, default=str))
+    elif isinstance(value, str):
+        typer.echo(value)
+    else:
+        for key, inner in value.items():
+            typer.echo(f"{key}: {', '.join(map(str, inner)) if isinstance(inner, list) else inner}")
+
+
+def main() -> None:
+    """The entry point: a user's error is one line on standard error and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,234 @@
+"""What the stages of one run share: the recipe, the folder, the data, the space, the predictors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from nas.architecture import Architecture
+from nas.cost import Cost, CostCounter
+from nas.data import Augment, Batches, Images, Splits, load, split
+from nas.device import accelerator, place
+from nas.errors import UserError
+from nas.objective import Evaluator
+from nas.predictor import Predictor
+from nas.progress import Track
+from nas.run import RunFolder
+from nas.space import SearchSpace
+from nas.task import Classification
+from recipes.components import COSTS, DEVICES, INHERITED, PREDICTORS, SCORES, SPACES, STRATEGIES
+from recipes.components import load as component
+from recipes.schema import Recipe
+from supernets.strategy import check_supports
+
+EVALUATION_BATCH = 250
+"""Images in a batch when nothing is learnt; large enough to keep a device busy, small enough for any memory."""
+SCORE_IMAGES = 64
+"""Images that zero-cost scores look at."""
+CALIBRATION_IMAGES = 2000
+"""Training images that batch-norm statistics are averaged over before an inherited evaluation."""
+
+
+@dataclass
+class Context:
+    """One run in progress.
+
+    Attributes:
+        recipe: resolved and checked. run: the folder, owned by this process.
+        track: shows progress. outputs: of the stages that are done, by name.
+        keys: cache keys of the stages, by name. study_key: that of the search, whatever its number of trials.
+    """
+
+    recipe: Recipe
+    run: RunFolder
+    track: Track
+    outputs: dict[str, Any]
+    keys: dict[str, str]
+    study_key: str = ""
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where torch computes."""
+        return accelerator()
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The images of the recipe, divided."""
+        data = self.recipe.data
+        pool, test = load(data.source, path=data.path, test_path=data.test_path, size=data.size)
+        return split(pool, test, data.split, limit=data.limit, seed=self.seed("split"))
+
+    @cached_property
+    def task(self) -> Classification:
+        """How networks are judged."""
+        return Classification(len(self.splits.classes))
+
+    def task_with(self, label_smoothing: float) -> Classification:
+        """The task with the targets of a training."""
+        return Classification(len(self.splits.classes), label_smoothing)
+
+    def check(self) -> None:
+        """Look for what would stop the run later: data, space and names that do not go together.
+
+        Raises:
+            UserError: the first of them.
+        """
+        for images in (self.splits.train, self.splits.selection):
+            if len(images) < 2:
+                raise UserError("data", f"{len(images)} images are too few to learn from")
+        if self.recipe.supernet is not None:
+            strategy = component(STRATEGIES, self.recipe.supernet.strategy, where="supernet.strategy")
+            check_supports(strategy(self.space), self.space)
+        if self.recipe.rank is not None and not self.recipe.rank.table.is_file():
+            raise UserError("rank.table", f"{self.recipe.rank.table} does not exist")
+
+    def found(self, id_: str) -> Architecture:
+        """The architecture of that id, out of what the search has found."""
+        candidates = self.outputs["search"]["candidates"]
+        return Architecture(next(c["architecture"] for c in candidates if c["id"] == id_))
+
+    def cost(self, architecture: Architecture) -> Cost:
+        """Params and MACs of an architecture's stand-alone network."""
+        return self._counter(architecture)
+
+    def seed(self, purpose: str) -> int:
+        """A seed for one purpose (`split`, `paths`, ...), so that no two of them share their draws."""
+        digest = hashlib.sha256(f"{self.recipe.seed}/{purpose}".encode()).digest()
+        return int.from_bytes(digest[:4])
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A new CPU generator for one purpose."""
+        return torch.Generator().manual_seed(self.seed(purpose))
+
+    def evaluation_batches(self, images: Images) -> Batches:
+        """All images once, in order, unchanged."""
+        return Batches(images, EVALUATION_BATCH, mean=self.splits.mean, std=self.splits.std, device=self.device)
+
+    def training_batches(
+        self, images: Images, batch_size: int, augment: Augment, generator: torch.Generator
+    ) -> Batches:
+        """The images in a new order each epoch, changed at random; only full batches, if there is one."""
+        return Batches(
+            images,
+            min(batch_size, len(images)),
+            mean=self.splits.mean,
+            std=self.splits.std,
+            device=self.device,
+            shuffle=True,
+            augment=augment,
+            generator=generator,
+            drop_last=True,
+        )
+
+    def new_space(self) -> SearchSpace:
+        """The recipe's search space with fresh weights, on the CPU.
+
+        Raises:
+            UserError: the space does not take images of this size.
+        """
+        options = self.recipe.space.model_dump(exclude={"name"})
+        space_class = component(SPACES, self.recipe.space.name, where="space.name")
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed("weights"))
+            space: SearchSpace = space_class(self.splits.image_shape, len(self.splits.classes), **options)
+        return space
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The search space, for everything but its weights."""
+        return self.new_space()
+
+    @property
+    def supernet_path(self) -> Any:
+        """Where the weights of the trained supernet lie."""
+        return self.run / "checkpoints" / f"supernet-{self.keys['supernet']}.safetensors"
+
+    @cached_property
+    def supernet(self) -> SearchSpace:
+        """The trained supernet, on its device. Only after the stage `supernet`."""
+        from nas.checkpoint import load_weights
+
+        supernet = self.new_space()
+        load_weights(self.supernet_path, supernet)
+        place(supernet, self.device)
+        return supernet
+
+    @cached_property
+    def predictors(self) -> dict[str, Callable[[], Predictor]]:
+        """A maker for each predictor that this recipe can use, by name."""
+        makers = {name: lambda name=name: self._cost(name) for name in COSTS}
+        makers |= {name: lambda name=name: self._score(name) for name in SCORES}
+        if self.recipe.supernet is not None:
+            makers[INHERITED] = self._inherited
+        return makers
+
+    def make_predictors(self, names: Iterable[str]) -> dict[str, Predictor]:
+        """The predictors of those names that this recipe can use, cheap ones first."""
+        wanted = set(names)
+        return {name: self.predictors[name]() for name in PREDICTORS if name in wanted and name in self.predictors}
+
+    @cached_property
+    def _counter(self) -> CostCounter:
+        return CostCounter(self.space)
+
+    def _cost(self, name: str) -> Predictor:
+        predictor: Predictor = component(COSTS, name, where="predictors")(self.space, self._counter)
+        return predictor
+
+    def _score(self, name: str) -> Predictor:
+        from predictors.zero_cost.score import ZeroCostPredictor
+
+        images = self.splits.train
+        chosen = torch.randperm(len(images), generator=self.generator("score batch"))[:SCORE_IMAGES]
+        x, y = next(iter(self.evaluation_batches(images.subset(chosen))))
+        score = component(SCORES, name, where="predictors")()
+        return ZeroCostPredictor(score, self.space, x, y, seed=self.seed("score weights"))
+
+    def _inherited(self) -> Predictor:
+        from predictors.inherited import InheritedAccuracy
+
+        images = self.splits.train
+        chosen = torch.randperm(len(images), generator=self.generator("calibration"))[:CALIBRATION_IMAGES]
+        return InheritedAccuracy(
+            self.supernet,
+            calibration=self.evaluation_batches(images.subset(chosen)),
+            selection=self.evaluation_batches(self.splits.selection),
+            task=self.task,
+            images=len(self.splits.selection),
+        )
+
+    def measuring_device(self) -> Any:
+        """The device that latency is measured on."""
+        return component(DEVICES, self.recipe.profile.device, where="profile.device")()
+
+    def evaluators(self) -> dict[str, Evaluator]:
+        """Everything that the search's objectives and constraints name, cheap ones first."""
+        from nas.objective import Constraint
+
+        search = self.recipe.search
+        names = {*search.objectives, *(Constraint.parse(text).name for text in search.constraints)}
+        evaluators = {
+            name: Evaluator(name, "maximize" if up and name not in COSTS else "minimize", predictor)
+            for name, predictor in self.make_predictors(names).items()
+            for up in [predictor.higher_is_better]
+        }
+        if "latency_ms" in names:
+            evaluators["latency_ms"] = Evaluator("latency_ms", "minimize", self._latency())
+        if "accuracy" in names:
+            evaluators["accuracy"] = Evaluator("accuracy", "maximize", self.predictors[search.accuracy]())
+        return evaluators
+
+    def _latency(self) -> Any:
+        from export.devices.base import MeasureSpec
+        from export.latency import MeasuredLatency
+
+        profile = self.recipe.profile
+        spec = MeasureSpec(
+            threads=profile.threads, batch=profile.batch, sessions=2, seconds=profile.search_seconds, min_runs=5
+        )
+        return MeasuredLatency(self.space, self.measuring_device(), spec, self.run.path)

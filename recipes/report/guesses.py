@@ -1,0 +1,130 @@
+"""The figures of what was guessed: the search's candidates, and predictors against what came true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from recipes.report.figures import BLUE, GREEN, layout
+from recipes.report.loading import Rank, Search
+from recipes.report.networks import Network
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+def search_figure(search: Search | None) -> Figure | None:
+    """The completed candidates by their first two objectives, or one objective by trial; the front is filled."""
+    from plotly.graph_objects import Figure, Scatter
+
+    if search is None:
+        return None
+    complete = [c for c in search.candidates if c.status == "complete"]
+    if not complete:
+        return None
+    y_name, *others = (objective.name for objective in search.objectives)
+    x_title = f"{others[0]}, as the search saw it" if others else "trial"
+    figure = layout(Figure(), escape(x_title), escape(f"{y_name}, as the search saw it"), height=380)
+    front = set(search.front)
+    for name, group, marker in (
+        ("evaluated", [c for c in complete if c.id not in front], {"symbol": "circle-open", "color": BLUE, "size": 8}),
+        ("the search's front", [c for c in complete if c.id in front], {"symbol": "square", "color": GREEN, "size": 9}),
+    ):
+        figure.add_trace(
+            Scatter(
+                x=[c.values.get(others[0]) if others else c.trial for c in group],
+                y=[c.values.get(y_name) for c in group],
+                mode="markers",
+                marker=marker,
+                name=name,
+                text=[
+                    f"<b>{escape(c.id)}</b><br>" + "<br>".join(f"{escape(k)} {_number(v)}" for k, v in c.values.items())
+                    for c in group
+                ],
+                hovertemplate="%{text}<extra></extra>",
+            )
+        )
+    return figure
+
+
+@dataclass(frozen=True)
+class Scatters:
+    """One figure with a trace for each predictor, of which the page shows the one that is chosen."""
+
+    figure: Figure
+    names: list[str]
+
+
+def estimate_scatters(networks: Sequence[Network]) -> Scatters | None:
+    """Each predictor's estimate against the selection accuracy of the networks trained alone, with its interval."""
+    names = list(dict.fromkeys(name for n in networks for name in n.trained.estimates))
+    traces = {}
+    for name in names:
+        pairs = [(n, n.trained.estimates[name]) for n in networks if name in n.trained.estimates]
+        pairs = [(n, e) for n, e in pairs if e.status == "ok" and e.value is not None]
+        if not pairs:
+            continue
+        unit = f" ({pairs[0][1].unit})" if pairs[0][1].unit else ""
+        better = "higher" if pairs[0][1].higher_is_better else "lower"
+        shares = [100 * n.selection.value for n, _ in pairs]
+        traces[name] = {
+            "x": [e.value for _, e in pairs],
+            "y": shares,
+            "error_y": {
+                "type": "data",
+                "symmetric": False,
+                "array": [100 * n.selection.high - y for (n, _), y in zip(pairs, shares, strict=True)],
+                "arrayminus": [y - 100 * n.selection.low for (n, _), y in zip(pairs, shares, strict=True)],
+                "thickness": 1.2,
+                "width": 3,
+            },
+            "text": [escape(n.id) for n, _ in pairs],
+            "customdata": [n.id for n, _ in pairs],
+            "meta": escape(f"{name}{unit}, estimated; {better} should be better"),
+        }
+    return _scatters(traces, "accuracy on selection images, trained alone (%)", size=10)
+
+
+def rank_scatters(rank: Rank | None) -> Scatters | None:
+    """Each predictor's value against the benchmark's column."""
+    if rank is None:
+        return None
+    traces = {}
+    for name in dict.fromkeys(name for point in rank.points for name in point.values):
+        points = [(p, p.values[name]) for p in rank.points if p.values.get(name) is not None]
+        if points:
+            traces[name] = {
+                "x": [value for _, value in points],
+                "y": [p.target for p, _ in points],
+                "text": [escape(p.id) for p, _ in points],
+                "meta": escape(f"{name}, estimated"),
+            }
+    return _scatters(traces, escape(f"{rank.target} of the benchmark"), size=6)
+
+
+def _scatters(traces: Mapping[str, Mapping[str, Any]], y_title: str, *, size: int) -> Scatters | None:
+    from plotly.graph_objects import Figure, Scatter
+
+    if not traces:
+        return None
+    first = next(iter(traces))
+    figure = layout(Figure(), str(traces[first]["meta"]), y_title, height=400)
+    for name, trace in traces.items():
+        figure.add_trace(
+            Scatter(
+                mode="markers",
+                marker={"color": BLUE, "size": size, "opacity": 0.8},
+                visible=name == first,
+                name=escape(name),
+                showlegend=False,
+                hovertemplate="<b>%{text}</b><br>estimate %{x:.4g}<br>accuracy %{y:.2f}<extra></extra>",
+                **trace,
+            )
+        )
+    return Scatters(figure, list(traces))
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4g}"

@@ -1,0 +1,48 @@
+"""Write each trained network as ONNX, safetensors, source and a model card."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from export.bundle import write_bundle
+from nas.architecture import Architecture
+from nas.checkpoint import load_weights
+from recipes.context import Context
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Exports the networks of the stage `train` into their folders, checked against torch."""
+    outputs = {}
+    splits = context.splits
+    networks = context.outputs["train"]["networks"]
+    for network in context.track(networks, "export", len(networks)):
+        architecture = context.found(network["id"])
+        folder = context.run.architecture(architecture)
+        exported = write_bundle(
+            folder,
+            trained_network(context, architecture),
+            input_shape=splits.image_shape,
+            classes=splits.classes,
+            mean=splits.mean,
+            std=splits.std,
+            facts={
+                "architecture": network["notation"],
+                f"accuracy on {network['images']} held-out images": network["accuracy"],
+            },
+        )
+        outputs[network["id"]] = {
+            "exporter": exported.exporter,
+            "fallback_reason": exported.fallback_reason,
+            "opset": exported.opset,
+            "size_bytes": exported.size_bytes,
+            "max_abs_error": exported.parity.max_abs_error,
+            "tolerance": exported.parity.tolerance,
+        }
+    return outputs
+
+
+def trained_network(context: Context, architecture: Architecture) -> Any:
+    """The network of an architecture with the weights of the stage `train`, on the CPU."""
+    network = context.space.build(architecture)
+    load_weights(context.run.architecture(architecture) / "model.safetensors", network)
+    return network.eval()

@@ -1,0 +1,26 @@
+"""Time the exported networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from export.devices.base import MeasureSpec
+from nas.files import write_json
+from recipes.context import Context
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Measures each ONNX file of the stage `export` on the recipe's device."""
+    settings = context.recipe.profile
+    device = context.measuring_device()
+    spec = MeasureSpec(
+        threads=settings.threads, batch=settings.batch, sessions=settings.sessions, seconds=settings.seconds
+    )
+    outputs = {}
+    ids = list(context.outputs["export"])
+    for id_ in context.track(ids, "profile", len(ids)):
+        folder = context.run.architecture(context.found(id_))
+        measurement = device.measure(folder / "model.onnx", spec).to_dict()
+        write_json(folder / "latency.json", measurement)
+        outputs[id_] = measurement
+    return outputs

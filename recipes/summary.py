@@ -1,0 +1,93 @@
+"""What the command line says at the end, as JSON and as text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nas.files import read_json
+from nas.measurement import Measurement
+from nas.progress import silent
+from nas.run import RunFolder
+from recipes.runner import new_context, plan
+from recipes.schema import Recipe
+
+
+def dry_run_summary(recipe: Recipe) -> dict[str, Any]:
+    """The stages of a recipe with their cache keys, after every check that needs no training.
+
+    Raises:
+        UserError: whatever would stop the run.
+    """
+    context = new_context(recipe, RunFolder(Path()), silent)
+    stages = plan(context)
+    context.check()
+    return {stage.name: context.keys[stage.name] for stage in stages}
+
+
+def run_summary(folder: Path) -> dict[str, Any]:
+    """What a finished run has found: counts, correlations, and each trained network with its numbers and files."""
+    outputs = {path.stem: read_json(path)["outputs"] for path in (folder / "stages").glob("*.json")}
+    networks = [
+        {
+            "id": network["id"],
+            "notation": network["notation"],
+            "origin": network["origin"],
+            "params": network["params"],
+            "macs": network["macs"],
+            "selection_accuracy": network["accuracy"],
+            "test_accuracy": outputs["test"]["accuracy"][network["id"]],
+            "latency_ms": outputs["profile"][network["id"]]["latency"]["p50"],
+            "latency_ms_ci95": outputs["profile"][network["id"]]["latency"]["ci95"],
+            "verdict": outputs["profile"][network["id"]]["verdict"],
+            "onnx": str(folder / "architectures" / network["id"] / "model.onnx"),
+        }
+        for network in outputs["train"]["networks"]
+    ]
+    return {
+        "run": str(folder),
+        "report": str(folder / "report.html"),
+        "search": outputs["search"]["counts"],
+        "front": outputs["search"]["front"],
+        "test_images": outputs["test"]["images"],
+        "networks": sorted(networks, key=lambda network: network["latency_ms"]),
+        "rank": outputs["rank"]["correlations"] if "rank" in outputs else [],
+    }
+
+
+def run_text(summary: dict[str, Any]) -> str:
+    """The same for a person: what was searched, a line for each trained network, where the report is."""
+    counts = ", ".join(f"{count} {what}" for what, count in summary["search"].items() if count)
+    lines = [f"search: {counts}; {len(summary['front'])} on the front"]
+    for row in summary["rank"]:
+        kendall = "undefined" if row["kendall"] is None else f"{row['kendall']:.3f} {_interval(row['kendall_ci95'], 3)}"
+        lines.append(f"rank: {row['name']:10} Kendall tau {kendall}, n = {row['n']}")
+    lines.append(f"{'network':14}{'found as':10}{'params':>10}{'MACs':>13}{'test':>8}  latency p50 (95 % interval)")
+    for n in summary["networks"]:
+        latency = f"{n['latency_ms']:.3f} ms {_interval(n['latency_ms_ci95'], 3)} {n['verdict']}"
+        lines.append(
+            f"{n['id']:14}{n['origin']:10}{n['params']:>10,}{n['macs']:>13,}{n['test_accuracy']:>8.1%}  {latency}"
+        )
+    lines.append(f"test: {summary['test_images']} images that nothing above has chosen by")
+    lines.append(f"report: {summary['report']}")
+    return "\n".join(lines)
+
+
+def latency_text(file: Path, measurement: Measurement) -> str:
+    """A measurement in a few lines."""
+    latency, environment = measurement.latency, measurement.environment
+    return "\n".join(
+        [
+            f"{file}: {measurement.verdict}",
+            f"  p50 {latency.p50:.4g} ms, 95 % interval {_interval(latency.ci95, 4)}",
+            f"  p90 {latency.p90:.4g} ms, p95 {latency.p95:.4g} ms, p99 {latency.p99:.4g} ms",
+            f"  mean {latency.mean:.4g} ms, standard deviation {latency.stdev:.4g} ms, {latency.count} runs",
+            f"  {environment['provider']}, {environment['threads']} threads, batch {environment['batch']}",
+            f"  environment {environment['id']}",
+        ]
+    )
+
+
+def _interval(bounds: tuple[float, float] | list[float], digits: int) -> str:
+    low, high = bounds
+    return f"[{low:.{digits}g}, {high:.{digits}g}]"

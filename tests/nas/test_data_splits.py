@@ -1,0 +1,153 @@
+"""Splits: disjoint, exhaustive, balanced, repeatable, and the test images held back."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, fields
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nas.data import Images, SplitFractions, Splits, split
+from nas.data.splits import apportion
+from nas.errors import UserError
+
+QUARTERS = SplitFractions(0.25, 0.25, 0.25, 0.25)
+
+
+def images(counts: list[int], seed: int = 0) -> Images:
+    """Images of 1x1x4 whose first three pixels are their own number, of `counts[k]` images in class k."""
+    labels = torch.cat([torch.full((count,), k) for k, count in enumerate(counts)])
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
+    number = torch.arange(len(labels))
+    pixels = torch.stack([number % 256, number // 256, number * 0, number * 7 % 251], 1).to(torch.uint8)
+    return Images(pixels.view(-1, 1, 1, 4), labels, tuple("abcdefgh"[: len(counts)]), "numbers")
+
+
+def numbers(part: Images) -> list[int]:
+    flat = part.pixels.view(-1, 4).long()
+    return (flat[:, 0] + 256 * flat[:, 1]).tolist()
+
+
+def parts(splits: Splits) -> tuple[Images, ...]:
+    return splits.train, splits.architecture, splits.selection, splits.final_test()
+
+
+@st.composite
+def fractions(draw: st.DrawFn) -> SplitFractions:
+    weights = [draw(st.integers(1, 20)) for _ in range(4)]
+    weights[1] *= draw(st.integers(0, 1))
+    return SplitFractions(*(weight / sum(weights) for weight in weights))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(90, 200), min_size=1, max_size=5),
+    fractions(),
+    st.integers(0, 2**40),
+    st.one_of(st.none(), st.integers(470, 1000)),
+)
+def test_parts_are_disjoint_exhaustive_balanced_and_repeatable(
+    counts: list[int], shares: SplitFractions, seed: int, limit: int | None
+) -> None:
+    pool = images(counts)
+    splits = split(pool, None, shares, limit=limit, seed=seed)
+    every = [number for part in parts(splits) for number in numbers(part)]
+    assert len(set(every)) == len(every) == min(limit or len(pool), len(pool))
+    if limit is None:
+        assert sorted(every) == list(range(len(pool)))
+    kept = sum(part.labels.bincount(minlength=len(counts)) for part in parts(splits))
+    for k, count in enumerate(counts):
+        assert abs(int(kept[k]) - count * len(every) / len(pool)) < 1
+        for part, share in zip(parts(splits), astuple(shares), strict=True):
+            assert abs(int((part.labels == k).sum()) - share * int(kept[k])) < 1
+    for part in parts(splits):
+        assert part.labels.tolist() == pool.labels[numbers(part)].tolist()
+    again = split(pool, None, shares, limit=limit, seed=seed)
+    assert [numbers(part) for part in parts(again)] == [numbers(part) for part in parts(splits)]
+    assert again.fingerprint == splits.fingerprint
+
+
+def test_another_seed_is_another_split() -> None:
+    first, second = (split(images([40, 40]), None, QUARTERS, limit=None, seed=seed) for seed in (1, 2))
+    assert numbers(first.train) != numbers(second.train)
+    assert first.fingerprint != second.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("total", "shares", "counts"),
+    [
+        (10, [0.5, 0.25, 0.25], [5, 3, 2]),
+        (10, [0.7, 0.2, 0.1], [7, 2, 1]),
+        (5, [0.7, 0.15, 0.15], [3, 1, 1]),
+        (6, [0.8, 0.0, 0.2], [5, 0, 1]),
+        (3, [1 / 3, 1 / 3, 1 / 3], [1, 1, 1]),
+    ],
+)
+def test_apportion_by_hand(total: int, shares: list[float], counts: list[int]) -> None:
+    assert apportion(total, shares) == counts
+
+
+def test_own_test_images_are_held_back_whole_or_limited_in_balance() -> None:
+    pool, test = images([60, 30]), images([20, 10], seed=5)
+    shares = SplitFractions(0.5, 0.0, 0.5)
+    whole = split(pool, test, shares, limit=None, seed=0)
+    assert whole.final_test() is test
+    assert (len(whole.train), len(whole.architecture), len(whole.selection)) == (45, 0, 45)
+    few = split(pool, test, shares, limit=12, seed=0)
+    assert few.final_test().labels.bincount().tolist() == [8, 4]
+    assert len(few.train) + len(few.selection) == 12
+
+
+def test_test_images_are_no_public_attribute() -> None:
+    splits = split(images([8]), None, QUARTERS, limit=None, seed=0)
+    public = {f.name for f in fields(splits) if not f.name.startswith("_")}
+    assert public == {"train", "architecture", "selection", "mean", "std"}
+    assert "_test" not in repr(splits)
+
+
+def test_mean_and_std_are_those_of_the_train_part_alone() -> None:
+    pool = images([50, 50])
+    splits = split(pool, None, QUARTERS, limit=None, seed=3)
+    values = splits.train.pixels.double() / 255
+    assert splits.mean == pytest.approx([values.mean().item()], abs=1e-12)
+    assert splits.std == pytest.approx([values.std(correction=0).item()], abs=1e-12)
+    assert splits.mean != pytest.approx([(pool.pixels.double() / 255).mean().item()], abs=1e-6)
+    assert (splits.classes, splits.image_shape) == (("a", "b"), (1, 1, 4))
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ((0.5, 0.2, 0.2), "data.split: the shares must sum to 1, not 0.9"),
+        ((1.5, -0.5, 0.0), "data.split.train: must be a share from 0 to 1, not 1.5"),
+        ((0.0, 0.5, 0.5), "data.split.train: must be more than 0"),
+        ((0.5, 0.5, 0.0), "data.split.selection: must be more than 0"),
+        ((float("nan"), 0.5, 0.5), "data.split.train: must be a share"),
+    ],
+)
+def test_wrong_shares(shares: tuple[float, ...], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        SplitFractions(*shares)
+    assert str(caught.value).startswith(message)
+
+
+def test_test_share_and_own_test_images_exclude_each_other() -> None:
+    pool = images([40])
+    with pytest.raises(UserError, match=r"^data\.split: test must be 0, not 0\.25"):
+        split(pool, pool, QUARTERS, limit=None, seed=0)
+    with pytest.raises(UserError, match=r"^data\.split: test must be more than 0"):
+        split(pool, None, SplitFractions(0.5, 0.2, 0.3), limit=None, seed=0)
+
+
+def test_too_small_a_class_limit_or_contrast() -> None:
+    with pytest.raises(UserError, match=r"^data\.split: class 'b' has 3 images, too few"):
+        split(images([40, 3]), None, QUARTERS, limit=None, seed=0)
+    with pytest.raises(UserError, match=r"^data\.split: class 'b' has 0 images"):
+        split(images([40, 0, 40]), None, QUARTERS, limit=None, seed=0)
+    with pytest.raises(UserError, match=r"^data\.limit: 2 images leave none for class"):
+        split(images([40, 40, 40]), None, QUARTERS, limit=2, seed=0)
+    flat = Images(torch.full((8, 1, 2, 2), 9, dtype=torch.uint8), torch.zeros(8).long(), ("a",), "flat")
+    with pytest.raises(UserError, match=r"^data: channel 0 is the same"):
+        split(flat, None, QUARTERS, limit=None, seed=0)
