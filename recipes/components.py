@@ -13,7 +13,7 @@ STRATEGIES = {"spos": "supernets.spos:SinglePathOneShot"}
 COSTS = {"params": "predictors.costs:ParamsPredictor", "macs": "predictors.costs:MacsPredictor"}
 SCORES = {
     "gradsign": "predictors.zero_cost.gradsign:GradSign",
-    "naswot": "predictors.zero_cost.naswot:Naswot",
+    "naswot": "predictors.zero_cost.naswot:NASWOT",
     "synflow": "predictors.zero_cost.synflow:SynFlow",
 }
 INHERITED = "inherited"

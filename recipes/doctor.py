@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import subprocess
@@ -68,8 +67,9 @@ def _accelerator() -> Finding:
 def _runtime() -> Finding:
     if (failure := _import_failure("onnxruntime")) is not None:
         return Finding("onnxruntime", "problem", f"{failure}: pip install --force-reinstall onnxruntime")
-    providers: list[str] = importlib.import_module("export.devices.local").available_providers()
-    return Finding("onnxruntime", "ok", ", ".join(providers))
+    from export.devices.local import LocalDevice
+
+    return Finding("onnxruntime", "ok", str(LocalDevice().fingerprint()["provider"]))
 
 
 def _memory() -> Finding:

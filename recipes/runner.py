@@ -84,8 +84,6 @@ def run_recipe(recipe: Recipe, folder: Path, *, track: Track, announce: Callable
     Raises:
         UserError: bad input of any kind; nothing is written before the data and the space have been checked.
     """
-    from recipes.report import write_report
-
     context = new_context(recipe, RunFolder(folder), track)
     stages = plan(context)
     context.check()
@@ -105,6 +103,8 @@ def run_recipe(recipe: Recipe, folder: Path, *, track: Track, announce: Callable
             else:
                 announce(f"{stage.name}: done before")
             context.outputs[stage.name] = outputs
+        from recipes.report import write_report
+
         return write_report(run.path)
 
 

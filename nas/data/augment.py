@@ -3,43 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Generator, Tensor
 
-from nas.errors import UserError
+from nas.settings import Settings
 
 
-@dataclass(frozen=True)
-class Augment:
-    """Which random changes a training batch gets, in this order; the defaults change nothing.
+class Augment(Settings):
+    """Which random changes a training batch gets, in this order; the defaults change nothing."""
 
-    Args:
-        crop_padding: crops of the image's size out of the image with a border of this many black pixels.
-        flip: mirror half of the images left to right.
-        erase: share of images of which a random rectangle is set to the mean colour.
-        mixup: alpha of mixup's Beta distribution, 0 for none.
-        cutmix: alpha of CutMix's; with both, each batch gets one of the two, at even odds.
-
-    Raises:
-        UserError: a number is out of its range.
-    """
-
-    crop_padding: int = 0
+    crop_padding: NonNegativeInt = 0
+    """Crops of the image's size are cut out of the image with a border of this many black pixels."""
     flip: bool = False
-    erase: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.crop_padding < 0:
-            raise UserError("augment.crop_padding", f"must be 0 or more pixels, not {self.crop_padding}")
-        if not 0 <= self.erase <= 1:
-            raise UserError("augment.erase", f"must be a probability from 0 to 1, not {self.erase}")
-        for key, alpha in (("mixup", self.mixup), ("cutmix", self.cutmix)):
-            if not (0 <= alpha < math.inf):
-                raise UserError(f"augment.{key}", f"must be 0 or a positive alpha, not {alpha}")
+    """Mirror half of the images left to right."""
+    erase: float = Field(0.0, ge=0, le=1)
+    """Share of images of which a random rectangle is set to the mean colour."""
+    mixup: NonNegativeFloat = 0.0
+    """Alpha of mixup's Beta distribution, 0 for none."""
+    cutmix: NonNegativeFloat = 0.0
+    """Alpha of CutMix's; with both, each batch gets one of the two, at even odds."""
 
     @property
     def mixes(self) -> bool:

@@ -5,45 +5,42 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
+from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
 from nas.data.images import Images
 from nas.errors import UserError
+from nas.settings import Settings
 
 PARTS = ("train", "architecture", "selection", "test")
 
 
-@dataclass(frozen=True)
-class SplitFractions:
-    """Shares of the images, summing to 1.
+class SplitFractions(Settings):
+    """Shares of the images, summing to 1."""
 
-    Args:
-        train: to train weights on.
-        architecture: to train architecture parameters on; may be 0.
-        selection: to choose between architectures by.
-        test: for the final report; 0 where the source brings its own test images.
+    train: float = Field(gt=0, le=1)
+    """To train weights on."""
+    architecture: float = Field(ge=0, le=1)
+    """To train architecture parameters on; networks trained alone at the end learn from it too."""
+    selection: float = Field(gt=0, le=1)
+    """To choose between architectures by."""
+    test: float = Field(0.0, ge=0, le=1)
+    """For the final report; 0 where the source brings its own test images."""
 
-    Raises:
-        UserError: a share is out of 0..1, `train` or `selection` is 0, or the sum is not 1.
-    """
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> SplitFractions:
+        if not math.isclose(sum(self.shares), 1, abs_tol=1e-6):
+            raise ValueError(f"the shares must sum to 1, not {sum(self.shares):g}")
+        return self
 
-    train: float
-    architecture: float
-    selection: float
-    test: float = 0.0
-
-    def __post_init__(self) -> None:
-        for part, share in zip(PARTS, astuple(self), strict=True):
-            if not 0 <= share <= 1:
-                raise UserError(f"data.split.{part}", f"must be a share from 0 to 1, not {share}")
-            if share == 0 and part in ("train", "selection"):
-                raise UserError(f"data.split.{part}", "must be more than 0")
-        if not math.isclose(sum(astuple(self)), 1, abs_tol=1e-6):
-            raise UserError("data.split", f"the shares must sum to 1, not {sum(astuple(self)):g}")
+    @property
+    def shares(self) -> tuple[float, float, float, float]:
+        """In the order of `PARTS`."""
+        return self.train, self.architecture, self.selection, self.test
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +99,7 @@ def split(pool: Images, test: Images | None, fractions: SplitFractions, *, limit
         raise UserError("data.split", "test must be more than 0: the source has no test images of its own")
     generator = Generator().manual_seed(seed)
     pool = _limited(pool, limit, generator)
-    indices = _divide(pool, astuple(fractions), generator)
+    indices = _divide(pool, fractions.shares, generator)
     train, architecture, selection, held_back = (pool.subset(part) for part in indices)
     if test is not None:
         held_back = _limited(test, limit, generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
@@ -11,9 +12,10 @@ Edge = tuple[str, str, str]
 MARGIN = 30
 NODE_HEIGHT = 24
 CHARACTER_WIDTH = 6.4  # of the 11 px sans-serif set in the style sheet, a generous mean
-PITCH = 104  # between neighbours of a cell
+PITCH = 120  # between neighbours of a cell
 LANE = 40  # height of one level of arcs
 CHAIN_WIDTH = 640
+LEAST_SCALE = 0.75  # below it the text could not be read: the drawing scrolls instead
 
 
 def draw(edges: Sequence[Edge]) -> str:
@@ -51,14 +53,15 @@ def _draw_cell(nodes: list[str], edges: Sequence[Edge]) -> ET.Element:
     below = -min((lane for lane in lanes.values()), default=0)
     middle = max(above, 0) * LANE + MARGIN
     svg = _canvas(2 * MARGIN + PITCH * (len(nodes) - 1), middle + max(below, 0) * LANE + MARGIN)
-    x = {node: MARGIN + PITCH * i for node, i in place.items()}
+    x: dict[str, float] = {node: MARGIN + PITCH * i for node, i in place.items()}
     for source, target, label in edges:
         lane = lanes[place[source], place[target]]
         start, end = x[source], x[target]
+        label_y: float
         if lane == 0:
             start, end = start + _node_width(source) / 2, end - _node_width(target) / 2 - 2
             path = f"M{start:g} {middle} H{end:g}"
-            label_y = middle - 6.0
+            label_y = middle - 6
         else:
             side = 1 if lane > 0 else -1
             edge_y = middle - side * NODE_HEIGHT / 2
@@ -69,7 +72,7 @@ def _draw_cell(nodes: list[str], edges: Sequence[Edge]) -> ET.Element:
                 f"M{start + 5:g} {edge_y:g} C{start + reach:g} {control:g} "
                 f"{end - reach:g} {control:g} {end - 5:g} {edge_y - 2 * side:g}"
             )
-            label_y = apex + 4
+            label_y = apex - 6 if lane > 0 else apex + 15
         _arrow(svg, path, label, (start + end) / 2, label_y)
     for node in nodes:
         _node(svg, node, x[node], middle)
@@ -77,7 +80,7 @@ def _draw_cell(nodes: list[str], edges: Sequence[Edge]) -> ET.Element:
 
 
 def _lanes(spans: Sequence[tuple[int, int]]) -> dict[tuple[int, int], int]:
-    """0 for neighbours; else the free lane nearest to the middle: 1 (above), -1 (below), 2, -2, ... short spans first."""
+    """0 for neighbours; else the free lane nearest to the middle: 1 (above), -1 (below), 2, ...; short spans first."""
     lanes = {span: 0 for span in spans if span[1] - span[0] == 1}
     for start, end in sorted((s for s in spans if s not in lanes), key=lambda s: (s[1] - s[0], s)):
         taken = {lane for (a, b), lane in lanes.items() if lane and a < end and start < b}
@@ -107,7 +110,7 @@ def _draw_chain(nodes: list[str], edges: Sequence[Edge]) -> ET.Element:
         else:
             turn = (y1 + y2) / 2
             path = f"M{x1:g} {y1 + NODE_HEIGHT / 2:g} V{turn:g} H{x2:g} V{y2 - NODE_HEIGHT / 2 - 2:g}"
-            _arrow(svg, path, label, (x1 + x2) / 2, turn + 4)
+            _arrow(svg, path, label, (x1 + x2) / 2, turn - 4)
     for i, node in enumerate(nodes):
         _node(svg, node, *position(i))
     return svg
@@ -115,12 +118,12 @@ def _draw_chain(nodes: list[str], edges: Sequence[Edge]) -> ET.Element:
 
 def pretty(operation: str) -> str:
     """How an operation is written in a drawing: `nor_conv_3x3` as `conv 3×3`."""
-    return operation.removeprefix("nor_").replace("3x3", "3×3").replace("1x1", "1×1").replace("_", " ")
+    return re.sub(r"(?<=\d)x(?=\d)", "×", operation.removeprefix("nor_")).replace("_", " ")
 
 
 def _canvas(width: float, height: float) -> ET.Element:
     svg = ET.Element("svg", {"class": "drawing", "viewBox": f"0 0 {width:g} {height:g}"})
-    svg.set("style", f"width:{width:g}px")
+    svg.set("style", f"width:{width:g}px;min-width:{LEAST_SCALE * width:g}px")
     return svg
 
 

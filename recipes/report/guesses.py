@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from recipes.report.figures import BLUE, GREEN, layout
 from recipes.report.loading import Rank, Search
 from recipes.report.networks import Network
+from recipes.report.style import BLUE, GREEN, accuracy_bars, layout
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -66,25 +66,17 @@ def estimate_scatters(networks: Sequence[Network]) -> Scatters | None:
         pairs = [(n, e) for n, e in pairs if e.status == "ok" and e.value is not None]
         if not pairs:
             continue
-        unit = f" ({pairs[0][1].unit})" if pairs[0][1].unit else ""
+        unit = f"{pairs[0][1].unit}, " if pairs[0][1].unit else ""
         better = "higher" if pairs[0][1].higher_is_better else "lower"
-        shares = [100 * n.selection.value for n, _ in pairs]
         traces[name] = {
             "x": [e.value for _, e in pairs],
-            "y": shares,
-            "error_y": {
-                "type": "data",
-                "symmetric": False,
-                "array": [100 * n.selection.high - y for (n, _), y in zip(pairs, shares, strict=True)],
-                "arrayminus": [y - 100 * n.selection.low for (n, _), y in zip(pairs, shares, strict=True)],
-                "thickness": 1.2,
-                "width": 3,
-            },
+            "y": [100 * n.selection.value for n, _ in pairs],
+            "error_y": accuracy_bars([n.selection for n, _ in pairs]),
             "text": [escape(n.id) for n, _ in pairs],
             "customdata": [n.id for n, _ in pairs],
-            "meta": escape(f"{name}{unit}, estimated; {better} should be better"),
+            "meta": escape(f"{name} ({unit}{better} is better)"),
         }
-    return _scatters(traces, "accuracy on selection images, trained alone (%)", size=10)
+    return _scatters(traces, "selection accuracy (%)", size=10)
 
 
 def rank_scatters(rank: Rank | None) -> Scatters | None:
@@ -99,7 +91,7 @@ def rank_scatters(rank: Rank | None) -> Scatters | None:
                 "x": [value for _, value in points],
                 "y": [p.target for p, _ in points],
                 "text": [escape(p.id) for p, _ in points],
-                "meta": escape(f"{name}, estimated"),
+                "meta": escape(name),
             }
     return _scatters(traces, escape(f"{rank.target} of the benchmark"), size=6)
 

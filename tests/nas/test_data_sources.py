@@ -115,7 +115,7 @@ def test_digits_resize() -> None:
     assert load("digits", size=16)[0].image_shape == (1, 16, 16)
 
 
-def test_cifar10(shared_data: Path) -> None:
+def test_cifar10_test_images(shared_data: Path) -> None:
     pool, test = load("parquet", path=shared_data / "cifar10" / "test.parquet")
     assert test is None
     names = "airplane automobile bird cat deer dog frog horse ship truck"
@@ -124,10 +124,12 @@ def test_cifar10(shared_data: Path) -> None:
     assert pool.labels.bincount().tolist() == [1000] * 10
 
 
-def test_cifar10_folder(shared_data: Path) -> None:
+@pytest.mark.slow
+def test_cifar10_whole(shared_data: Path) -> None:
     pool, test = load("parquet", path=shared_data / "cifar10")
     assert test is not None
     assert (len(pool), len(test)) == (50_000, 10_000)
+    assert pool.classes == test.classes and len(pool.classes) == 10
     assert pool.labels.bincount().tolist() == [5000] * 10
     row = pq.ParquetFile(shared_data / "cifar10" / "train.parquet").read_row_group(24).to_pylist()[-1]
     with Image.open(io.BytesIO(row["image"]["bytes"])) as image:
@@ -138,12 +140,15 @@ def test_cifar10_folder(shared_data: Path) -> None:
 GREY, COLOUR = np.full((4, 4), 7, np.uint8), np.full((4, 4, 3), 9, np.uint8)
 
 
-def test_one_coloured_image_anywhere_makes_all_rgb(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "train.parquet", [encoded(GREY)] * 2, [0, 1])
-    write_parquet(tmp_path / "test.parquet", [encoded(GREY), encoded(COLOUR)], [0, 1])
+@pytest.mark.parametrize("coloured", ["train", "test"])
+def test_one_coloured_image_anywhere_makes_all_rgb(coloured: str, tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        second = COLOUR if name == coloured else GREY
+        write_parquet(tmp_path / f"{name}.parquet", [encoded(GREY), encoded(second)], [0, 1])
     pool, test = load("parquet", path=tmp_path)
     assert test is not None and pool.image_shape == test.image_shape == (3, 4, 4)
-    assert (pool.pixels == 7).all() and (test.pixels[1] == 9).all()
+    values = [[int(image.unique()) for image in images.pixels] for images in (pool, test)]
+    assert values == ([[7, 9], [7, 7]] if coloured == "train" else [[7, 7], [7, 9]])
 
 
 def test_parquet_validation_shards_plain_binary_and_no_names(tmp_path: Path) -> None:

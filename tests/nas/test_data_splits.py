@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, fields
+from dataclasses import fields
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from nas.data import Images, SplitFractions, Splits, split
-from nas.data.splits import apportion
+from nas.data.splits import PARTS, apportion
 from nas.errors import UserError
 
-QUARTERS = SplitFractions(0.25, 0.25, 0.25, 0.25)
+
+def shares_of(*shares: float) -> SplitFractions:
+    return SplitFractions(**dict(zip(PARTS, shares, strict=False)))
+
+
+QUARTERS = shares_of(0.25, 0.25, 0.25, 0.25)
 
 
 def images(counts: list[int], seed: int = 0) -> Images:
@@ -38,7 +44,7 @@ def parts(splits: Splits) -> tuple[Images, ...]:
 def fractions(draw: st.DrawFn) -> SplitFractions:
     weights = [draw(st.integers(1, 20)) for _ in range(4)]
     weights[1] *= draw(st.integers(0, 1))
-    return SplitFractions(*(weight / sum(weights) for weight in weights))
+    return shares_of(*(weight / sum(weights) for weight in weights))
 
 
 @settings(max_examples=60, deadline=None)
@@ -60,7 +66,7 @@ def test_parts_are_disjoint_exhaustive_balanced_and_repeatable(
     kept = sum(part.labels.bincount(minlength=len(counts)) for part in parts(splits))
     for k, count in enumerate(counts):
         assert abs(int(kept[k]) - count * len(every) / len(pool)) < 1
-        for part, share in zip(parts(splits), astuple(shares), strict=True):
+        for part, share in zip(parts(splits), shares.shares, strict=True):
             assert abs(int((part.labels == k).sum()) - share * int(kept[k])) < 1
     for part in parts(splits):
         assert part.labels.tolist() == pool.labels[numbers(part)].tolist()
@@ -81,6 +87,7 @@ def test_another_seed_is_another_split() -> None:
         (10, [0.5, 0.25, 0.25], [5, 3, 2]),
         (10, [0.7, 0.2, 0.1], [7, 2, 1]),
         (5, [0.7, 0.15, 0.15], [3, 1, 1]),
+        (5, [0.52, 0.08, 0.4], [2, 1, 2]),  # an empty part goes before a larger remainder
         (6, [0.8, 0.0, 0.2], [5, 0, 1]),
         (3, [1 / 3, 1 / 3, 1 / 3], [1, 1, 1]),
     ],
@@ -91,7 +98,7 @@ def test_apportion_by_hand(total: int, shares: list[float], counts: list[int]) -
 
 def test_own_test_images_are_held_back_whole_or_limited_in_balance() -> None:
     pool, test = images([60, 30]), images([20, 10], seed=5)
-    shares = SplitFractions(0.5, 0.0, 0.5)
+    shares = shares_of(0.5, 0.0, 0.5)
     whole = split(pool, test, shares, limit=None, seed=0)
     assert whole.final_test() is test
     assert (len(whole.train), len(whole.architecture), len(whole.selection)) == (45, 0, 45)
@@ -120,17 +127,17 @@ def test_mean_and_std_are_those_of_the_train_part_alone() -> None:
 @pytest.mark.parametrize(
     ("shares", "message"),
     [
-        ((0.5, 0.2, 0.2), "data.split: the shares must sum to 1, not 0.9"),
-        ((1.5, -0.5, 0.0), "data.split.train: must be a share from 0 to 1, not 1.5"),
-        ((0.0, 0.5, 0.5), "data.split.train: must be more than 0"),
-        ((0.5, 0.5, 0.0), "data.split.selection: must be more than 0"),
-        ((float("nan"), 0.5, 0.5), "data.split.train: must be a share"),
+        ((0.5, 0.2, 0.2), "the shares must sum to 1, not 0.9"),
+        ((1.5, -0.5, 0.0), "train\n  Input should be less than or equal to 1"),
+        ((0.0, 0.5, 0.5), "train\n  Input should be greater than 0"),
+        ((0.5, 0.5, 0.0), "selection\n  Input should be greater than 0"),
+        ((float("nan"), 0.5, 0.5), "train\n  Input should be a finite number"),
     ],
 )
 def test_wrong_shares(shares: tuple[float, ...], message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        SplitFractions(*shares)
-    assert str(caught.value).startswith(message)
+    with pytest.raises(ValidationError) as caught:
+        shares_of(*shares)
+    assert message in str(caught.value)
 
 
 def test_test_share_and_own_test_images_exclude_each_other() -> None:
@@ -138,7 +145,7 @@ def test_test_share_and_own_test_images_exclude_each_other() -> None:
     with pytest.raises(UserError, match=r"^data\.split: test must be 0, not 0\.25"):
         split(pool, pool, QUARTERS, limit=None, seed=0)
     with pytest.raises(UserError, match=r"^data\.split: test must be more than 0"):
-        split(pool, None, SplitFractions(0.5, 0.2, 0.3), limit=None, seed=0)
+        split(pool, None, shares_of(0.5, 0.2, 0.3), limit=None, seed=0)
 
 
 def test_too_small_a_class_limit_or_contrast() -> None:

@@ -44,15 +44,13 @@ def test_full_size_scores_rank_as_the_published_ones(
     predicted = values(score, NasBench201(), rows, cifar_batch(64 if "images" in score.needs else 1))
     agreement = compare(predicted, rows, column)
     accuracy = compare(predicted, rows, "c10_test")
-    print(f"\n{score.name}: published {agreement}\n    accuracy {accuracy}")
-    assert agreement.spearman > 0.95
-    assert accuracy.spearman > 0.4
+    assert agreement.spearman > 0.98  # seen: synflow .999, naswot .995
+    assert accuracy.spearman > 0.6  # seen: .77 and .78; the standard deviation over draws of cells is about .06
 
 
 def test_gradsign_ranks_accuracy(rows: Rows, cifar_batch: Callable[[int], tuple[Tensor, Tensor]]) -> None:
-    # a third of the benchmark's cells a stage, and half its width: the ranking hardly changes, and the minutes do
+    # two cells a stage instead of five, half as wide, half as many images: seconds instead of minutes
     space = NasBench201(channels=8, cells=2)
     predicted = values(GradSign(), space, rows, cifar_batch(32))
     accuracy = compare(predicted, rows, "c10_test")
-    print(f"\ngradsign: accuracy {accuracy}")
-    assert accuracy.spearman > 0.4
+    assert accuracy.spearman > 0.7  # seen: .87

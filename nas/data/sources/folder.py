@@ -27,7 +27,7 @@ def load(path: Path | None, test_path: Path | None, size: int | None) -> tuple[I
         test_path = test_path or next((path / n for n in ("test", "val") if (path / n).is_dir()), None)
     else:
         train = path
-    sets = [_encoded(root, path.name) for root in (train, test_path) if root is not None]
+    sets = [_encoded(root, path.resolve().name) for root in (train, test_path) if root is not None]
     pool, *rest = decode(sets, size)
     return pool, rest[0] if rest else None
 

@@ -35,7 +35,7 @@ def load(path: Path | None, test_path: Path | None, size: int | None) -> tuple[I
     for root, files in ((path, train), (test_path, held_back)):
         if root is not None and not files:
             raise UserError(str(root), "holds no .parquet files to train or test on")
-    sets = [_encoded(files, path.stem) for files in (train, held_back) if files]
+    sets = [_encoded(files, path.resolve().stem) for files in (train, held_back) if files]
     pool, *rest = decode(sets, size)
     return pool, rest[0] if rest else None
 

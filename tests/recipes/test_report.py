@@ -1,0 +1,319 @@
+"""The report: its numbers, its sentences, and that whatever a run folder holds cannot break the page."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_folder import ALL_STAGES, RECIPE, build_run, make_outputs
+
+from nas.errors import UserError
+from nas.files import write_json
+from recipes.report import write_report
+from recipes.report.drawing import draw
+from recipes.report.loading import load_run
+from recipes.report.networks import Proportion, gather_networks
+from recipes.report.page import figure_json, flat
+from recipes.report.sentences import correlation, milliseconds, rejections, summary
+
+HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">&amp;'
+
+
+class Page(HTMLParser):
+    """All attributes, all figures, the ids, and the text outside scripts and styles."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.figures: dict[str, Any] = {}
+        self.text = ""
+        self._inside = ("", {})  # type: tuple[str, dict[str, str | None]]
+        self.feed(html)
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._inside = (tag, dict(attrs))
+        self.tags.append(self._inside)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ("", {})
+
+    def handle_data(self, data: str) -> None:
+        tag, attributes = self._inside
+        if name := attributes.get("data-plot"):
+            self.figures[name.removeprefix("plot-")] = json.loads(data)
+        elif tag not in ("script", "style"):
+            self.text += data
+
+
+def read(path: Path) -> Page:
+    return Page(path.read_text())
+
+
+def change(run: Path, stage: str, outputs: Any) -> None:
+    write_json(run / "stages" / f"{stage}.json", {"key": "0", "outputs": outputs})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = build_run(tmp_path_factory.mktemp("run"))
+    write_report(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def page(finished: Path) -> Page:
+    return read(finished / "report.html")
+
+
+def test_wilson_interval_by_hand() -> None:
+    # (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n) with p = 0.8, n = 10, z = 1.959964
+    share = Proportion.of(0.8, 10)
+    assert (share.low, share.high) == pytest.approx((0.490162, 0.943318), abs=1e-6)
+    assert Proportion.of(1.0, 10).high == pytest.approx(1.0)
+    assert Proportion.of(1.0, 10).low == pytest.approx(10 / (10 + 1.959964**2), abs=1e-6)
+
+
+def test_front_is_of_test_accuracy_and_measured_latency(tmp_path: Path) -> None:
+    outputs = make_outputs()
+    ids = [n["id"] for n in outputs["train"]["networks"]]
+    points = [(0.80, 0.1), (0.90, 0.2), (0.85, 0.3), (0.95, 0.4), (0.95, 0.4), (0.95, 0.5), (0.70, 0.1), (0.99, 0.9)]
+    outputs["test"]["accuracy"] = {id: accuracy for id, (accuracy, _) in zip(ids, points, strict=True)}
+    run = build_run(tmp_path)
+    change(run, "test", outputs["test"])
+    for id, (_, latency) in zip(ids, points, strict=True):
+        outputs["profile"][id]["latency"]["p50"] = latency
+    change(run, "profile", outputs["profile"])
+    networks = {n.id: n for n in gather_networks(load_run(run))}
+    # 2 and 5 and 6 are dominated; 3 and 4 are equal, so neither dominates the other
+    assert [networks[id].on_front for id in ids] == [True, True, False, True, True, False, False, True]
+
+
+def test_a_network_that_was_not_tested_or_timed_is_on_no_front(tmp_path: Path) -> None:
+    outputs = make_outputs()
+    first, second, *_ = outputs["test"]["accuracy"]
+    del outputs["test"]["accuracy"][first], outputs["profile"][second]
+    run = build_run(tmp_path)
+    change(run, "test", outputs["test"])
+    change(run, "profile", outputs["profile"])
+    networks = {n.id: n for n in gather_networks(load_run(run))}
+    assert networks[first].accuracy is None  # the selection accuracy does not stand in for it
+    assert not networks[first].on_front
+    assert not networks[second].on_front
+    page = read(write_report(run))
+    drawn = {id for trace in page.figures["pareto"]["data"] for id in trace.get("customdata", [])}
+    assert drawn == set(networks) - {first, second}
+    assert "2 networks without a test accuracy or a measured latency are not drawn." in page.text
+
+
+def test_pareto_csv(finished: Path) -> None:
+    with (finished / "pareto.csv").open(newline="") as file:
+        rows = {row["id"]: row for row in csv.DictReader(file)}
+    outputs = make_outputs()
+    assert set(rows) == {n["id"] for n in outputs["train"]["networks"]}
+    id = outputs["train"]["networks"][0]["id"]
+    row, latency = rows[id], outputs["profile"][id]["latency"]
+    assert float(row["accuracy"]) == outputs["test"]["accuracy"][id]
+    assert row["accuracy_split"] == "test"
+    assert row["images"] == "360"
+    assert float(row["latency_p50_ms"]) == latency["p50"]
+    assert [float(row["latency_ci95_low_ms"]), float(row["latency_ci95_high_ms"])] == list(latency["ci95"])
+    assert row["on_front"] == "true"
+    assert row["notation"] == outputs["train"]["networks"][0]["notation"]
+
+
+def test_pareto_csv_leaves_unknown_numbers_empty(tmp_path: Path) -> None:
+    write_report(build_run(tmp_path, stages=("train",)))
+    with (tmp_path / "pareto.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    assert row["accuracy_split"] == "selection"
+    assert row["accuracy"]
+    assert row["latency_p50_ms"] == row["latency_verdict"] == ""
+    assert row["on_front"] == "false"
+
+
+def test_nothing_comes_from_the_network(page: Page) -> None:
+    loading = ("src", "href", "srcset", "action", "data", "poster", "xlink:href")
+    links = [value or "" for _, attributes in page.tags for key, value in attributes.items() if key in loading]
+    assert links
+    assert [link for link in links if re.match(r"\s*(\w+:)?//", link)] == []
+    policy = next(a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy and "default-src 'none'" in policy
+
+
+def test_plotly_is_in_the_page_once(finished: Path) -> None:
+    assert (finished / "report.html").read_text().count("* plotly.js v") == 1
+
+
+def test_links_lead_to_files_that_are_there(finished: Path, page: Page) -> None:
+    ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    links = [a["href"] or "" for tag, a in page.tags if tag == "a"]
+    files = [link for link in links if not link.startswith("#")]
+    assert len(files) == 4 * 8
+    assert all((finished / link).is_file() for link in files)
+    assert all(link[1:] in ids for link in links if link.startswith("#"))
+
+
+def test_every_stage_is_drawn(page: Page) -> None:
+    assert set(page.figures) == {"pareto", "search", "supernet", "curves", "latency", "estimates", "rank"}
+    front, found, random = page.figures["pareto"]["data"]
+    assert len(found["x"]) == 6
+    assert len(random["x"]) == 2
+    assert sorted(front["x"]) == front["x"]
+    for name, figure in page.figures.items():
+        axes = [axis for key, axis in figure["layout"].items() if re.fullmatch(r"[xy]axis\d?", key)]
+        assert all(axis["title"].get("text") or name == "latency" for axis in axes), name
+
+
+def test_estimates_and_measurements_are_told_apart(page: Page) -> None:
+    assert "measured (ms)" in page.figures["pareto"]["layout"]["xaxis"]["title"]["text"]
+    assert page.figures["search"]["layout"]["xaxis"]["title"]["text"] == "latency_ms, as the search saw it"
+
+
+def test_summary(finished: Path) -> None:
+    run = load_run(finished)
+    front = len(make_outputs()["search"]["front"])
+    text = " ".join(summary(run, gather_networks(run)))
+    assert text.startswith(f"Of 40 architectures evaluated in the search, {front} are on its estimated front. ")
+    # 349 of 359 selection images are the most; it has 0.9681 of 360 test images
+    assert "most accurate on the selection images reaches 96.8 % of 360 test images (95 % interval 94.6–98.3)" in text
+    assert text.endswith("a stable measurement.")
+
+
+def test_few_networks_are_warned_of(page: Page) -> None:
+    assert page.text.count("these intervals are wide") == 1  # n = 8 networks, but n = 200 of the benchmark
+    assert "n = 8: these intervals are wide" in page.text
+
+
+def test_verdicts_and_the_fallback_are_explained(page: Page) -> None:
+    assert "Other work shared the processor" in page.text
+    assert "the dynamo exporter failed: unsupported operator aten::x" in page.text
+
+
+def test_equal_reasons_are_counted_together(finished: Path) -> None:
+    search = load_run(finished).stages.search
+    assert search is not None
+    assert rejections(search) == [("infeasible", "params <= 600000", 3), ("failed", "inherited is nan", 1)]
+
+
+@pytest.mark.parametrize("count", range(len(ALL_STAGES)))
+def test_unfinished_runs(tmp_path: Path, count: int) -> None:
+    page = read(write_report(build_run(tmp_path, stages=ALL_STAGES[:count])))
+    assert "has not finished" in page.text or count >= ALL_STAGES.index("profile") + 1
+    assert ("pareto" in page.figures) == ("profile" in ALL_STAGES[:count])
+
+
+def test_a_stage_that_the_recipe_lacks(tmp_path: Path) -> None:
+    recipe = "\n".join(line for line in RECIPE.splitlines() if not line.startswith(("rank", "supernet")))
+    stages = [stage for stage in ALL_STAGES if stage not in ("rank", "supernet")]
+    page = read(write_report(build_run(tmp_path, stages=stages, recipe=recipe)))
+    assert "this recipe has no rank stage" in page.text
+    assert "this recipe has no supernet stage" in page.text
+    assert "has not finished" not in page.text
+
+
+def test_one_objective_is_drawn_by_trial(tmp_path: Path) -> None:
+    search = make_outputs()["search"]
+    search["objectives"] = search["objectives"][:1]
+    run = build_run(tmp_path)
+    change(run, "search", search)
+    figure = read(write_report(run)).figures["search"]
+    assert figure["layout"]["xaxis"]["title"]["text"] == "trial"
+    assert 0 in [x for trace in figure["data"] for x in trace["x"]]
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    outputs = make_outputs()
+    network = outputs["train"]["networks"][0]
+    network["notation"] = network["diagram"][0][2] = HOSTILE
+    network["estimates"][HOSTILE] = {"value": 1.0, "unit": HOSTILE, "status": "ok", "higher_is_better": False}
+    outputs["data"]["name"] = outputs["search"]["candidates"][40]["reason"] = HOSTILE
+    outputs["search"]["objectives"][0]["name"] = HOSTILE
+    outputs["train"]["correlations"][0]["name"] = HOSTILE
+    outputs["supernet"]["strategy"] = outputs["rank"]["target"] = HOSTILE
+    harmless = read(write_report(build_run(tmp_path / "harmless")))
+    run = build_run(tmp_path / "hostile", recipe=RECIPE + f"description: '{HOSTILE}'\n")
+    for stage, output in outputs.items():
+        change(run, stage, output)
+    write_json(run / "environment.json", {HOSTILE: HOSTILE})
+    page = read(write_report(run))
+    count = lambda p, tag: sum(1 for name, _ in p.tags if name == tag)  # noqa: E731
+    assert count(page, "script") == count(harmless, "script")
+    assert count(page, "img") == 0
+    assert HOSTILE.split("&", maxsplit=1)[0] in page.text
+    assert "<img" not in json.dumps(page.figures)
+
+
+def test_figure_json_cannot_end_its_script() -> None:
+    from plotly.graph_objects import Figure
+
+    figure = Figure(layout={"title": {"text": "</script>&<!--"}})
+    text = str(figure_json(figure))
+    assert not set("<>&") & set(text)
+    assert json.loads(text)["layout"]["title"]["text"] == "</script>&<!--"
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda run: (run / "recipe.yaml").unlink(), r"recipe\.yaml: No such file"),
+        (lambda run: (run / "recipe.yaml").write_text("- 1"), r"recipe\.yaml: a recipe is a mapping"),
+        (lambda run: (run / "recipe.yaml").write_text("a: ["), r"recipe\.yaml: not a readable YAML"),
+        (lambda run: (run / "stages" / "train.json").write_text("{"), r"train\.json: not valid JSON"),
+        (lambda run: (run / "stages" / "train.json").write_text("{}"), r"train\.json: has no 'outputs'"),
+        (lambda run: change(run, "test", {"images": "many", "accuracy": {}}), r"test\.json: outputs\.images: "),
+        (lambda run: (run / "environment.json").write_text("[]"), r"environment\.json: must be an object"),
+    ],
+)
+def test_damaged_files_are_named_and_nothing_is_written(tmp_path: Path, break_it: Any, message: str) -> None:
+    run = build_run(tmp_path)
+    break_it(run)
+    with pytest.raises(UserError, match=message):
+        write_report(run)
+    assert not (run / "report.html").exists()
+
+
+def test_cell_drawing() -> None:
+    edges = [tuple(edge) for edge in make_outputs()["train"]["networks"][0]["diagram"]]
+    operations = [operation for _, _, operation in edges if operation != "none"]
+    svg = draw(edges)  # type: ignore[arg-type]
+    assert svg.count("<rect") == 4
+    assert svg.count('class="operation"') == len(operations)
+    assert svg.count('class="edge nothing"') == 6 - len(operations)
+    assert f"input to 1: {edges[0][2]};" in svg
+
+
+def test_overlapping_arcs_share_no_lane() -> None:
+    nodes = "abcdef"
+    svg = draw([(a, b, f"{a}{b}") for i, a in enumerate(nodes) for b in nodes[i + 1 :]])
+    places = re.findall(r'class="operation" x="([\d.]+)" y="([\d.]+)"', svg)
+    assert len(places) == 15
+    assert len(set(places)) == 15
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 30])
+def test_chain_drawing_wraps(length: int) -> None:
+    edges = [(f"block{i}", f"block{i + 1}", "conv_5x5") for i in range(length)]
+    svg = draw(edges)
+    width = float(re.findall(r'viewBox="0 0 ([\d.]+)', svg)[0])
+    assert width <= 660
+    assert svg.count("conv 5×5") == length
+    assert svg.count("<rect") == length + 1
+
+
+def test_nothing_to_draw() -> None:
+    assert draw([]) == ""
+
+
+def test_numbers_in_words() -> None:
+    assert milliseconds(0.4) == "0.400 ms"
+    assert milliseconds(123.4) == "123 ms"
+    assert correlation(-0.041, (-0.13, 0.05)) == "−0.04 (−0.13 to 0.05)"
+    assert correlation(None, None) == "not defined"
+    assert correlation(0.5, (None, None)) == "0.50"
+    assert dict(flat({"a": {"b": [1, 2]}, "c": None})) == {"a.b": "1, 2", "c": "none recorded"}
