@@ -16,10 +16,10 @@ def accelerator() -> torch.device:
 def place(model: nn.Module, device: torch.device) -> nn.Module:
     """The model on `device`, in the memory format its convolutions prefer there."""
     if device.type == "cuda":
-        return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.to(device)
 
 
 def autocast(device: torch.device) -> AbstractContextManager[None]:
     """bf16 where the hardware is fast at it, full precision elsewhere."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")  # type: ignore[no-any-return]
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")

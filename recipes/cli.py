@@ -41,8 +41,8 @@ def run(
 ) -> None:
     """Run a recipe from data to checked, timed networks and a report."""
     from recipes.console import announce, track
+    from recipes.loading import load_recipe
     from recipes.runner import run_folder, run_recipe
-    from recipes.schema import load_recipe
     from recipes.summary import dry_run_summary, run_summary, run_text
 
     settings = load_recipe(recipe, overrides or [])
@@ -127,7 +127,7 @@ def recipes_copy(
 @recipes_app.command("schema")
 def recipes_schema() -> None:
     """Print the JSON schema of recipes."""
-    from recipes.schema import json_schema
+    from recipes.json_schema import json_schema
 
     typer.echo(json_schema())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -161,8 +161,8 @@ class Context:
     @cached_property
     def predictors(self) -> dict[str, Callable[[], Predictor]]:
         """A maker for each predictor that this recipe can use, by name."""
-        makers = {name: lambda name=name: self._cost(name) for name in COSTS}
-        makers |= {name: lambda name=name: self._score(name) for name in SCORES}
+        makers: dict[str, Callable[[], Predictor]] = {name: partial(self._cost, name) for name in COSTS}
+        makers |= {name: partial(self._score, name) for name in SCORES}
         if self.recipe.supernet is not None:
             makers[INHERITED] = self._inherited
         return makers
@@ -212,11 +212,10 @@ class Context:
 
         search = self.recipe.search
         names = {*search.objectives, *(Constraint.parse(text).name for text in search.constraints)}
-        evaluators = {
-            name: Evaluator(name, "maximize" if up and name not in COSTS else "minimize", predictor)
-            for name, predictor in self.make_predictors(names).items()
-            for up in [predictor.higher_is_better]
-        }
+        evaluators = {}
+        for name, predictor in self.make_predictors(names).items():
+            better = predictor.higher_is_better and name not in COSTS  # as objectives, costs are to fall
+            evaluators[name] = Evaluator(name, "maximize" if better else "minimize", predictor)
         if "latency_ms" in names:
             evaluators["latency_ms"] = Evaluator("latency_ms", "minimize", self._latency())
         if "accuracy" in names:

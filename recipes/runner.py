@@ -17,7 +17,8 @@ from nas.progress import Track
 from nas.run import RunFolder
 from recipes.context import Context
 from recipes.environment import environment, version
-from recipes.schema import Recipe, dump_recipe
+from recipes.loading import dump_recipe
+from recipes.schema import Recipe
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def plan(context: Context) -> list[Stage]:
     recipe = context.recipe.model_dump(mode="json")
     stages = [stage for stage in STAGES if recipe[stage.sections[0]] is not None]
     for stage in stages:
-        inputs = {
+        inputs: dict[str, Any] = {
             "stage": stage.name,
             "version": version(),
             "sections": {name: recipe[name] for name in stage.sections},
@@ -66,7 +67,7 @@ def plan(context: Context) -> list[Stage]:
             inputs["images"] = context.splits.fingerprint
         if stage.name == "search":  # more trials are the same study, taken further
             without = {k: v for k, v in recipe["search"].items() if k != "trials"}
-            context.study_key = _hash({**inputs, "sections": {**inputs["sections"], "search": without}})
+            context.study_key = _hash(inputs | {"sections": inputs["sections"] | {"search": without}})
         context.keys[stage.name] = _hash(inputs)
     return stages
 

@@ -123,7 +123,7 @@ class Search:
             sample_size=settings.sample_size,
         )
         self.generator = torch.Generator().manual_seed(seed + started)
-        self._distributions = {
+        self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
             choice.name: optuna.distributions.CategoricalDistribution([_to_optuna(o) for o in choice.options])
             for choice in space.choices().values()
         }
@@ -298,6 +298,5 @@ def _to_optuna(option: Option) -> str | int | float | bool:
 
 
 def _from_optuna(option: Any) -> Option:
-    if isinstance(option, str) and option.startswith("["):
-        return tuple(json.loads(option))
-    return option  # type: ignore[no-any-return]
+    chosen: Option = tuple(json.loads(option)) if isinstance(option, str) and option.startswith("[") else option
+    return chosen

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from recipes.report.loading import Supernet
 from recipes.report.networks import Network
+from recipes.report.records import Supernet
 from recipes.report.style import BLUE, DASHES, PALETTE, SHORT_ID, layout
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from recipes.report.loading import Rank, Search
 from recipes.report.networks import Network
+from recipes.report.records import Rank, Search
 from recipes.report.style import BLUE, GREEN, accuracy_bars, layout
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def estimate_scatters(networks: Sequence[Network]) -> Scatters | None:
         pairs = [(n, e) for n, e in pairs if e.status == "ok" and e.value is not None]
         if not pairs:
             continue
-        unit = f"{pairs[0][1].unit}, " if pairs[0][1].unit else ""
+        unit = f"{pairs[0][1].unit}, " if pairs[0][1].unit not in ("", name) else ""
         better = "higher" if pairs[0][1].higher_is_better else "lower"
         traces[name] = {
             "x": [e.value for _, e in pairs],

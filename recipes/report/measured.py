@@ -69,7 +69,7 @@ def _measured_points(networks: Sequence[Network], name: str, colour: str, symbol
 
 
 def _hover(network: Network) -> str:
-    lines = [f"<b>{escape(network.id)}</b>", escape(network.trained.notation)]
+    lines = [f"<b>{escape(network.id)}</b>"]
     if network.accuracy:
         a = network.accuracy
         lines.append(f"{percent(a)} ({percent_interval(a)}) of {a.count} {network.split} images")

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nas.measurement import Measurement
-from recipes.report.loading import ExportedFile, Run, TrainedNetwork
+from recipes.report.loading import Run
+from recipes.report.records import ExportedFile, TrainedNetwork
 
 BUNDLE_FILES = ("model.onnx", "model.safetensors", "model.py", "README.md", "latency.json")
 

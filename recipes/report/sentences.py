@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from nas.measurement import Measurement, Verdict
-from recipes.report.loading import Correlation, Run, Search
+from recipes.report.loading import Run
 from recipes.report.networks import Network, Proportion
+from recipes.report.records import Correlation, Search
 
 VERDICTS: dict[Verdict, str] = {
     "stable": "Repeated sessions agree, and the machine did little else.",

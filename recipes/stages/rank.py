@@ -27,7 +27,7 @@ def run(context: Context) -> dict[str, Any]:
         raise UserError("rank.samples", f"the table has {len(rows)} architectures, not {settings.samples}")
     chosen = random.Random(context.seed("rank")).sample(rows, settings.samples)
     predictors = context.make_predictors(settings.predictors)
-    points = [
+    points: list[dict[str, Any]] = [
         {
             "id": architecture.id,
             "target": target,

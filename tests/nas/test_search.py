@@ -217,7 +217,7 @@ def test_any_optuna_url_will_do(space: NasBench201, tmp_path: Path) -> None:
 SCRIPT = """
     import sys
     from pathlib import Path
-    sys.path.insert(0, {tests!r})
+    sys.path[:0] = {tests!r}
     from test_search import convolutions, evaluators, make
     from nas.spaces.nasbench201 import NasBench201
 
@@ -231,7 +231,9 @@ SCRIPT = """
 
 
 def test_no_finished_trial_is_lost_to_kill_9(space: NasBench201, tmp_path: Path) -> None:
-    script = textwrap.dedent(SCRIPT).format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    script = textwrap.dedent(SCRIPT).format(
+        tests=[str(Path(__file__).parent), str(Path(__file__).parents[1])], folder=str(tmp_path)
+    )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     started = [process.stdout.readline().strip() for _ in range(40)]

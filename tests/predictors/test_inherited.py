@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nas.spaces.nasbench201 import NasBench201
+from nas.task import Classification
+from predictors.inherited import InheritedAccuracy
+
+TASK = Classification(10)
+
+
+class Fixed:
+    def __init__(self, count: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.x = 3 + 2 * torch.randn(count, 1, 8, 8, generator=generator)
+        self.y = torch.randint(10, (count,), generator=generator)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from zip(self.x.split(32), self.y.split(32), strict=True)
+
+
+@pytest.fixture
+def supernet() -> NasBench201:
+    torch.manual_seed(0)
+    return NasBench201((1, 8, 8), channels=4, cells=1)
+
+
+def make(supernet: NasBench201) -> InheritedAccuracy:
+    return InheritedAccuracy(supernet, calibration=Fixed(96, 1), selection=Fixed(64, 2), task=TASK, images=64)
+
+
+def test_it_is_the_accuracy_with_recalibrated_statistics(supernet: NasBench201) -> None:
+    architecture = supernet.sample(torch.Generator().manual_seed(3))
+    network = supernet.build(architecture, weights="inherited")
+    stem = network.get_submodule("stem.1")
+    assert isinstance(stem, nn.BatchNorm2d)
+    images = torch.cat([x for x, _ in Fixed(96, 1)])
+    pre = network.get_submodule("stem.0")(images)
+    # By hand for the first norm: the average over batches of the batch mean.
+    expected = torch.stack([batch.mean((0, 2, 3)) for batch in pre.split(32)]).mean(0)
+    torch.optim.swa_utils.update_bn(Fixed(96, 1), network)
+    assert torch.allclose(stem.running_mean, expected, atol=1e-5)
+    assert make(supernet)(architecture).value == TASK.evaluate(network, Fixed(64, 2))
+
+
+def test_the_supernet_is_untouched_and_the_order_does_not_matter(supernet: NasBench201) -> None:
+    generator = torch.Generator().manual_seed(3)
+    architectures = [supernet.sample(generator) for _ in range(4)]
+    before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
+    predictor = make(supernet)
+    forth = [predictor(a).value for a in architectures]
+    back = [predictor(a).value for a in reversed(architectures)]
+    assert forth == back[::-1]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in supernet.state_dict().items())
+    estimate = predictor(architectures[0])
+    assert (estimate.name, estimate.unit, estimate.higher_is_better) == ("inherited", "accuracy", True)
+    assert estimate.provenance == {"images": 64}
+
+
+def test_recalibration_matters(supernet: NasBench201) -> None:
+    """Without it the norms keep the statistics 0 and 1 of initialisation, and the outputs differ."""
+    architecture = supernet.sample(torch.Generator().manual_seed(3))
+    network = supernet.build(architecture, weights="inherited").eval()
+    x = Fixed(8, 2).x
+    before = network(x)
+    torch.optim.swa_utils.update_bn(Fixed(96, 1), network)
+    assert not torch.allclose(network(x), before, atol=1e-2)

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+
+from nas.spaces.nasbench201 import NasBench201
+from nas.task import Classification
+from nas.training import Training, TrainSettings
+from supernets.spos import SinglePathOneShot
+
+
+def test_paths_are_uniform_and_independent() -> None:
+    with torch.device("meta"):
+        strategy = SinglePathOneShot(NasBench201((1, 8, 8), channels=2, cells=1))
+    generator = torch.Generator().manual_seed(0)
+    draws = [strategy.weight_gates(generator) for _ in range(10_000)]
+    pairs = Counter((draw["edge_1_0"], draw["edge_3_2"]) for draw in draws)
+    assert len(pairs) == 25
+    chi_square = sum((count - 400) ** 2 / 400 for count in pairs.values())
+    assert chi_square < 51.2  # the 99.9 % point with 24 degrees of freedom
+
+
+def test_a_step_leaves_weights_off_the_path_alone() -> None:
+    """Neither gradient, nor momentum, nor decay reaches an operation that was not drawn."""
+    torch.manual_seed(0)
+    space = NasBench201((1, 8, 8), channels=4, cells=1)
+    gates = dict.fromkeys(space.choices(), 3)
+    x, y = torch.randn(8, 1, 8, 8), torch.randint(10, (8,))
+    settings = TrainSettings(epochs=1, weight_decay=0.1)
+    training = Training(
+        space,
+        settings,
+        [(x, y)],
+        task=Classification(10),
+        generator=torch.Generator(),
+        forward=lambda x: space(x, gates),
+    )
+    training.step(x, y)  # momentum now exists on this path
+    gates.update(dict.fromkeys(gates, 2))
+    before = {name: parameter.clone() for name, parameter in space.named_parameters()}
+    training.step(x, y)
+    for name, parameter in space.named_parameters():
+        changed = not torch.equal(parameter, before[name])
+        assert changed == ("nor_conv_3x3" not in name), name
