@@ -40,14 +40,16 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe from data to checked, timed networks and a report."""
-    from recipes.console import announce, track
+    from recipes.console import announce, track, waiting
     from recipes.loading import load_recipe
     from recipes.runner import run_folder, run_recipe
     from recipes.summary import dry_run_summary, run_summary, run_text
 
     settings = load_recipe(recipe, overrides or [])
     if dry_run:
-        answer(dry_run_summary(settings), as_json)
+        with waiting(f"reading {settings.data.source}"):
+            stages = dry_run_summary(settings)
+        answer(stages, as_json)
         return
     folder = run_folder(settings, output, resume=resume)
     announce(f"run folder: {folder}")
@@ -62,11 +64,13 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write the report of a run again, also of an unfinished one."""
+    from recipes.console import waiting
     from recipes.report import write_report
 
     if not (run / "recipe.yaml").is_file():
         raise UserError(str(run), "is not a run folder: it holds no recipe.yaml")
-    path = write_report(run)
+    with waiting("drawing"):
+        path = write_report(run)
     answer({"report": str(path)}, as_json)
 
 
@@ -83,10 +87,13 @@ def profile(
     """Time an ONNX file: percentiles, an interval, and a verdict on how far to trust them."""
     from export.devices.base import MeasureSpec
     from recipes.components import DEVICES, load
+    from recipes.console import waiting
     from recipes.summary import latency_text
 
     target = load(DEVICES, device, where="--device")()
-    measurement = target.measure(file, MeasureSpec(threads=threads, batch=batch, sessions=sessions, seconds=seconds))
+    spec = MeasureSpec(threads=threads, batch=batch, sessions=sessions, seconds=seconds)
+    with waiting(f"timing {file} in {sessions} sessions"):
+        measurement = target.measure(file, spec)
     answer(measurement.to_dict() if as_json else latency_text(file, measurement), as_json)
 
 
@@ -101,9 +108,11 @@ def ls(as_json: AsJson = False) -> None:
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check this machine, and name the cure of what is wrong. Exits with 1 if something is."""
+    from recipes.console import waiting
     from recipes.doctor import examine
 
-    findings = examine()
+    with waiting("importing each library in a process of its own"):
+        findings = examine()
     if as_json:
         answer([vars(finding) for finding in findings], as_json)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -55,3 +56,16 @@ def _lines(steps: Iterable[T], description: str, total: int, done: int) -> Itera
         if time.monotonic() - last >= LINE_EVERY_S:
             last = time.monotonic()
             announce(f"  {description}: {count}/{total}")
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Shows that one long step goes on: a spinner on a terminal, a line elsewhere."""
+    if not sys.stderr.isatty():
+        announce(text)
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield

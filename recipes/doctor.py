@@ -28,35 +28,34 @@ class Finding:
 
 def examine() -> list[Finding]:
     """All checks, in the order in which to mend what they find."""
-    checks: tuple[Callable[[], Finding], ...] = (_builds, _imports, _accelerator, _runtime, _memory, _folder)
+    checks: tuple[Callable[[], Finding], ...] = (builds, libraries, accelerator, runtime, memory, folder)
     return [check() for check in checks]
 
 
-def _builds() -> Finding:
+def builds() -> Finding:
     """A CPU-only torch beside a torchvision built for CUDA (or the other way round) cannot load its operators."""
     try:
         versions = {name: installed_version(name) for name in ("torch", "torchvision")}
     except PackageNotFoundError as error:
         return Finding("torch and torchvision", "problem", f"{error.name} is missing: pip install torch torchvision")
     seen = ", ".join(f"{name} {number}" for name, number in versions.items())
-    failure = _import_failure("torchvision")
+    failure = import_failure("torchvision")
     if failure is None:
         return Finding("torch and torchvision", "ok", seen)
     cure = "pip install --force-reinstall torch torchvision from one index, so that both are built for the same thing"
     return Finding("torch and torchvision", "problem", f"{seen} do not fit together ({failure}): {cure}")
 
 
-def _imports() -> Finding:
-    for name in LIBRARIES:
-        failure = _import_failure(name)
-        if failure is not None:
-            return Finding(
-                "libraries", "problem", f"import {name} fails ({failure}): pip install --upgrade espalier-nas"
-            )
+def libraries() -> Finding:
+    """Whether everything this platform stands on can be imported."""
+    failure = import_failure(*LIBRARIES)
+    if failure is not None:
+        return Finding("libraries", "problem", f"{failure}: pip install --upgrade espalier-nas")
     return Finding("libraries", "ok", f"{len(LIBRARIES)} import")
 
 
-def _accelerator() -> Finding:
+def accelerator() -> Finding:
+    """Where networks are trained."""
     import torch
 
     if torch.cuda.is_available():
@@ -64,15 +63,15 @@ def _accelerator() -> Finding:
     return Finding("accelerator", "ok", f"none; the CPU is used, {torch.get_num_threads()} threads")
 
 
-def _runtime() -> Finding:
-    if (failure := _import_failure("onnxruntime")) is not None:
-        return Finding("onnxruntime", "problem", f"{failure}: pip install --force-reinstall onnxruntime")
+def runtime() -> Finding:
+    """Where exported networks are run."""
     from export.devices.local import LocalDevice
 
     return Finding("onnxruntime", "ok", str(LocalDevice().fingerprint()["provider"]))
 
 
-def _memory() -> Finding:
+def memory() -> Finding:
+    """Whether a run fits."""
     import psutil
 
     free = psutil.virtual_memory().available / 1e9
@@ -80,7 +79,8 @@ def _memory() -> Finding:
     return Finding("memory", status, f"{free:.1f} GB free" + ("" if status == "ok" else ": close other programs"))
 
 
-def _folder() -> Finding:
+def folder() -> Finding:
+    """Whether a run can write here."""
     here = Path.cwd()
     if not os.access(here, os.W_OK):
         return Finding("folder", "problem", f"{here} cannot be written: run from another folder, or give -o")
@@ -90,8 +90,12 @@ def _folder() -> Finding:
     return Finding("folder", "ok", f"{here}, {free:.0f} GB free")
 
 
-def _import_failure(module: str) -> str | None:
-    """Why `module` does not import; tried in a fresh process, since a half-made import cannot be undone."""
-    command = [sys.executable, "-c", f"import {module}"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return None if result.returncode == 0 else (result.stderr.strip().splitlines() or ["no reason given"])[-1]
+def import_failure(*modules: str) -> str | None:
+    """Why the first of `modules` that does not import does not; tried in a fresh process, since an import that has
+    failed half way cannot be undone."""
+    script = "import importlib, sys\nfor module in sys.argv[1:]: print(module); importlib.import_module(module)"
+    result = subprocess.run([sys.executable, "-c", script, *modules], capture_output=True, text=True, check=False)
+    if result.returncode == 0:
+        return None
+    reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
+    return f"import {result.stdout.split()[-1]} fails ({reason})"

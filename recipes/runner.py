@@ -86,6 +86,7 @@ def run_recipe(recipe: Recipe, folder: Path, *, track: Track, announce: Callable
         UserError: bad input of any kind; nothing is written before the data and the space have been checked.
     """
     context = new_context(recipe, RunFolder(folder), track)
+    announce(f"data: reading {recipe.data.source}")
     stages = plan(context)
     context.check()
     with context.run.lock() as run:

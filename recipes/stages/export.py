@@ -27,7 +27,7 @@ def run(context: Context) -> dict[str, Any]:
             std=splits.std,
             facts={
                 "architecture": network["notation"],
-                f"accuracy on {network['images']} held-out images": network["accuracy"],
+                f"accuracy on {network['images']} held-out images": f"{network['accuracy']:.1%}",
             },
         )
         outputs[network["id"]] = {

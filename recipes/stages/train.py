@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,12 +27,15 @@ def run(context: Context) -> dict[str, Any]:
     predictors = context.make_predictors(context.recipe.train.predictors)
     images = _training_images(context)
     networks = []
-    for index, (architecture, origin) in enumerate(chosen := choose(context), start=1):
+    chosen = choose(context)
+    for index, (architecture, origin) in enumerate(chosen, start=1):
         network = _train_one(context, architecture, images, f"network {index} of {len(chosen)}")
         estimates = {name: predictor(architecture) for name, predictor in predictors.items()}
         network |= {"origin": origin, "estimates": {n: _estimate(e) for n, e in estimates.items()}}
         write_json(context.run.architecture(architecture) / "metrics.json", network)
         networks.append(network)
+    for architecture, _ in chosen:
+        _checkpoint(context, architecture).unlink(missing_ok=True)
     return {"networks": networks, "correlations": _correlations(context, predictors, networks)}
 
 
@@ -65,11 +69,10 @@ def _train_one(context: Context, architecture: Architecture, images: Images, des
             generator=generator,
         )
         selection = context.evaluation_batches(context.splits.selection)
-        checkpoint = context.run / "checkpoints" / f"train-{context.keys['train']}-{architecture.id}.pt"
         rows = train(
             training,
             evaluate=lambda model: context.task.evaluate(model, selection),
-            checkpoint=checkpoint,
+            checkpoint=_checkpoint(context, architecture),
             track=context.track,
             description=description,
             on_epoch=lambda row: context.run.log("train", id=architecture.id, **row),
@@ -86,6 +89,10 @@ def _train_one(context: Context, architecture: Architecture, images: Images, des
         "images": len(context.splits.selection),
         "rows": rows,
     }
+
+
+def _checkpoint(context: Context, architecture: Architecture) -> Path:
+    return context.run / "checkpoints" / f"train-{context.keys['train']}-{architecture.id}.pt"
 
 
 def _training_images(context: Context) -> Images:

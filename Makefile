@@ -1,0 +1,37 @@
+# make demo      install into .venv, run the quickstart recipe, say where its report is
+# make test      install with the test extra, then format, lint, types, tests (minutes)
+# make test-all  the same, with the slow behaviour tests
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all checks format clean
+
+demo: .venv/installed
+	$(BIN)/nas run quickstart
+
+test: checks
+	$(BIN)/pytest
+
+test-all: checks
+	$(BIN)/pytest -m ""
+
+checks: .venv/installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/installed-test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -e .
+	touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/pip install --quiet -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info
