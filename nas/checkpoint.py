@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,8 @@ def load_state(path: Path) -> dict[str, Any]:
         UserError: the file is missing or damaged.
     """
     try:
+        if not zipfile.is_zipfile(path):  # what torch takes for its older format fails in ways of its own
+            raise ValueError("not an archive of torch")
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__

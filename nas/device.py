@@ -1,4 +1,4 @@
-"""Where torch computes: the GPU if there is one, with bf16 autocast and channels_last, else the CPU."""
+"""Where torch computes: the GPU if there is one, with bf16 autocast, else the CPU; in channels_last on both."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ def accelerator() -> torch.device:
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model on `device`, in the memory format its convolutions prefer there."""
-    if device.type == "cuda":
-        return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model.to(device)
+    """The model on `device`, in the memory format in which convolutions and pools are fastest, on CPUs too."""
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def autocast(device: torch.device) -> AbstractContextManager[None]:

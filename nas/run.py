@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,9 +47,17 @@ class RunFolder:
         except OSError as error:
             raise UserError(str(self.path), f"cannot be written: {error.strerror or error}") from error
         try:
+            self._remove_leftovers()
             yield self
         finally:
             lock.release()
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a killed process left half-written; whoever owns the folder is the only one who writes in it."""
+        for path in self.path.rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
+        for path in self.path.glob(".latency-*"):  # where the search exports what it times
+            shutil.rmtree(path)
 
     def log(self, event: str, **fields: Any) -> None:
         """Append one line `{"time": seconds, "event": event, ...}` to `log.jsonl`.
@@ -74,11 +83,17 @@ class RunFolder:
         return folder
 
     def finished(self, stage: str, key: str) -> Any | None:
-        """The outputs of a stage that finished with this key; `None` if it has not, or its inputs have changed."""
+        """The outputs of a stage that finished with this key; `None` if it has not, or its inputs have changed.
+
+        Raises:
+            UserError: the record is damaged.
+        """
         path = self / "stages" / f"{stage}.json"
         if not path.exists():
             return None
         record = read_json(path)
+        if not isinstance(record, dict) or not {"key", "outputs"} <= record.keys():
+            raise UserError(str(path), "is not the record of a finished stage; delete it to run the stage again")
         return record["outputs"] if record["key"] == key else None
 
     def finish(self, stage: str, key: str, outputs: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from nas.architecture import Architecture
 from nas.cost import Cost, CostCounter
-from nas.data import Augment, Batches, Images, Splits, load, split
+from nas.data import Augment, Batches, Images, Limit, Splits, load, split
 from nas.device import accelerator, place
 from nas.errors import UserError
 from nas.objective import Evaluator
@@ -30,7 +30,7 @@ EVALUATION_BATCH = 250
 """Images in a batch when nothing is learnt; large enough to keep a device busy, small enough for any memory."""
 SCORE_IMAGES = 64
 """Images that zero-cost scores look at."""
-CALIBRATION_IMAGES = 2000
+CALIBRATION_IMAGES = 1000
 """Training images that batch-norm statistics are averaged over before an inherited evaluation."""
 
 
@@ -60,8 +60,9 @@ class Context:
     def splits(self) -> Splits:
         """The images of the recipe, divided."""
         data = self.recipe.data
-        pool, test = load(data.source, path=data.path, test_path=data.test_path, size=data.size)
-        return split(pool, test, data.split, limit=data.limit, seed=self.seed("split"))
+        limit = Limit(data.limit, self.seed("limit"))
+        pool, test = load(data.source, path=data.path, test_path=data.test_path, size=data.size, limit=limit)
+        return split(pool, test, data.split, seed=self.seed("split"))
 
     @cached_property
     def task(self) -> Classification:
@@ -81,11 +82,15 @@ class Context:
         for images in (self.splits.train, self.splits.selection):
             if len(images) < 2:
                 raise UserError("data", f"{len(images)} images are too few to learn from")
+        if len(self.splits.classes) < 2:
+            raise UserError("data", f"all images are of class {self.splits.classes[0]!r}, nothing to tell apart")
         if self.recipe.supernet is not None:
             strategy = component(STRATEGIES, self.recipe.supernet.strategy, where="supernet.strategy")
             check_supports(strategy(self.space), self.space)
-        if self.recipe.rank is not None and not self.recipe.rank.table.is_file():
-            raise UserError("rank.table", f"{self.recipe.rank.table} does not exist")
+        if self.recipe.rank is not None:
+            from recipes.stages.rank import draw_sample
+
+            draw_sample(self, self.recipe.rank)
 
     def found(self, id_: str) -> Architecture:
         """The architecture of that id, out of what the search has found."""

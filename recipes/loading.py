@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
     path = find_recipe(recipe)
     try:
         document = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(str(path), f"not a readable YAML file ({' '.join(str(error).split())})") from error
     return recipe_from(document, overrides, where=str(path))
 
@@ -38,7 +39,7 @@ def recipe_from(document: Any, overrides: Sequence[str] = (), *, where: str = "r
     for override in overrides:
         _apply(document, override)
     scale = document.get("scale", 1.0)
-    if not isinstance(scale, int | float) or not scale > 0:
+    if not _is_number(scale) or not scale > 0:
         raise UserError("scale", f"a positive number is needed, not {scale!r}")
     try:
         recipe = Recipe.model_validate(_scaled(document, float(scale)))
@@ -63,12 +64,16 @@ def first_cause(error: ValidationError) -> UserError:
     where = ".".join(location) or "recipe"
     if details["type"] == "missing":
         return UserError(where, "is missing")
+    if details["type"] in ("model_type", "model_attributes_type"):
+        return UserError(where, "is a section, with keys inside", allowed=_fields_at(location))
     given = details["input"]
     if details["type"] == "literal_error":
         allowed = [part.strip(" '") for part in details["ctx"]["expected"].replace(" or ", ", ").split(",")]
         return UserError(where, f"{given!r} is not possible", allowed=allowed, given=given)
-    problem = details["msg"].removeprefix("Value error, ")
-    return UserError(where, f"{problem[0].lower()}{problem[1:]}, not {given!r}")
+    problem = details["msg"].removeprefix("Value error, ").replace("valid tuple", "list such as [a, b]")
+    # A check of our own says itself what it does not like.
+    ending = "" if details["type"] == "value_error" else f", not {given!r}"
+    return UserError(where, f"{problem[0].lower()}{problem[1:]}{ending}")
 
 
 def _fields_at(location: Sequence[str]) -> Sequence[str]:
@@ -84,7 +89,7 @@ def _fields_at(location: Sequence[str]) -> Sequence[str]:
 def _apply(document: dict[str, Any], override: str) -> None:
     """Set `a.b.c=value` in the document, the value read as YAML."""
     key, equals, text = override.partition("=")
-    if not equals or not key:
+    if not equals or not all(key.split(".")):
         raise UserError(override, "an override has the form key=value, such as search.trials=20")
     *sections, last = key.split(".")
     place = document
@@ -101,13 +106,19 @@ def _apply(document: dict[str, Any], override: str) -> None:
         raise UserError(key, f"{text!r} is not a YAML value") from error
 
 
-def _scaled(value: Any, scale: float) -> Any:
+def _scaled(value: Any, scale: float, where: str = "") -> Any:
     """The document with every `{full: F, least: L}` replaced by a whole number."""
     if isinstance(value, dict):
         if value.keys() == {"full", "least"}:
-            return max(int(value["least"]), round(float(value["full"]) * scale))
-        return {key: _scaled(inner, scale) for key, inner in value.items()}
-    return [_scaled(inner, scale) for inner in value] if isinstance(value, list) else value
+            if not (_is_number(value["full"]) and _is_number(value["least"])):
+                raise UserError(where, f"full and least are numbers, not {value['full']!r} and {value['least']!r}")
+            return max(int(value["least"]), round(value["full"] * scale))
+        return {key: _scaled(inner, scale, f"{where}.{key}".lstrip(".")) for key, inner in value.items()}
+    return [_scaled(inner, scale, where) for inner in value] if isinstance(value, list) else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_names(recipe: Recipe) -> None:
@@ -132,6 +143,8 @@ def _check_names(recipe: Recipe) -> None:
                 raise UserError(where, f"{INHERITED!r} needs a section supernet", allowed=(*COSTS, *SCORES))
     known = ("accuracy", "latency_ms", *PREDICTORS)
     constraints = [Constraint.parse(c, where="search.constraints").name for c in recipe.search.constraints]
+    if len(set(recipe.search.objectives)) < len(recipe.search.objectives):
+        raise UserError("search.objectives", f"{', '.join(recipe.search.objectives)} names one of them twice")
     for where, wanted in {"search.objectives": recipe.search.objectives, "search.constraints": constraints}.items():
         for name in wanted:
             if name not in known:

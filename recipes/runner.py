@@ -15,6 +15,7 @@ from nas.errors import UserError
 from nas.files import write_json, write_text
 from nas.progress import Track
 from nas.run import RunFolder
+from nas.training import Diverged
 from recipes.context import Context
 from recipes.environment import environment, version
 from recipes.loading import dump_recipe
@@ -97,7 +98,10 @@ def run_recipe(recipe: Recipe, folder: Path, *, track: Track, announce: Callable
             outputs = run.finished(stage.name, context.keys[stage.name])
             if outputs is None:
                 started = time.perf_counter()
-                outputs = importlib.import_module(f"recipes.stages.{stage.name}").run(context)
+                try:
+                    outputs = importlib.import_module(f"recipes.stages.{stage.name}").run(context)
+                except Diverged as error:
+                    raise UserError(f"{stage.name}.lr", str(error)) from error
                 run.finish(stage.name, context.keys[stage.name], outputs)
                 seconds = time.perf_counter() - started
                 run.log("finished", stage=stage.name, seconds=round(seconds, 2))
@@ -129,11 +133,18 @@ def run_folder(recipe: Recipe, output: Path | None, *, resume: bool, runs: Path 
     if output is None:
         date = time.strftime("%Y%m%d-%H%M%S")
         return runs / f"{recipe.name}-{date}-{_hash(recipe.model_dump(mode='json'))[:6]}"
-    if output.exists() and not output.is_dir():
-        raise UserError(str(output), "is a file, not a folder")
-    if not resume and output.is_dir() and any(output.iterdir()):
+    try:
+        content = [path.name for path in output.iterdir()]
+    except NotADirectoryError as error:
+        raise UserError(str(output), "is a file, not a folder, or lies below one") from error
+    except FileNotFoundError:
+        content = []
+    except OSError as error:
+        raise UserError(str(output), f"cannot be read: {error.strerror or error}") from error
+    if not resume and any(name != ".lock" and not name.endswith(".tmp") for name in content):
+        # (a run that was killed at once leaves those two)
         raise UserError(str(output), "is not empty; --resume goes on with the run in it")
-    if resume and not (output / "recipe.yaml").exists():
+    if resume and "recipe.yaml" not in content:
         raise UserError(str(output), "holds no run to resume")
     return output
 

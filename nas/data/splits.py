@@ -12,6 +12,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
+from nas.data.balance import apportion, rows_by_class
 from nas.data.images import Images
 from nas.errors import UserError
 from nas.settings import Settings
@@ -77,7 +78,7 @@ class Splits:
         return self._test
 
 
-def split(pool: Images, test: Images | None, fractions: SplitFractions, *, limit: int | None, seed: int) -> Splits:
+def split(pool: Images, test: Images | None, fractions: SplitFractions, *, seed: int) -> Splits:
     """Divide `pool` into disjoint parts that together are all of it, the same for the same seed.
 
     In every class each part has its share of the images rounded down or up; where rounding leaves a choice, a
@@ -86,42 +87,28 @@ def split(pool: Images, test: Images | None, fractions: SplitFractions, *, limit
     Args:
         pool: the images to divide.
         test: the source's own test images; `fractions.test` must be 0 with them and more than 0 without.
-        limit: use only this many images of the pool (and of `test`), with the same balance of classes.
         seed: which images go where.
 
     Raises:
-        UserError: shares that do not fit `test`, a class too small for its parts, a limit too small for the
-            classes, or a channel that is the same in all training pixels.
+        UserError: shares that do not fit `test`, a class too small for its parts, or a channel that is the same in all training pixels.
     """
     if test is not None and fractions.test > 0:
         raise UserError("data.split", f"test must be 0, not {fractions.test}: the source has its own test images")
     if test is None and fractions.test == 0:
         raise UserError("data.split", "test must be more than 0: the source has no test images of its own")
     generator = Generator().manual_seed(seed)
-    pool = _limited(pool, limit, generator)
     indices = _divide(pool, fractions.shares, generator)
     train, architecture, selection, held_back = (pool.subset(part) for part in indices)
     if test is not None:
-        held_back = _limited(test, limit, generator)
+        held_back = test
     mean, std = _statistics(train)
     return Splits(train, architecture, selection, mean, std, held_back)
-
-
-def apportion(total: int, shares: Sequence[float]) -> list[int]:
-    """`total` things divided by `shares` (summing to 1): each share rounded down or up, the sum exact."""
-    ideal = [total * share / sum(shares) for share in shares]
-    counts = [math.floor(value + 1e-9) for value in ideal]
-    rest = [value - count for value, count in zip(ideal, counts, strict=True)]
-    uneven = [part for part in range(len(shares)) if rest[part] > 1e-9]
-    for part in sorted(uneven, key=lambda part: (counts[part] > 0, -rest[part]))[: total - sum(counts)]:
-        counts[part] += 1
-    return counts
 
 
 def _divide(pool: Images, shares: Sequence[float], generator: Generator) -> list[Tensor]:
     """Sorted indices of each part."""
     chosen: list[list[Tensor]] = [[] for _ in shares]
-    for name, members in zip(pool.classes, _by_class(pool, generator), strict=True):
+    for name, members in zip(pool.classes, rows_by_class(pool.labels, len(pool.classes), generator), strict=True):
         counts = apportion(len(members), shares)
         if any(share > 0 and count == 0 for share, count in zip(shares, counts, strict=True)):
             wanted = ", ".join(f"{part} {share:g}" for part, share in zip(PARTS, shares, strict=True) if share)
@@ -129,25 +116,6 @@ def _divide(pool: Images, shares: Sequence[float], generator: Generator) -> list
         for part, some in zip(chosen, members.split(counts), strict=True):
             part.append(some)
     return [torch.cat(part).sort().values for part in chosen]
-
-
-def _limited(images: Images, limit: int | None, generator: Generator) -> Images:
-    if limit is None or limit >= len(images):
-        return images
-    members = _by_class(images, generator)
-    counts = apportion(limit, [len(some) for some in members])
-    for name, some, count in zip(images.classes, members, counts, strict=True):
-        if count == 0 and len(some):
-            raise UserError("data.limit", f"{limit} images leave none for class {name!r} of {len(some)} images")
-    kept = torch.cat([some[:count] for some, count in zip(members, counts, strict=True)])
-    return images.subset(kept.sort().values)
-
-
-def _by_class(images: Images, generator: Generator) -> list[Tensor]:
-    """Indices of each class's images, shuffled."""
-    order = torch.randperm(len(images), generator=generator)
-    grouped = order[images.labels[order].argsort(stable=True)]
-    return list(grouped.split(images.labels.bincount(minlength=len(images.classes)).tolist()))
 
 
 def _statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:

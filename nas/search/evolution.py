@@ -11,6 +11,8 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.pareto import non_dominated
+
 
 class RegularizedEvolutionSampler(BaseSampler):
     """Ageing evolution: mutate the best of a random sample of the youngest `population_size` architectures.
@@ -60,12 +62,8 @@ class RegularizedEvolutionSampler(BaseSampler):
         return trials[-self._population_size :]
 
     def _best(self, sample: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> FrozenTrial:
-        signs = np.array([1.0 if direction == StudyDirection.MAXIMIZE else -1.0 for direction in directions])
-        values = np.array([trial.values for trial in sample]) * signs
-        at_least = (values[:, None] >= values[None]).all(axis=2)
-        better = (values[:, None] > values[None]).any(axis=2)
-        dominated = (at_least & better).any(axis=0)
-        best = np.flatnonzero(~dominated)
+        names = [direction.name.lower() for direction in directions]
+        best = np.flatnonzero(non_dominated([trial.values for trial in sample], names))
         return sample[best[self._rng.integers(len(best))]]
 
 

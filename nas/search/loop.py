@@ -16,6 +16,7 @@ from pydantic import Field, PositiveInt
 from nas.architecture import Architecture, Option
 from nas.errors import UserError
 from nas.objective import Constraint, Evaluator, evaluator
+from nas.pareto import non_dominated
 from nas.progress import Track, silent
 from nas.settings import Settings
 from nas.space import SearchSpace
@@ -137,7 +138,9 @@ class Search:
     def front(self) -> list[Candidate]:
         """The complete candidates that no other dominates, best first by the first objective."""
         complete = [c for c in self.candidates() if c.status == "complete"]
-        front = [c for c in complete if not any(self._dominates(other, c) for other in complete)]
+        values = [[c.values[o.name] for o in self.objectives] for c in complete]
+        mask = non_dominated(values, [o.direction for o in self.objectives])
+        front = [c for c, on_front in zip(complete, mask, strict=True) if on_front]
         first = self.objectives[0]
         return sorted(front, key=lambda c: c.values[first.name], reverse=first.direction == "maximize")
 
@@ -256,11 +259,6 @@ class Search:
             architecture = self.space.sample(self.generator)
             if architecture.id not in self._known:
                 return architecture
-
-    def _dominates(self, a: Candidate, b: Candidate) -> bool:
-        signs = [1 if o.direction == "maximize" else -1 for o in self.objectives]
-        gains = [s * (a.values[o.name] - b.values[o.name]) for s, o in zip(signs, self.objectives, strict=True)]
-        return all(gain >= 0 for gain in gains) and any(gain > 0 for gain in gains)
 
     def _nearest_miss(self) -> str:
         misses = [

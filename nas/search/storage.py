@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna.storages import BaseStorage, JournalStorage, get_storage
 from optuna.storages.journal import BaseJournalBackend
+from optuna.trial import FrozenTrial, TrialState
 
 from nas.errors import UserError
 
@@ -42,9 +45,13 @@ class RunJournal(BaseJournalBackend):
         if whole < len(content):
             self._file.truncate(whole)
         try:
-            return [json.loads(line) for line in content[:whole].splitlines()]
+            logs = [json.loads(line) for line in content[:whole].splitlines()]
         except ValueError as error:
             raise UserError(str(self._path), f"damaged study ({error})") from error
+        for number, log in enumerate(logs, start=1):
+            if not isinstance(log, dict) or "op_code" not in log:
+                raise UserError(str(self._path), f"damaged study (line {number} is not a change of a study)")
+        return logs
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         """The changes from the given number on."""
@@ -68,6 +75,51 @@ class RunJournal(BaseJournalBackend):
         return UserError(str(self._path), f"cannot be written: {error.strerror or error}")
 
 
+class RunStorage(JournalStorage):
+    """A journal storage that looks only at the trials which are not finished yet.
+
+    Optuna's own goes over all trials of the study at each look, some four times a proposal. A finished trial never
+    changes, so those at the start of the study are kept in lists, whole and by state.
+    """
+
+    def __init__(self, log_storage: BaseJournalBackend) -> None:
+        super().__init__(log_storage)
+        self._finished: defaultdict[int, list[FrozenTrial]] = defaultdict(list)
+        self._by_state: defaultdict[tuple[int, TrialState], list[FrozenTrial]] = defaultdict(list)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """The trials of a study in the order of their numbers, those in `states` only where that is given."""
+        rest = self._unfinished(study_id)
+        if states is None:
+            trials = self._finished[study_id] + rest
+        else:
+            wanted = [state for state in TrialState if state in states]
+            parts = [self._by_state[study_id, state] for state in wanted if state.is_finished()]
+            known = parts[0] if len(parts) == 1 else sorted(sum(parts, []), key=lambda trial: trial.number)
+            trials = known + [trial for trial in rest if trial.state in wanted]
+        return copy.deepcopy(trials) if deepcopy else trials
+
+    def _unfinished(self, study_id: int) -> list[FrozenTrial]:
+        """Takes up what has finished since the last look; the trials from the first unfinished one on."""
+        rest: list[FrozenTrial] = []
+        finished = self._finished[study_id]
+        for trial in self._trials_from(study_id, len(finished)):
+            if trial.state.is_finished() and not rest:
+                finished.append(trial)
+                self._by_state[study_id, trial.state].append(trial)
+            else:
+                rest.append(trial)
+        return rest
+
+    def _trials_from(self, study_id: int, number: int) -> Iterator[FrozenTrial]:
+        with self._thread_lock:
+            self._sync_with_backend()
+            trial_ids = self._replay_result._study_id_to_trial_ids[study_id][number:]
+        return (self._replay_result.get_trial(trial_id) for trial_id in trial_ids)
+
+
 def open_storage(url: str | None, path: Path) -> BaseStorage:
     """Optuna storage at `url`, or embedded in the file `path` where there is no URL.
 
@@ -76,7 +128,7 @@ def open_storage(url: str | None, path: Path) -> BaseStorage:
     """
     if url is None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(RunJournal(path))
+        return RunStorage(RunJournal(path))
     try:
         return get_storage(url)
     except Exception as error:  # every database driver raises its own kind

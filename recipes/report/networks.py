@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nas.measurement import Measurement
+from nas.pareto import non_dominated
 from recipes.report.loading import Run
 from recipes.report.records import ExportedFile, TrainedNetwork
 
@@ -83,12 +84,9 @@ def gather_networks(run: Run) -> list[Network]:
 
 def mark_front(networks: list[Network]) -> list[Network]:
     """The same networks, with `on_front` set where one is not dominated in accuracy and measured median latency."""
-    points = {n.id: (-n.accuracy.value, n.measurement.latency_ms) for n in networks if n.accuracy and n.measurement}
-    front = {
-        id
-        for id, (error, latency) in points.items()
-        if not any(other[0] <= error and other[1] <= latency and other != (error, latency) for other in points.values())
-    }
+    judged = [(n.id, n.accuracy.value, n.measurement.latency_ms) for n in networks if n.accuracy and n.measurement]
+    mask = non_dominated([values for _, *values in judged], ("maximize", "minimize"))
+    front = {id for (id, *_), on_front in zip(judged, mask, strict=True) if on_front}
     return [replace(network, on_front=network.id in front) for network in networks]
 
 

@@ -15,6 +15,7 @@ from nas.errors import UserError
 from nas.space import SearchSpace
 from predictors.ranking import rank_correlation
 from recipes.context import Context
+from recipes.schema import RankSettings
 from recipes.stages.correlations import correlation_row
 
 
@@ -22,10 +23,7 @@ def run(context: Context) -> dict[str, Any]:
     """Draws architectures from the table and correlates each predictor's values with the target column."""
     settings = context.recipe.rank
     assert settings is not None
-    rows = read_table(settings.table, context.space, settings.target)
-    if settings.samples > len(rows):
-        raise UserError("rank.samples", f"the table has {len(rows)} architectures, not {settings.samples}")
-    chosen = random.Random(context.seed("rank")).sample(rows, settings.samples)
+    chosen = draw_sample(context, settings)
     predictors = context.make_predictors(settings.predictors)
     points: list[dict[str, Any]] = [
         {
@@ -57,6 +55,18 @@ def run(context: Context) -> dict[str, Any]:
         "correlations": correlations,
         "points": points,
     }
+
+
+def draw_sample(context: Context, settings: RankSettings) -> list[tuple[Architecture, float]]:
+    """The architectures to rank, and their target values.
+
+    Raises:
+        UserError: the table cannot be used, or is smaller than the sample.
+    """
+    rows = read_table(settings.table, context.space, settings.target)
+    if settings.samples > len(rows):
+        raise UserError("rank.samples", f"the table has {len(rows)} architectures, not {settings.samples}")
+    return random.Random(context.seed("rank")).sample(rows, settings.samples)
 
 
 def read_table(path: Path, space: SearchSpace, target: str) -> list[tuple[Architecture, float]]:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nas.data import SOURCES, Images, load
+from nas.data import SOURCES, Images, Limit, load
 from nas.data.sources import fit
 from nas.errors import UserError
 
@@ -314,3 +314,15 @@ def test_more_than_memory_is_refused_before_it_is_taken(
     line = fails(source, path=path)
     assert line.startswith("data.size: ") and line.endswith("give a smaller size")
     assert fails("digits", size=500).startswith("data.size: 1797 images need 0.4 GiB")
+
+
+@pytest.mark.parametrize("source", sorted(SOURCES))
+def test_a_limit_keeps_the_same_images_as_choosing_afterwards(source: str, tmp_path: Path, digits: Images) -> None:
+    path = MAKERS[source](tmp_path, digits) if source in MAKERS else None
+    limit = Limit(50, seed=3)
+    for limited, whole in zip(load(source, path=path, limit=limit), load(source, path=path), strict=True):
+        if whole is None:
+            assert source == "digits" and limited is None
+        else:
+            assert limited is not None and len(limited) == 50
+            assert limited.fingerprint == whole.subset(limit.rows(whole.labels, whole.classes)).fingerprint

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from nas.data import Images, SplitFractions, Splits, split
-from nas.data.splits import PARTS, apportion
+from nas.data.balance import Limit, apportion
+from nas.data.splits import PARTS
 from nas.errors import UserError
 
 
@@ -52,17 +53,14 @@ def fractions(draw: st.DrawFn) -> SplitFractions:
     st.lists(st.integers(90, 200), min_size=1, max_size=5),
     fractions(),
     st.integers(0, 2**40),
-    st.one_of(st.none(), st.integers(470, 1000)),
 )
 def test_parts_are_disjoint_exhaustive_balanced_and_repeatable(
-    counts: list[int], shares: SplitFractions, seed: int, limit: int | None
+    counts: list[int], shares: SplitFractions, seed: int
 ) -> None:
     pool = images(counts)
-    splits = split(pool, None, shares, limit=limit, seed=seed)
+    splits = split(pool, None, shares, seed=seed)
     every = [number for part in parts(splits) for number in numbers(part)]
-    assert len(set(every)) == len(every) == min(limit or len(pool), len(pool))
-    if limit is None:
-        assert sorted(every) == list(range(len(pool)))
+    assert sorted(every) == list(range(len(pool)))
     kept = sum(part.labels.bincount(minlength=len(counts)) for part in parts(splits))
     for k, count in enumerate(counts):
         assert abs(int(kept[k]) - count * len(every) / len(pool)) < 1
@@ -70,13 +68,13 @@ def test_parts_are_disjoint_exhaustive_balanced_and_repeatable(
             assert abs(int((part.labels == k).sum()) - share * int(kept[k])) < 1
     for part in parts(splits):
         assert part.labels.tolist() == pool.labels[numbers(part)].tolist()
-    again = split(pool, None, shares, limit=limit, seed=seed)
+    again = split(pool, None, shares, seed=seed)
     assert [numbers(part) for part in parts(again)] == [numbers(part) for part in parts(splits)]
     assert again.fingerprint == splits.fingerprint
 
 
 def test_another_seed_is_another_split() -> None:
-    first, second = (split(images([40, 40]), None, QUARTERS, limit=None, seed=seed) for seed in (1, 2))
+    first, second = (split(images([40, 40]), None, QUARTERS, seed=seed) for seed in (1, 2))
     assert numbers(first.train) != numbers(second.train)
     assert first.fingerprint != second.fingerprint
 
@@ -96,19 +94,28 @@ def test_apportion_by_hand(total: int, shares: list[float], counts: list[int]) -
     assert apportion(total, shares) == counts
 
 
-def test_own_test_images_are_held_back_whole_or_limited_in_balance() -> None:
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=5), st.integers(1, 300), st.integers(0, 2**40))
+def test_a_limit_keeps_the_balance(counts: list[int], limit: int, seed: int) -> None:
+    pool = images(counts)
+    if limit < len(pool) and any(count * limit < len(pool) for count in counts if count):
+        return  # a class might be left empty, which is refused; see below
+    kept = Limit(limit, seed).rows(pool.labels, pool.classes)
+    assert kept.tolist() == sorted(set(kept.tolist())) == Limit(limit, seed).rows(pool.labels, pool.classes).tolist()
+    assert len(kept) == min(limit, len(pool))
+    for k, count in enumerate(counts):
+        assert abs(int((pool.labels[kept] == k).sum()) - count * len(kept) / max(1, len(pool))) < 1
+
+
+def test_own_test_images_are_held_back_whole() -> None:
     pool, test = images([60, 30]), images([20, 10], seed=5)
     shares = shares_of(0.5, 0.0, 0.5)
-    whole = split(pool, test, shares, limit=None, seed=0)
+    whole = split(pool, test, shares, seed=0)
     assert whole.final_test() is test
     assert (len(whole.train), len(whole.architecture), len(whole.selection)) == (45, 0, 45)
-    few = split(pool, test, shares, limit=12, seed=0)
-    assert few.final_test().labels.bincount().tolist() == [8, 4]
-    assert len(few.train) + len(few.selection) == 12
 
 
 def test_test_images_are_no_public_attribute() -> None:
-    splits = split(images([8]), None, QUARTERS, limit=None, seed=0)
+    splits = split(images([8]), None, QUARTERS, seed=0)
     public = {f.name for f in fields(splits) if not f.name.startswith("_")}
     assert public == {"train", "architecture", "selection", "mean", "std"}
     assert "_test" not in repr(splits)
@@ -116,7 +123,7 @@ def test_test_images_are_no_public_attribute() -> None:
 
 def test_mean_and_std_are_those_of_the_train_part_alone() -> None:
     pool = images([50, 50])
-    splits = split(pool, None, QUARTERS, limit=None, seed=3)
+    splits = split(pool, None, QUARTERS, seed=3)
     values = splits.train.pixels.double() / 255
     assert splits.mean == pytest.approx([values.mean().item()], abs=1e-12)
     assert splits.std == pytest.approx([values.std(correction=0).item()], abs=1e-12)
@@ -143,18 +150,18 @@ def test_wrong_shares(shares: tuple[float, ...], message: str) -> None:
 def test_test_share_and_own_test_images_exclude_each_other() -> None:
     pool = images([40])
     with pytest.raises(UserError, match=r"^data\.split: test must be 0, not 0\.25"):
-        split(pool, pool, QUARTERS, limit=None, seed=0)
+        split(pool, pool, QUARTERS, seed=0)
     with pytest.raises(UserError, match=r"^data\.split: test must be more than 0"):
-        split(pool, None, shares_of(0.5, 0.2, 0.3), limit=None, seed=0)
+        split(pool, None, shares_of(0.5, 0.2, 0.3), seed=0)
 
 
 def test_too_small_a_class_limit_or_contrast() -> None:
     with pytest.raises(UserError, match=r"^data\.split: class 'b' has 3 images, too few"):
-        split(images([40, 3]), None, QUARTERS, limit=None, seed=0)
+        split(images([40, 3]), None, QUARTERS, seed=0)
     with pytest.raises(UserError, match=r"^data\.split: class 'b' has 0 images"):
-        split(images([40, 0, 40]), None, QUARTERS, limit=None, seed=0)
+        split(images([40, 0, 40]), None, QUARTERS, seed=0)
     with pytest.raises(UserError, match=r"^data\.limit: 2 images leave none for class"):
-        split(images([40, 40, 40]), None, QUARTERS, limit=2, seed=0)
+        Limit(2).rows(images([40, 40, 40]).labels, "abc")
     flat = Images(torch.full((8, 1, 2, 2), 9, dtype=torch.uint8), torch.zeros(8).long(), ("a",), "flat")
     with pytest.raises(UserError, match=r"^data: channel 0 is the same"):
-        split(flat, None, QUARTERS, limit=None, seed=0)
+        split(flat, None, QUARTERS, seed=0)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from nas.data.balance import Limit
 from nas.data.images import Images
 from nas.data.sources import digits, folder, npz, parquet
 from nas.errors import UserError
 
-Loader = Callable[[Path | None, Path | None, int | None], tuple[Images, Images | None]]
+Loader = Callable[[Path | None, Path | None, int | None, Limit], tuple[Images, Images | None]]
 
 SOURCES: Mapping[str, Loader] = {
     "digits": digits.load,
@@ -20,7 +21,12 @@ SOURCES: Mapping[str, Loader] = {
 
 
 def load(
-    source: str, *, path: Path | None = None, test_path: Path | None = None, size: int | None = None
+    source: str,
+    *,
+    path: Path | None = None,
+    test_path: Path | None = None,
+    size: int | None = None,
+    limit: Limit = Limit(),  # noqa: B008 - immutable
 ) -> tuple[Images, Images | None]:
     """The images of a source: the pool to train and select on, and its own test set where it has one.
 
@@ -29,10 +35,11 @@ def load(
         path: the file or folder to read; none for digits.
         test_path: the test images, where `path` does not hold them; goes before those in `path`.
         size: resize every image to size x size, bilinear with antialiasing; the aspect ratio is not kept.
+        limit: keep only so many images of the pool, and of the test set, with the same balance of classes.
 
     Raises:
         UserError: unknown source, missing or unreadable file, image or label, images of several sizes without
-            `size`, more than memory holds, or test images of other classes, channels or size.
+            `size`, more than memory holds, a limit too small for the classes, or test images of other classes, channels or size.
     """
     if source not in SOURCES:
         raise UserError("data.source", f"no source {source!r}", allowed=SOURCES, given=source)
@@ -45,7 +52,7 @@ def load(
             raise UserError(key, f"{given} does not exist")
     if path is None and source != "digits":
         raise UserError("data.path", f"missing: the source {source!r} reads a file or folder")
-    pool, test = SOURCES[source](path, test_path, size)
+    pool, test = SOURCES[source](path, test_path, size, limit)
     if test is not None:
         _check_test(pool, test, "data.path" if test_path is None else "data.test_path")
     return pool, test

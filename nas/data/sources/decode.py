@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nas.data.balance import Limit
 from nas.data.images import Images
 from nas.data.sources.fit import require_memory
 from nas.errors import UserError
@@ -35,18 +36,31 @@ class Encoded:
     read: Callable[[int], bytes]
     where: Callable[[int], str]
 
+    def limited(self, limit: Limit) -> Encoded:
+        """Only the images that `limit` keeps."""
+        rows = limit.rows(self.labels, self.classes)
+        return Encoded(
+            self.name,
+            self.labels[rows],
+            self.classes,
+            read=lambda row: self.read(int(rows[row])),
+            where=lambda row: self.where(int(rows[row])),
+        )
 
-def decode(sets: Sequence[Encoded], size: int | None) -> list[Images]:
-    """Decode all sets to one size, and to grey if every image of every set is grey (mode L or 1), else RGB.
+
+def decode(sets: Sequence[Encoded], size: int | None, limit: Limit) -> list[Images]:
+    """Decode what `limit` keeps of all sets to one size, and to grey if every image of every set is grey (mode L or 1), else RGB.
 
     Args:
         sets: none of them empty.
         size: resize to size x size, bilinear with antialiasing.
+        limit: of each set.
 
     Raises:
         UserError: an image that cannot be decoded or would lose depth, images of several sizes without
             `size`, or more pixels than memory holds.
     """
+    sets = [one.limited(limit) for one in sets]
     first, first_where = _pixels(sets[0], 0, size)[0], sets[0].where(0)
     count = sum(len(one.labels) for one in sets)
     require_memory(first.size * count, f"{count} images need")

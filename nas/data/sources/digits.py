@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
+from nas.data.balance import Limit
 from nas.data.images import Images
 from nas.data.sources.fit import resize
 
 
-def load(path: Path | None, test_path: Path | None, size: int | None) -> tuple[Images, Images | None]:
+def load(path: Path | None, test_path: Path | None, size: int | None, limit: Limit) -> tuple[Images, Images | None]:
     """The digits, their 17 grey levels stretched to 0..255; no test set."""
     import numpy as np
     from sklearn.datasets import load_digits
@@ -18,4 +19,6 @@ def load(path: Path | None, test_path: Path | None, size: int | None) -> tuple[I
     digits = load_digits()
     grey = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))[:, None]
     labels = torch.from_numpy(digits.target.astype(np.int64))
-    return Images(resize(grey, size), labels, tuple(str(name) for name in digits.target_names), "digits"), None
+    classes = tuple(str(name) for name in digits.target_names)
+    rows = limit.rows(labels, classes)
+    return Images(resize(grey[rows], size), labels[rows], classes, "digits"), None

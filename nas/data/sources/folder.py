@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 
+from nas.data.balance import Limit
 from nas.data.images import Images
 from nas.data.sources.decode import Encoded, decode
 from nas.errors import UserError
 
 
-def load(path: Path | None, test_path: Path | None, size: int | None) -> tuple[Images, Images | None]:
+def load(path: Path | None, test_path: Path | None, size: int | None, limit: Limit) -> tuple[Images, Images | None]:
     """Images in `path`/train/<class>/ with an optional `path`/test/ or else `path`/val/, or in `path`/<class>/.
 
     Class names are the names of the folders, sorted; files in nested folders count to their class.
@@ -19,7 +20,7 @@ def load(path: Path | None, test_path: Path | None, size: int | None) -> tuple[I
     Args:
         path: the root folder.
         test_path: a folder of class folders, instead of the test images in `path`.
-        size: see `nas.data.load`.
+        size, limit: see `nas.data.load`.
     """
     assert path is not None
     train = path / "train"
@@ -28,7 +29,7 @@ def load(path: Path | None, test_path: Path | None, size: int | None) -> tuple[I
     else:
         train = path
     sets = [_encoded(root, path.resolve().name) for root in (train, test_path) if root is not None]
-    pool, *rest = decode(sets, size)
+    pool, *rest = decode(sets, size, limit)
     return pool, rest[0] if rest else None
 
 

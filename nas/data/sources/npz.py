@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nas.data.balance import Limit
 from nas.data.images import Images
 from nas.data.sources.fit import check_labels, require_memory, resize
 from nas.errors import UserError
@@ -22,7 +23,7 @@ TRAIN_KEYS = (("x_train", "y_train"), ("images", "labels"))
 TEST_KEYS = (("x_test", "y_test"), ("test_images", "test_labels"))
 
 
-def load(path: Path | None, test_path: Path | None, size: int | None) -> tuple[Images, Images | None]:
+def load(path: Path | None, test_path: Path | None, size: int | None, limit: Limit) -> tuple[Images, Images | None]:
     """Arrays x_train, y_train and optionally x_test, y_test; or images, labels, test_images, test_labels.
 
     Images are uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3; where both ends could be the
@@ -31,21 +32,21 @@ def load(path: Path | None, test_path: Path | None, size: int | None) -> tuple[I
     Args:
         path: the .npz file.
         test_path: another one for the test images, under either pair of names.
-        size: see `nas.data.load`.
+        size, limit: see `nas.data.load`.
     """
     assert path is not None
-    pool = _read(path, TRAIN_KEYS, size, path.stem)
+    pool = _read(path, TRAIN_KEYS, size, limit, path.stem)
     if pool is None:
         raise UserError(str(path), f"has no arrays {_names(TRAIN_KEYS)}")
     if test_path is None:
-        return pool, _read(path, TEST_KEYS, size, path.stem)
-    test = _read(test_path, TEST_KEYS + TRAIN_KEYS, size, path.stem)
+        return pool, _read(path, TEST_KEYS, size, limit, path.stem)
+    test = _read(test_path, TEST_KEYS + TRAIN_KEYS, size, limit, path.stem)
     if test is None:
         raise UserError(str(test_path), f"has no arrays {_names(TEST_KEYS + TRAIN_KEYS)}")
     return pool, test
 
 
-def _read(file: Path, keys: tuple[tuple[str, str], ...], size: int | None, name: str) -> Images | None:
+def _read(file: Path, keys: tuple[tuple[str, str], ...], size: int | None, limit: Limit, name: str) -> Images | None:
     """The first of the pairs of arrays that the file has."""
     import numpy as np
 
@@ -68,7 +69,9 @@ def _read(file: Path, keys: tuple[tuple[str, str], ...], size: int | None, name:
         )
     target = torch.from_numpy(labels.reshape(-1).astype(np.int64))
     classes = check_labels(f"{file}: {pair[1]}", target, None)
-    return Images(resize(_channels_first(f"{file}: {pair[0]}", pixels), size), target, classes, name)
+    rows = limit.rows(target, classes)
+    kept = _channels_first(f"{file}: {pair[0]}", pixels)[rows]
+    return Images(resize(kept, size), target[rows], classes, name)
 
 
 def _channels_first(where: str, pixels: NDArray[np.uint8]) -> Tensor:

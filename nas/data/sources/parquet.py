@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
+from nas.data.balance import Limit
 from nas.data.images import Images
 from nas.data.sources.decode import Encoded, decode
 from nas.data.sources.fit import check_labels
 from nas.errors import UserError
 
 
-def load(path: Path | None, test_path: Path | None, size: int | None) -> tuple[Images, Images | None]:
+def load(path: Path | None, test_path: Path | None, size: int | None, limit: Limit) -> tuple[Images, Images | None]:
     """Images of the column `image` (a struct with `bytes`, or plain binary) and the integer column `label`.
 
     Class names come from the schema metadata (`huggingface`: features, label, names), else are "0", "1", ...
@@ -25,7 +26,7 @@ def load(path: Path | None, test_path: Path | None, size: int | None) -> tuple[I
         path: a file, or a folder: its `train*.parquet` shards (without any: all but the test shards), and as
             test images its `test*.parquet`, else its `validation*.parquet` shards.
         test_path: a file, or a folder whose test shards (without any: all shards) are the test images.
-        size: see `nas.data.load`.
+        size, limit: see `nas.data.load`.
     """
     assert path is not None
     held_back = _held_back(path)
@@ -36,7 +37,7 @@ def load(path: Path | None, test_path: Path | None, size: int | None) -> tuple[I
         if root is not None and not files:
             raise UserError(str(root), "holds no .parquet files to train or test on")
     sets = [_encoded(files, path.resolve().stem) for files in (train, held_back) if files]
-    pool, *rest = decode(sets, size)
+    pool, *rest = decode(sets, size, limit)
     return pool, rest[0] if rest else None
 
 

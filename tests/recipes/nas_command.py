@@ -1,0 +1,107 @@
+"""The command `nas`, as a user starts it, and the smallest recipe that takes all of its stages."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMAND = (sys.executable, "-c", "from recipes.cli import main; main()")
+
+TINY = """\
+name: tiny
+data:
+  source: digits
+  limit: 400
+  split: {train: 0.5, architecture: 0.1, selection: 0.2, test: 0.2}
+space: {name: nasbench201, channels: 2, cells: 1}
+supernet: {epochs: 12, batch_size: 64}
+search: {objectives: [accuracy, macs], sampler: random, trials: 12}
+train: {front: 1, random: 2, epochs: 3, batch_size: 64, predictors: [params, macs]}
+profile: {threads: 1, sessions: 2, seconds: 0.1}
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This process's environment, with one thread for torch: the networks are too small for more."""
+    root = str(Path(__file__).resolve().parents[2])
+    return {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", **variables}
+
+
+def start(*arguments: object, cwd: Path, **variables: str) -> subprocess.Popen[str]:
+    """The command in a process of its own, going on while the test does."""
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        cwd=cwd,
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def nas(*arguments: object, cwd: Path, **variables: str) -> Answer:
+    """The command in a process of its own, to its end."""
+    process = start(*arguments, cwd=cwd, **variables)
+    out, err = process.communicate(timeout=300)
+    return Answer(process.returncode, out, err)
+
+
+def nas_here(capsys: pytest.CaptureFixture[str], *arguments: object) -> Answer:
+    """The command in this process, which saves the seconds that torch takes to load."""
+    from recipes.cli import main
+
+    capsys.readouterr()
+    code = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["nas", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+    captured = capsys.readouterr()
+    return Answer(code, captured.out, captured.err)
+
+
+def log(folder: Path, event: str) -> list[dict[str, Any]]:
+    """The rows of one kind in a run's log; a line that is being written is left out."""
+    path = folder / "log.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [row for row in map(json.loads, lines) if row["event"] == event]
+
+
+def stage(folder: Path, name: str) -> Any:
+    """The outputs of a finished stage."""
+    return json.loads((folder / "stages" / f"{name}.json").read_text())["outputs"]
+
+
+def findings(folder: Path) -> dict[str, Any]:
+    """What a run found, without what depends on the clock."""
+    networks = stage(folder, "train")["networks"]
+    return {
+        "losses": [row["loss"] for row in stage(folder, "supernet")["rows"]],
+        "candidates": [(c["id"], c["status"], c["values"]) for c in stage(folder, "search")["candidates"]],
+        "front": stage(folder, "search")["front"],
+        "networks": [(n["id"], n["origin"], [row["accuracy"] for row in n["rows"]]) for n in networks],
+        "test": stage(folder, "test"),
+    }
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Hidden files of a run folder, of which the lock is the only one that may stay."""
+    return [path for path in folder.rglob(".*") if path.name != ".lock"]

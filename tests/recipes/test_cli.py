@@ -1,0 +1,258 @@
+"""The command line from end to end, on the smallest recipe."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import FinishedRun
+from nas_command import TINY, findings, log, nas_here, stage
+
+from nas.data import Splits
+from nas.progress import silent
+from nas.run import RunFolder
+from recipes.context import Context
+from recipes.json_schema import json_schema
+from recipes.loading import load_recipe, recipe_from
+from recipes.runner import new_context, plan, run_recipe
+from recipes.shipped import FOLDER, SCHEMA, shipped_recipes
+
+Capture = pytest.CaptureFixture[str]
+
+STAGES = ("data", "supernet", "search", "train", "export", "profile", "test")
+NETWORK_FILES = {
+    "architecture.json",
+    "metrics.json",
+    "model.safetensors",
+    "model.onnx",
+    "model.py",
+    "README.md",
+    "latency.json",
+}
+
+
+@pytest.fixture
+def copied_run(finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished run to go on with, in an empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.copytree(finished_run.folder, tmp_path / "run"))
+
+
+def run_here(recipe: Any, folder: Path) -> None:
+    """All stages in this process, in silence."""
+    run_recipe(recipe, folder, track=silent, announce=lambda _: None)
+
+
+def searched(recipe: Any, folder: Path) -> list[Any]:
+    """The candidates of a recipe, its stages up to the search run in this process."""
+    context: Context = new_context(recipe, RunFolder(folder), silent)
+    for step in plan(context)[:3]:
+        context.outputs[step.name] = import_module(f"recipes.stages.{step.name}").run(context)
+    return [(c["id"], c["status"], c["values"]) for c in context.outputs["search"]["candidates"]]
+
+
+def test_standard_output_is_one_json_value(finished_run: FinishedRun) -> None:
+    summary = json.loads(finished_run.answer.out)
+    assert summary["run"] == "run"
+    assert summary["search"] == {"complete": 12, "infeasible": 0, "failed": 0, "duplicates": 0}
+    assert {network["origin"] for network in summary["networks"]} == {"front", "random"}
+    for network in summary["networks"]:
+        assert (finished_run.folder.parent / network["onnx"]).is_file()
+        assert 0 <= network["test_accuracy"] <= 1
+        assert network["latency_ms_ci95"][0] <= network["latency_ms"] <= network["latency_ms_ci95"][1]
+    assert summary["test_images"] == 80
+
+
+def test_the_chatter_goes_to_standard_error(finished_run: FinishedRun) -> None:
+    for name in STAGES:
+        assert f"\n{name}: done in " in finished_run.answer.err
+    assert "Warning" not in finished_run.answer.err
+
+
+def test_the_run_folder_is_complete(finished_run: FinishedRun) -> None:
+    folder = finished_run.folder
+    assert {path.name for path in folder.iterdir()} - {".lock"} == {
+        *("recipe.yaml", "environment.json", "study.journal", "log.jsonl", "pareto.csv", "report.html"),
+        *("stages", "checkpoints", "architectures"),
+    }
+    assert {path.stem for path in (folder / "stages").iterdir()} == set(STAGES)
+    assert [path.suffix for path in (folder / "checkpoints").iterdir()] == [".safetensors"]
+    networks = stage(folder, "train")["networks"]
+    assert {path.name for path in (folder / "architectures").iterdir()} == {network["id"] for network in networks}
+    for network in networks:
+        files = {path.name for path in (folder / "architectures" / network["id"]).iterdir()}
+        assert files == NETWORK_FILES
+    rows = list(csv.DictReader((folder / "pareto.csv").open()))
+    assert len(rows) >= len(stage(folder, "search")["front"])
+    assert [row["epoch"] for row in log(folder, "supernet")] == list(range(1, 13))
+    assert [row["stage"] for row in log(folder, "finished")] == list(STAGES)
+
+
+def test_nothing_is_written_elsewhere(finished_run: FinishedRun) -> None:
+    assert {path.name for path in finished_run.folder.parent.iterdir()} == {"tiny.yaml", "run"}
+    assert list(finished_run.temporary.rglob("*")) == []
+    assert list(finished_run.home.rglob("*")) == []
+
+
+def test_the_resolved_recipe_means_the_same(finished_run: FinishedRun, capsys: Capture) -> None:
+    given = json.loads(nas_here(capsys, "run", finished_run.recipe, "--dry-run", "--json").out)
+    resolved = json.loads(nas_here(capsys, "run", finished_run.folder / "recipe.yaml", "--dry-run", "--json").out)
+    assert given == resolved == log(finished_run.folder, "start")[0]["keys"]
+    assert list(given) == list(STAGES)
+    other = json.loads(nas_here(capsys, "run", finished_run.recipe, "train.lr=0.05", "--dry-run", "--json").out)
+    assert [name for name in STAGES if other[name] != given[name]] == ["train", "export", "profile", "test"]
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    answer = nas_here(capsys, "run", "tiny.yaml", "-o", "run", "--dry-run")
+    assert answer.code == 0
+    assert [line.partition(":")[0] for line in answer.out.splitlines()] == list(STAGES)
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_a_finished_run_is_not_run_again(copied_run: Path, capsys: Capture) -> None:
+    before = {path: path.read_bytes() for path in copied_run.glob("architectures/*/*")}
+    answer = nas_here(capsys, "run", copied_run / "recipe.yaml", "-o", copied_run, "--resume")
+    assert answer.code == 0
+    for name in STAGES:
+        assert f"\n{name}: done before\n" in answer.err
+    assert {path: path.read_bytes() for path in copied_run.glob("architectures/*/*")} == before
+    assert answer.out.startswith("search: 12 complete; ")
+    assert f"report: {copied_run / 'report.html'}" in answer.out
+
+
+def test_more_trials_are_the_same_study(
+    copied_run: Path, capsys: Capture, finished_run: FinishedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def enough(_: Context) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("recipes.stages.train.run", enough)
+    with pytest.raises(KeyboardInterrupt):
+        nas_here(capsys, "run", copied_run / "recipe.yaml", "-o", copied_run, "--resume", "search.trials=15")
+    earlier = stage(finished_run.folder, "search")["candidates"]
+    candidates = stage(copied_run, "search")["candidates"]
+    assert candidates[:12] == earlier
+    assert len({candidate["id"] for candidate in candidates}) == 15
+    assert len(log(copied_run, "supernet")) == 12
+
+
+def test_the_seed_decides_what_is_found(finished_run: FinishedRun, tmp_path: Path) -> None:
+    assert searched(load_recipe(str(finished_run.recipe), ["seed=1"]), tmp_path / "a") != []
+    other = [id_ for id_, *_ in searched(load_recipe(str(finished_run.recipe), ["seed=1"]), tmp_path / "b")]
+    assert other != [id_ for id_, *_ in findings(finished_run.folder)["candidates"]]
+
+
+def test_test_images_are_touched_only_at_the_end(
+    finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def touched(_: Splits) -> None:
+        raise RuntimeError("touched")
+
+    monkeypatch.setattr(Splits, "final_test", touched)
+    with pytest.raises(RuntimeError, match="touched"):
+        run_here(load_recipe(str(finished_run.recipe), ["train.random=0"]), tmp_path / "run")
+    assert {path.stem for path in (tmp_path / "run" / "stages").iterdir()} == {*STAGES} - {"test"}
+    # The same seed finds the same, in this process as in another.
+    assert stage(tmp_path / "run", "search")["front"] == findings(finished_run.folder)["front"]
+    candidates = [(c["id"], c["status"], c["values"]) for c in stage(tmp_path / "run", "search")["candidates"]]
+    assert candidates == findings(finished_run.folder)["candidates"]
+    (network,) = stage(tmp_path / "run", "train")["networks"]
+    accuracies = [row["accuracy"] for row in network["rows"]]
+    assert (network["id"], "front", accuracies) == findings(finished_run.folder)["networks"][0]
+
+
+def test_a_report_of_an_unfinished_run(copied_run: Path, capsys: Capture) -> None:
+    for name in ("export", "profile", "test"):
+        (copied_run / "stages" / f"{name}.json").unlink()
+    (copied_run / "report.html").unlink()
+    answer = nas_here(capsys, "report", copied_run, "--json")
+    assert answer.code == 0
+    assert json.loads(answer.out) == {"report": str(copied_run / "report.html")}
+    assert "<html" in (copied_run / "report.html").read_text()
+
+
+def test_ls_names_everything(capsys: Capture) -> None:
+    listing = json.loads(nas_here(capsys, "ls", "--json").out)
+    assert "quickstart" in listing["recipes"]
+    assert listing["spaces"] == ["nasbench201"]
+    text = nas_here(capsys, "ls").out
+    assert all(name in text for names in listing.values() for name in names)
+
+
+def test_doctor_finds_this_machine_fit(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("recipes.doctor._import_failure", lambda _: None)  # half a minute of imports, tested elsewhere
+    answer = nas_here(capsys, "doctor", "--json")
+    assert answer.code == 0
+    assert {finding["status"] for finding in json.loads(answer.out)} == {"ok"}
+    assert nas_here(capsys, "doctor").code == 0
+
+
+def test_a_copied_recipe_runs(tmp_path: Path, capsys: Capture) -> None:
+    answer = nas_here(capsys, "recipes", "copy", "quickstart", tmp_path / "mine")
+    assert answer.out.strip() == str(tmp_path / "mine" / "quickstart.yaml")
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"quickstart.yaml", SCHEMA}
+    assert nas_here(capsys, "run", tmp_path / "mine" / "quickstart.yaml", "--dry-run").code == 0
+    again = nas_here(capsys, "recipes", "copy", "quickstart", tmp_path / "mine")
+    assert (again.code, "already there" in again.err) == (2, True)
+
+
+def test_the_committed_schema_is_the_current_one(capsys: Capture) -> None:
+    assert nas_here(capsys, "recipes", "schema").out.strip() == (FOLDER / SCHEMA).read_text().strip()
+
+
+def test_shipped_recipes_fit_the_schema() -> None:
+    schema = json.loads(json_schema())
+    for path in shipped_recipes().values():
+        document = yaml.safe_load(path.read_text())
+        assert document.keys() <= schema["properties"].keys()
+        assert set(schema["required"]) <= document.keys()
+        assert recipe_from(document).name == path.stem
+
+
+def test_the_cifar10_recipe_is_ready_to_run(
+    shared_data: Path, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = f"data.path={shared_data / 'cifar10'}", f"rank.table={shared_data / 'nasbench201_cifar10.csv.gz'}"
+    answer = nas_here(capsys, "run", "cifar10-nasbench201", *paths, "--dry-run")
+    assert answer.code == 0, answer.err
+    assert "rank: " in answer.out
+
+
+def check_profile(answer_json: str) -> None:
+    measured = json.loads(answer_json)
+    assert set(measured) == {"latency", "verdict", "environment"}
+    latency = measured["latency"]
+    assert set(latency) == {*("unit", "count", "mean", "stdev", "p50", "p90", "p95", "p99", "ci95", "values")}
+    assert latency["unit"] == "ms"
+    assert latency["count"] == len(latency["values"]) > 0
+    assert 0 < latency["p50"] <= latency["p90"] <= latency["p95"] <= latency["p99"] <= max(latency["values"])
+    assert latency["ci95"][0] <= latency["ci95"][1]
+    assert measured["verdict"] in ("stable", "noisy", "drifting", "contended")
+    assert measured["environment"]["threads"] == 1
+
+
+def test_profile_times_any_file(finished_run: FinishedRun, capsys: Capture) -> None:
+    file = next(finished_run.folder.glob("architectures/*/model.onnx"))
+    options = ("--threads", 1, "--sessions", 2, "--seconds", 0.05)
+    check_profile(nas_here(capsys, "profile", file, *options, "--batch", 3, "--json").out)
+    text = nas_here(capsys, "profile", file, *options).out
+    assert text.startswith(f"{file}: ")
+    assert "95 % interval [" in text
+
+
+def test_profile_times_real_files(shared_data: Path, capsys: Capture) -> None:
+    for file in sorted((shared_data / "onnx").glob("*.onnx")):
+        answer = nas_here(capsys, "profile", file, "--threads", 1, "--sessions", 2, "--seconds", 0.05, "--json")
+        assert answer.code == 0, answer.err
+        check_profile(answer.out)
