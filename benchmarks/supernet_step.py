@@ -129,11 +129,11 @@ def drawn(steps: Steps, plain: Supernet, affine: Supernet, rounds: int) -> dict[
     for step in alone:
         step()
     turns = iter(alone)
-    contestants = {
-        "stand-alone": lambda: next(turns)(),
-        "supernet": plain.drawn_step,
-        "affine": affine.drawn_step,
-    }
+
+    def alone_step() -> None:
+        next(turns)()
+
+    contestants = {"stand-alone": alone_step, "supernet": plain.drawn_step, "affine": affine.drawn_step}
     return interleave(contestants, rounds=rounds, warmup=warmup)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from torch import nn
 
 from nas.errors import UserError
 from nas.files import write_bytes
+
+BROKEN = (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError)
+"""What a damaged archive raises beyond the usual errors."""
 
 
 def save_weights(path: Path, model: nn.Module, *, metadata: Mapping[str, str] | None = None) -> None:
@@ -61,9 +65,10 @@ def load_state(path: Path) -> dict[str, Any]:
         UserError: the file is missing or damaged.
     """
     try:
-        if not zipfile.is_zipfile(path):  # what torch takes for its older format fails in ways of its own
-            raise ValueError("not an archive of torch")
+        with zipfile.ZipFile(path) as archive:  # torch reads damaged numbers: it does not check its own checksums
+            if (damaged := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, *BROKEN) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(str(path), f"damaged checkpoint ({first}); delete it to start this stage again") from error

@@ -32,9 +32,11 @@ def count(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
     """
     on_meta = all(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
     meta = model if on_meta else copy.deepcopy(model).to("meta")
+    was_training = meta.training
     counter = FlopCounterMode(display=False, custom_mapping=_WITH_BIAS)
     with torch.no_grad(), counter:
         meta.eval()(torch.empty((1, *input_shape), device="meta"))
+    meta.train(was_training)
     return Cost(params=sum(p.numel() for p in model.parameters()), macs=counter.get_total_flops() // 2)
 
 

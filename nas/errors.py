@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST_LISTED = 20
+"""Allowed values that are written out; a longer list helps nobody."""
+
 
 class UserError(Exception):
     """Something the user gave cannot be used. The command line prints it as one line and exits with code 2.
@@ -29,7 +32,15 @@ class UserError(Exception):
     def _line(self) -> str:
         line = f"{self.where}: {self.problem}"
         if self.allowed is not None:
-            line += f"; allowed: {', '.join(self.allowed) or '(nothing)'}"
+            line += f"; allowed: {', '.join(self.allowed[:MOST_LISTED]) or '(nothing)'}"
+            line += f" and {more} more" if (more := len(self.allowed) - MOST_LISTED) > 0 else ""
         if self.nearest is not None:
             line += f"; did you mean {self.nearest!r}?"
         return " ".join(line.split())
+
+
+class CannotWrite(UserError):
+    """A file or folder cannot be written: the disk is full, or it is not ours. Nothing can go on after it."""
+
+    def __init__(self, path: object, error: OSError) -> None:
+        super().__init__(str(path), f"cannot be written: {error.strerror or error}")

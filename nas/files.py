@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nas.errors import UserError
+from nas.errors import CannotWrite, UserError
 
 
 @contextmanager
@@ -20,13 +20,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     A reader sees the old file or the new one, never a part; a killed writer leaves only a hidden temporary file.
 
     Raises:
-        UserError: the folder cannot be written or the disk is full; `path` keeps its old content.
+        CannotWrite: the folder cannot be written or the disk is full; `path` keeps its old content.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise CannotWrite(path, error) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -36,7 +36,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise CannotWrite(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -69,7 +69,3 @@ def read_json(path: Path) -> Any:
         raise UserError(str(path), error.strerror or str(error)) from error
     except ValueError as error:
         raise UserError(str(path), f"not valid JSON ({error})") from error
-
-
-def _cannot_write(path: Path, error: OSError) -> UserError:
-    return UserError(str(path), f"cannot be written: {error.strerror or error}")

@@ -20,6 +20,7 @@ class Estimate:
         higher_is_better: the direction in which the number is expected to be good; never hidden by an abs().
         interval: a 95 % interval, where one is known.
         status: `ok`, or why `value` is not a number to use. A value that is not finite is `nan`, never replaced.
+        reason: why it failed, where it did.
         provenance: what is needed to get the number again (seed, hash of the batch, number of images, ...).
     """
 
@@ -29,6 +30,7 @@ class Estimate:
     higher_is_better: bool
     interval: tuple[float, float] | None = None
     status: Status = "ok"
+    reason: str = ""
     provenance: Mapping[str, str | int | float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -25,10 +25,12 @@ class Evaluator:
     direction: Literal["maximize", "minimize"]
     evaluate: Callable[[Architecture], Estimate | Measurement]
 
-    def __call__(self, architecture: Architecture) -> float:
-        """The bare number; NaN where the estimate has none."""
+    def __call__(self, architecture: Architecture) -> tuple[float, str]:
+        """The bare number, and a remark: why it is not a number, or the verdict on a timing that is not stable."""
         result = self.evaluate(architecture)
-        return result.latency_ms if isinstance(result, Measurement) else result.value
+        if isinstance(result, Measurement):
+            return result.latency_ms, "" if result.verdict == "stable" else result.verdict
+        return result.value, result.reason
 
 
 @dataclass(frozen=True)

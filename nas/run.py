@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.architecture import Architecture
-from nas.errors import UserError
+from nas.errors import CannotWrite, UserError
 from nas.files import read_json, write_json
 
 
@@ -45,7 +45,7 @@ class RunFolder:
         except Timeout as error:
             raise UserError(str(self.path), "another process is working in this run folder") from error
         except OSError as error:
-            raise UserError(str(self.path), f"cannot be written: {error.strerror or error}") from error
+            raise CannotWrite(self.path, error) from error
         try:
             self._remove_leftovers()
             yield self
@@ -54,8 +54,9 @@ class RunFolder:
 
     def _remove_leftovers(self) -> None:
         """Remove what a killed process left half-written; whoever owns the folder is the only one who writes in it."""
-        for path in self.path.rglob(".*.tmp"):
-            path.unlink(missing_ok=True)
+        for folder in (".", "stages", "checkpoints", "architectures/*"):
+            for path in self.path.glob(f"{folder}/.*.tmp"):
+                path.unlink(missing_ok=True)
         for path in self.path.glob(".latency-*"):  # where the search exports what it times
             shutil.rmtree(path)
 
@@ -73,7 +74,7 @@ class RunFolder:
                     file.write(b"\n")
                 file.write(line.encode())
         except OSError as error:
-            raise UserError(str(path), f"cannot be written: {error.strerror or error}") from error
+            raise CannotWrite(path, error) from error
 
     def architecture(self, architecture: Architecture) -> Path:
         """The folder of one architecture, by its id, with `architecture.json` in it."""

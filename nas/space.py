@@ -155,7 +155,7 @@ class SearchSpace(nn.Module):
         return network
 
     def initialise(self, network: nn.Module) -> None:
-        """Fresh weights; here torch's defaults of every layer."""
+        """Fresh weights; here torch's defaults of every layer. A space with parameters outside layers adds theirs."""
         for module in network.modules():
             reset: Any = getattr(module, "reset_parameters", None)
             if callable(reset):

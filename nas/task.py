@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -21,20 +22,22 @@ class Classification:
 
     Attributes:
         num_classes: length of the logits. label_smoothing: share of the target spread over all classes in training.
-        metric: the name of what `evaluate` returns; higher is better.
     """
 
     num_classes: int
     label_smoothing: float = 0.0
-    metric: str = "accuracy"
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of logits `(batch, classes)`; targets are class indices or distributions."""
         return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> float:
+    def evaluate(self, model: nn.Module, batches: Iterable[Batch], *, full_precision: bool = False) -> float:
         """The share of images whose largest logit is their class, in [0, 1], with the model in evaluation mode.
+
+        Args:
+            model: gives logits. batches: images and their classes.
+            full_precision: without autocast, as an exported network computes.
 
         Raises:
             ValueError: there is no image to judge by.
@@ -44,7 +47,7 @@ class Classification:
         correct: Tensor | int = 0
         count = 0
         for x, y in batches:
-            with autocast(x.device):
+            with nullcontext() if full_precision else autocast(x.device):
                 logits = model(x)
             correct = correct + (logits.argmax(dim=1) == y).sum()
             count += len(y)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 from torch import Tensor, nn
 
 from nas.checkpoint import load_state, save_state
@@ -32,13 +33,13 @@ class TrainSettings(Settings):
     lr: PositiveFloat = 0.1
     """Learning rate after the warm-up."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Momentum, or the first beta of adaptive optimisers."""
+    """Momentum of SGD and its kin; adaptive optimisers keep timm's betas."""
     weight_decay: float = Field(5e-4, ge=0)
     """Decay of weights; biases and normalisation parameters are left out."""
     schedule: Literal["linear", "cosine"] = "linear"
     """How the learning rate falls to zero, step by step."""
     warmup_epochs: float = Field(0, ge=0)
-    """Epochs of linear increase from zero at the start."""
+    """Epochs of linear increase from zero at the start, out of `epochs`."""
     clip_grad_norm: PositiveFloat | None = 5.0
     """Largest norm of the whole gradient; null for none."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
@@ -48,12 +49,29 @@ class TrainSettings(Settings):
     augment: Augment = Augment()
     """Random changes of the training images."""
 
+    @field_validator("optimizer")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        from timm.optim import list_optimizers
+
+        known = [str(optimizer) for optimizer in list_optimizers()]
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=5, cutoff=0.3)
+            raise ValueError(f"timm has no optimiser of this name; the nearest are {', '.join(near) or 'none'}")
+        return name
+
+    @model_validator(mode="after")
+    def _some_epochs_after_the_warm_up(self) -> TrainSettings:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs must be fewer than the {self.epochs} epochs, not {self.warmup_epochs:g}")
+        return self
+
 
 class Diverged(RuntimeError):
     """The training loss is no longer a finite number."""
 
 
-class Batches(Protocol):
+class BatchSource(Protocol):
     """Batches `(images, targets)`, the same number of them each time they are iterated over."""
 
     def __len__(self) -> int: ...
@@ -75,7 +93,7 @@ class Training:
         self,
         model: nn.Module,
         settings: TrainSettings,
-        batches: Batches,
+        batches: BatchSource,
         *,
         task: Classification,
         generator: torch.Generator,
@@ -91,6 +109,7 @@ class Training:
         self.generator = generator
         self.forward = forward or model
         self.epoch = 0
+        self._parameters = list(model.parameters())  # walking the modules at every step costs as much as a small layer
         self.optimizer = create_optimizer_v2(
             model,
             opt=settings.optimizer,
@@ -139,7 +158,7 @@ class Training:
             loss = self.task.loss(self.forward(x), y)
         loss.backward()
         if self.settings.clip_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_grad_norm)
+            nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_grad_norm)
         self.optimizer.step()
         if self.ema:
             self.ema.update(self.model)
@@ -154,6 +173,7 @@ class Training:
             "ema": self.ema.state_dict() if self.ema else None,
             "generator": self.generator.get_state(),
             "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -165,6 +185,7 @@ class Training:
             self.ema.load_state_dict(state["ema"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["rng"])
+        torch.cuda.set_rng_state_all(state["cuda_rng"])
         self.schedule.step_update(self.epoch * len(self.batches))
 
 
@@ -172,11 +193,13 @@ def learning_rate_schedule(optimizer: torch.optim.Optimizer, settings: TrainSett
     """A timm scheduler over the steps of the whole training: linear or cosine to zero, after a linear warm-up."""
     from timm.scheduler import CosineLRScheduler, PolyLRScheduler
 
+    total, warm_up = settings.epochs * steps_per_epoch, round(settings.warmup_epochs * steps_per_epoch)
     common: dict[str, Any] = {
-        "t_initial": settings.epochs * steps_per_epoch,
+        "t_initial": total - warm_up,
         "lr_min": 0.0,
-        "warmup_t": round(settings.warmup_epochs * steps_per_epoch),
+        "warmup_t": warm_up,
         "warmup_lr_init": 0.0,
+        "warmup_prefix": True,  # the fall begins where the warm-up ends, at the full rate
         "t_in_epochs": False,
     }
     if settings.schedule == "linear":

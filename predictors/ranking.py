@@ -13,6 +13,10 @@ from nas.errors import UserError
 Floats = NDArray[np.float64]
 
 
+LEAST_FOR_INTERVAL = 8
+"""Pairs below which a bootstrap interval would look certain and is not given: three in perfect order have [1, 1]."""
+
+
 @dataclass(frozen=True)
 class RankCorrelation:
     """Signed: positive where the predictor ranks as its direction promises. nan where it is not defined.
@@ -20,7 +24,8 @@ class RankCorrelation:
     Attributes:
         n: architectures compared, those with a prediction that is not finite included.
         kendall: Kendall's τ-b. spearman: Spearman's ρ, with mean ranks for ties.
-        kendall_interval, spearman_interval: percentile bootstrap over the architectures.
+        kendall_interval, spearman_interval: percentile bootstrap over the architectures; nan below
+            `LEAST_FOR_INTERVAL` of them.
         confidence: of the intervals.
         not_finite: predictions that were not finite, and so rank last together.
     """
@@ -46,7 +51,8 @@ def rank_correlation(
     """Kendall's τ-b and Spearman's ρ between predictions and what came true.
 
     A prediction that is not finite (nan or either infinity) ranks worst, tied with the others of its kind. Constant
-    predictions have no ranks: nan, not 0. Bootstrap resamples that happen to be constant are left out of the interval.
+    predictions have no ranks: nan, not 0; nor have two architectures a correlation. Bootstrap resamples that happen to
+    be constant are left out of the interval.
 
     Args:
         predicted: the predictor's values. actual: the outcomes, higher is better (accuracy).
@@ -67,6 +73,7 @@ def rank_correlation(
     finite = np.isfinite(a)
     a = np.where(finite, a if higher_is_better else -a, -np.inf)
     generator = np.random.default_rng(seed)
+    resamples = resamples if len(a) >= LEAST_FOR_INTERVAL else 0
     draws = [generator.integers(len(a), size=len(a)) for _ in range(resamples)]
     return RankCorrelation(
         n=len(a),
@@ -82,6 +89,8 @@ def rank_correlation(
 def _kendall(a: Floats, b: Floats) -> float:
     from scipy.stats import kendalltau
 
+    if len(a) < 3:
+        return float("nan")
     return float(kendalltau(a, b, method="asymptotic").statistic)
 
 
@@ -89,13 +98,13 @@ def _spearman(a: Floats, b: Floats) -> float:
     from scipy.stats import rankdata
 
     a, b = rankdata(a), rankdata(b)
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     return float(np.corrcoef(a, b)[0, 1])
 
 
 def _interval(values: Sequence[float], confidence: float) -> tuple[float, float]:
-    defined = np.array(values)[~np.isnan(values)]
+    defined = np.array([value for value in values if not np.isnan(value)])
     if len(defined) == 0:
         return float("nan"), float("nan")
     low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])

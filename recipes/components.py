@@ -39,7 +39,7 @@ def listing() -> dict[str, list[str]]:
     from typing import get_args
 
     from nas.data import SOURCES
-    from nas.search.loop import SearchSettings
+    from nas.search.settings import SamplerName
     from recipes.shipped import shipped_recipes
 
     return {
@@ -47,7 +47,7 @@ def listing() -> dict[str, list[str]]:
         "spaces": sorted(SPACES),
         "strategies": sorted(STRATEGIES),
         "predictors": sorted(PREDICTORS),
-        "samplers": sorted(get_args(SearchSettings.model_fields["sampler"].annotation)),
+        "samplers": sorted(get_args(SamplerName)),
         "data sources": sorted(SOURCES),
         "devices": sorted(DEVICES),
     }

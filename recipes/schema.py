@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import Field, PositiveFloat, PositiveInt, create_model
 
 from nas.data import SOURCES, SplitFractions
-from nas.search.loop import SearchSettings
+from nas.search.settings import SearchSettings
 from nas.settings import Settings
 from nas.training import TrainSettings
 from recipes.components import DEVICES, INHERITED, PREDICTORS, SPACES, STRATEGIES, load

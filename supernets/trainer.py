@@ -12,7 +12,7 @@ import torch
 from nas.progress import Track, silent
 from nas.space import SearchSpace
 from nas.task import Classification
-from nas.training import Batches, Training, TrainSettings, train
+from nas.training import BatchSource, Training, TrainSettings, train
 from supernets.strategy import Strategy, check_supports
 
 
@@ -20,7 +20,7 @@ def train_supernet(
     space: SearchSpace,
     strategy: Strategy,
     settings: TrainSettings,
-    batches: Batches,
+    batches: BatchSource,
     *,
     task: Classification,
     generator: torch.Generator,
@@ -55,7 +55,7 @@ def train_supernet(
         generator=generator,
         forward=lambda x: space(x, strategy.weight_gates(paths)),
     )
-    return train(
+    rows = train(
         training,
         checkpoint=checkpoint,
         extra=_StrategyState(strategy, paths),
@@ -63,6 +63,8 @@ def train_supernet(
         description=f"supernet ({strategy.name})",
         on_epoch=on_epoch,
     )
+    space.load_state_dict(training.result.state_dict())  # the moving average, where there is one
+    return rows
 
 
 @dataclass

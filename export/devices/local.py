@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,13 +46,15 @@ class LocalDevice:
         sessions_ms: list[list[float]] = []
         cold_start_ms: list[float] = []
         warmup_runs: list[int] = []
+        runs = 0  # the same for all sessions: a fast one must not count for more
         for _ in range(spec.sessions):
             session = open_session(onnx_file, threads)
             run_once = _runner(session, onnx_file, spec)
             cold_start_ms.append(_time_ms(run_once))
             warmup_runs.append(warm(run_once))
             with _no_garbage_collection(), watch.timing():
-                sessions_ms.append(_time_session(run_once, spec.seconds / spec.sessions, spec.min_runs))
+                runs = runs or _runs_within(run_once, spec)
+                sessions_ms.append([_time_ms(run_once) for _ in range(runs)])
         latency = summarize(sessions_ms)
         contention = watch.contention()
         environment |= asdict(contention) | {
@@ -60,7 +63,7 @@ class LocalDevice:
             "batch": spec.batch,
             "seed": spec.seed,
             "sessions": spec.sessions,
-            "runs_per_session": [len(times) for times in sessions_ms],
+            "runs_per_session": runs,
             "warmup_runs": warmup_runs,
             "cold_start_ms": cold_start_ms,
         }
@@ -116,13 +119,11 @@ def _time_ms(run_once: Callable[[], object]) -> float:
     return (time.perf_counter_ns() - start) / 1e6
 
 
-def _time_session(run_once: Callable[[], object], seconds: float, min_runs: int) -> list[float]:
-    """Milliseconds of each run, until `seconds` have passed and `min_runs` are done."""
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(times) < min_runs or (time.perf_counter() < end and len(times) < MAX_RUNS_PER_SESSION):
-        times.append(_time_ms(run_once))
-    return times
+def _runs_within(run_once: Callable[[], object], spec: MeasureSpec) -> int:
+    """How many runs fill one session's share of the time budget, going by a few of them."""
+    typical_ms = statistics.median(_time_ms(run_once) for _ in range(3))
+    fitting = int(1000 * spec.seconds / spec.sessions / typical_ms)
+    return min(max(spec.min_runs, fitting), MAX_RUNS_PER_SESSION)
 
 
 @contextmanager

@@ -90,7 +90,8 @@ def split(pool: Images, test: Images | None, fractions: SplitFractions, *, seed:
         seed: which images go where.
 
     Raises:
-        UserError: shares that do not fit `test`, a class too small for its parts, or a channel that is the same in all training pixels.
+        UserError: shares that do not fit `test`, a class too small for its parts, or a channel that is the same in
+            all training pixels.
     """
     if test is not None and fractions.test > 0:
         raise UserError("data.split", f"test must be 0, not {fractions.test}: the source has its own test images")

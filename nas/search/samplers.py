@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 
 from nas.search.evolution import RegularizedEvolutionSampler
-
-SamplerName = Literal["random", "tpe", "nsga2", "regularized_evolution"]
+from nas.search.settings import SamplerName
 
 
 def make_sampler(name: SamplerName, *, seed: int, population_size: int, sample_size: int) -> BaseSampler:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections import defaultdict
 from collections.abc import Container, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from optuna.storages import BaseStorage, JournalStorage, get_storage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.errors import UserError
+from nas.errors import CannotWrite, UserError
 
 if TYPE_CHECKING:
     from io import BufferedRandom
@@ -24,8 +23,8 @@ class RunJournal(BaseJournalBackend):
     """An append-only file of one JSON line for each change, written by the one process that owns the run folder.
 
     Optuna's own file journal takes a lock file and waits for the disk at every change, several times a trial; the
-    run folder's lock makes the first needless, and surviving a kill does not need the second: what `write` has
-    handed to the kernel stays when the process dies. `sync` waits for the disk.
+    run folder's lock makes the first needless, and surviving a kill does not need the second: what has been handed
+    to the kernel stays when the process dies.
 
     A line that was cut off, by a kill or a full disk, is removed when the file is opened.
     """
@@ -36,7 +35,7 @@ class RunJournal(BaseJournalBackend):
             self._file: BufferedRandom = path.open("a+b")
             self._logs = self._read_whole_lines()
         except OSError as error:
-            raise self._cannot_write(error) from error
+            raise CannotWrite(self._path, error) from error
 
     def _read_whole_lines(self) -> list[dict[str, Any]]:
         self._file.seek(0)
@@ -64,15 +63,8 @@ class RunJournal(BaseJournalBackend):
             self._file.write(("\n".join(lines) + "\n").encode())
             self._file.flush()
         except OSError as error:
-            raise self._cannot_write(error) from error
+            raise CannotWrite(self._path, error) from error
         self._logs.extend(json.loads(line) for line in lines)
-
-    def sync(self) -> None:
-        """Wait until all changes are on the disk."""
-        os.fsync(self._file.fileno())
-
-    def _cannot_write(self, error: OSError) -> UserError:
-        return UserError(str(self._path), f"cannot be written: {error.strerror or error}")
 
 
 class RunStorage(JournalStorage):
@@ -97,8 +89,10 @@ class RunStorage(JournalStorage):
         else:
             wanted = [state for state in TrialState if state in states]
             parts = [self._by_state[study_id, state] for state in wanted if state.is_finished()]
-            known = parts[0] if len(parts) == 1 else sorted(sum(parts, []), key=lambda trial: trial.number)
-            trials = known + [trial for trial in rest if trial.state in wanted]
+            trials = [trial for part in parts for trial in part]
+            if len(parts) > 1:
+                trials.sort(key=lambda trial: trial.number)
+            trials += [trial for trial in rest if trial.state in wanted]
         return copy.deepcopy(trials) if deepcopy else trials
 
     def _unfinished(self, study_id: int) -> list[FrozenTrial]:
@@ -128,7 +122,11 @@ def open_storage(url: str | None, path: Path) -> BaseStorage:
     """
     if url is None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return RunStorage(RunJournal(path))
+        journal = RunJournal(path)
+        try:
+            return RunStorage(journal)
+        except (LookupError, AssertionError, TypeError, ValueError) as error:  # the journal makes no sense
+            raise UserError(str(path), f"damaged study ({type(error).__name__}: {error})") from error
     try:
         return get_storage(url)
     except Exception as error:  # every database driver raises its own kind

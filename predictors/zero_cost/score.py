@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -103,21 +104,27 @@ class ZeroCostPredictor:
         The provenance holds `seed`, `repeats`, `images` (their number), `batch_hash` and, with more than one repeat,
         `std`, the sample standard deviation over the repeats (absent where a value is not finite).
 
+        Where the score is not defined for the network, the status is `failed`, with the reason.
+
         Raises:
-            UserError: not an architecture of the space. ScoreError: the score is not defined for its network.
+            UserError: not an architecture of the space.
         """
-        values = np.array([self._once(architecture, repeat) for repeat in range(self._repeats)])
         provenance: dict[str, str | int | float] = {
             "seed": self._seed,
             "repeats": self._repeats,
             "images": len(self._x),
             "batch_hash": self._batch_hash,
         }
+        about: dict[str, Any] = {"unit": self.unit, "higher_is_better": self.higher_is_better, "provenance": provenance}
+        try:
+            values = np.array([self._once(architecture, repeat) for repeat in range(self._repeats)])
+        except ScoreError as error:
+            return Estimate(self.name, math.nan, status="failed", reason=str(error), **about)
         if self._repeats > 1 and np.isfinite(values).all():
             provenance["std"] = float(values.std(ddof=1))
         with np.errstate(invalid="ignore"):  # infinities of both signs: nan, as it is
             value = float(values.mean())
-        return Estimate(self.name, value, self.unit, self.higher_is_better, provenance=provenance)
+        return Estimate(self.name, value, **about)
 
     def _once(self, architecture: Architecture, repeat: int) -> float:
         with kept_generators(self._x.device):

@@ -18,11 +18,11 @@ import torch
 from toy_space import ToySpace
 
 from nas.architecture import Architecture
-from nas.errors import UserError
+from nas.errors import CannotWrite, UserError
 from nas.measurement import Estimate
 from nas.objective import Constraint, Evaluator
-from nas.search.loop import Search, SearchSettings
-from nas.search.samplers import SamplerName
+from nas.search.loop import Search
+from nas.search.settings import SamplerName, SearchSettings
 from nas.search.storage import RunJournal
 from nas.spaces.nasbench201 import NasBench201
 
@@ -114,6 +114,7 @@ def test_duplicates_are_never_evaluated_twice(tmp_path: Path) -> None:
     search = make(ToySpace(), tmp_path, given=evaluators(accuracy=value), sampler="random", trials=100)
     search.run()
     assert len(seen) == len(set(seen)) == 18 == len(search.candidates())
+    assert search.stopped == "the space has only 18 architectures"
     assert {type(c.architecture["inputs"]) for c in search.candidates()} == {tuple}
 
 
@@ -132,6 +133,28 @@ def test_failed_and_nan_trials_are_recorded_with_their_reason(space: NasBench201
     assert all(c.values == {} for c in found if c.status == "failed")
     again = make(space, tmp_path, given=evaluators(accuracy=value), sampler="random", trials=40)
     assert again.candidates() == found
+
+
+def test_an_estimate_that_failed_gives_its_reason(space: NasBench201, tmp_path: Path) -> None:
+    """A score that is not defined for an architecture fails that trial, not the study."""
+
+    def estimate(architecture: Architecture) -> Estimate:
+        if architecture["edge_1_0"] == "none":
+            return Estimate("accuracy", math.nan, "", True, status="failed", reason="body.0: too small")
+        return Estimate("accuracy", convolutions(architecture), "", True)
+
+    given = {"accuracy": Evaluator("accuracy", "maximize", estimate)}
+    search = make(space, tmp_path, given=given, sampler="random", trials=30)
+    search.run()
+    assert {c.reason for c in search.candidates() if c.status == "failed"} == {"accuracy: body.0: too small"}
+
+
+def test_a_full_disk_ends_the_search(space: NasBench201, tmp_path: Path) -> None:
+    def value(architecture: Architecture) -> float:
+        raise CannotWrite("model.onnx", OSError(28, "No space left on device"))
+
+    with pytest.raises(CannotWrite, match=r"model.onnx: cannot be written: No space left"):
+        make(space, tmp_path, given=evaluators(accuracy=value)).run()
 
 
 def test_when_everything_fails_the_first_cause_is_told(space: NasBench201, tmp_path: Path) -> None:
@@ -255,14 +278,15 @@ def test_no_finished_trial_is_lost_to_kill_9(space: NasBench201, tmp_path: Path)
 def test_a_line_that_was_cut_off_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     journal = RunJournal(path)
-    journal.append_logs([{"a": 1}, {"b": 2}])
+    logs = [{"op_code": 0, "a": number} for number in range(3)]
+    journal.append_logs(logs[:2])
     with path.open("a") as file:
-        file.write('{"c": ')
+        file.write('{"op_code": ')
     journal = RunJournal(path)
-    assert list(journal.read_logs(0)) == [{"a": 1}, {"b": 2}]
-    journal.append_logs([{"d": 4}])
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"a": 1}, {"b": 2}, {"d": 4}]
-    assert list(RunJournal(path).read_logs(2)) == [{"d": 4}]
+    assert list(journal.read_logs(0)) == logs[:2]
+    journal.append_logs(logs[2:])
+    assert [json.loads(line) for line in path.read_text().splitlines()] == logs
+    assert list(RunJournal(path).read_logs(2)) == logs[2:]
 
 
 def test_a_damaged_journal_is_named(tmp_path: Path) -> None:

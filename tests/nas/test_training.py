@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from nas.checkpoint import load_state, load_weights, save_state, save_weights
@@ -98,8 +99,16 @@ def test_warm_up_rises_from_zero() -> None:
     settings = TrainSettings(epochs=10, warmup_epochs=2, lr=1.0)
     scheduler = learning_rate_schedule(optimizer, settings, steps_per_epoch=10)
     assert optimizer.param_groups[0]["lr"] == 0
-    scheduler.step_update(10)
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5)
+    rates = []
+    for step in range(1, 101):
+        scheduler.step_update(step)
+        rates.append(float(optimizer.param_groups[0]["lr"]))
+    assert rates[9] == pytest.approx(0.5)
+    assert max(rates) == rates[19] == 1.0
+    assert rates[59] == pytest.approx(0.5)
+    assert rates[-1] == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValidationError, match="fewer than the 2 epochs"):
+        TrainSettings(epochs=2, warmup_epochs=2)
 
 
 def test_divergence_is_said() -> None:

@@ -84,3 +84,11 @@ def test_what_cannot_be_ranked_is_refused() -> None:
     ]:
         with pytest.raises(UserError, match=f"^{where}: "):
             compare(predicted, actual)
+
+
+def test_too_few_for_a_correlation_or_an_interval() -> None:
+    two = rank_correlation([1.0, 2.0], [1.0, 2.0], seed=0)
+    assert math.isnan(two.kendall) and math.isnan(two.spearman)
+    three = rank_correlation([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], seed=0)
+    assert three.kendall == three.spearman == 1.0
+    assert math.isnan(three.kendall_interval[0]) and math.isnan(three.spearman_interval[1])

@@ -212,7 +212,7 @@ def _measurement(median_ms: float, verdict: Verdict, random: np.random.Generator
         "provider": "CPUExecutionProvider",
         "threads": 1,
     }
-    used = {"batch": 1, "sessions": 5, "steal_share": float(random.uniform(0, 0.01)), "runs_per_session": [80] * 5}
+    used = {"batch": 1, "sessions": 5, "steal_share": float(random.uniform(0, 0.01)), "runs_per_session": 80}
     return Measurement(latency, verdict, {**device, **used}).to_dict()
 
 

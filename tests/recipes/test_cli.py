@@ -51,6 +51,7 @@ def run_here(recipe: Any, folder: Path) -> None:
 
 def searched(recipe: Any, folder: Path) -> list[Any]:
     """The candidates of a recipe, its stages up to the search run in this process."""
+    folder.mkdir()
     context: Context = new_context(recipe, RunFolder(folder), silent)
     for step in plan(context)[:3]:
         context.outputs[step.name] = import_module(f"recipes.stages.{step.name}").run(context)
@@ -133,10 +134,10 @@ def test_more_trials_are_the_same_study(
     copied_run: Path, capsys: Capture, finished_run: FinishedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def enough(_: Context) -> None:
-        raise KeyboardInterrupt
+        raise RuntimeError("enough")
 
     monkeypatch.setattr("recipes.stages.train.run", enough)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(RuntimeError, match="enough"):
         nas_here(capsys, "run", copied_run / "recipe.yaml", "-o", copied_run, "--resume", "search.trials=15")
     earlier = stage(finished_run.folder, "search")["candidates"]
     candidates = stage(copied_run, "search")["candidates"]
@@ -146,9 +147,10 @@ def test_more_trials_are_the_same_study(
 
 
 def test_the_seed_decides_what_is_found(finished_run: FinishedRun, tmp_path: Path) -> None:
-    assert searched(load_recipe(str(finished_run.recipe), ["seed=1"]), tmp_path / "a") != []
-    other = [id_ for id_, *_ in searched(load_recipe(str(finished_run.recipe), ["seed=1"]), tmp_path / "b")]
-    assert other != [id_ for id_, *_ in findings(finished_run.folder)["candidates"]]
+    same = searched(load_recipe(str(finished_run.recipe)), tmp_path / "same")
+    assert same == findings(finished_run.folder)["candidates"]
+    other = searched(load_recipe(str(finished_run.recipe), ["seed=1"]), tmp_path / "other")
+    assert [id_ for id_, *_ in other] != [id_ for id_, *_ in same]
 
 
 def test_test_images_are_touched_only_at_the_end(
@@ -190,7 +192,8 @@ def test_ls_names_everything(capsys: Capture) -> None:
 
 def test_doctor_finds_this_machine_fit(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("recipes.doctor._import_failure", lambda _: None)  # half a minute of imports, tested elsewhere
+    # Half a minute of imports in fresh processes, which has a test of its own.
+    monkeypatch.setattr("recipes.doctor.import_failure", lambda *_: None)
     answer = nas_here(capsys, "doctor", "--json")
     assert answer.code == 0
     assert {finding["status"] for finding in json.loads(answer.out)} == {"ok"}

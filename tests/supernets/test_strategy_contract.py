@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,8 @@ def test_its_gates_open_every_choice(space: SearchSpace, make_strategy: Any) -> 
 
 
 def test_the_loss_falls(space: SearchSpace, make_strategy: Any) -> None:
-    rows = run(space, make_strategy(space), epochs=20)
-    assert sum(row["loss"] for row in rows[-2:]) < 0.9 * sum(row["loss"] for row in rows[:2])
+    rows = run(space, make_strategy(space), epochs=40)
+    assert sum(row["loss"] for row in rows[-3:]) / 3 < 0.95 * math.log(10)  # better than knowing nothing
 
 
 def test_resumed_it_gives_the_same_weights_to_the_bit(make_strategy: Any, tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ def load(
 
     Raises:
         UserError: unknown source, missing or unreadable file, image or label, images of several sizes without
-            `size`, more than memory holds, a limit too small for the classes, or test images of other classes, channels or size.
+            `size`, more than memory holds, a limit too small for the classes, or test images of other classes,
+            channels or size.
     """
     if source not in SOURCES:
         raise UserError("data.source", f"no source {source!r}", allowed=SOURCES, given=source)

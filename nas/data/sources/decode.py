@@ -49,7 +49,9 @@ class Encoded:
 
 
 def decode(sets: Sequence[Encoded], size: int | None, limit: Limit) -> list[Images]:
-    """Decode what `limit` keeps of all sets to one size, and to grey if every image of every set is grey (mode L or 1), else RGB.
+    """Decode what `limit` keeps of all sets to one size.
+
+    They become grey if every image of every set is grey (mode L or 1), else RGB.
 
     Args:
         sets: none of them empty.

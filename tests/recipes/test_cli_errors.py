@@ -1,0 +1,353 @@
+"""What a user can get wrong: exit code 2, one line that begins with the key or file, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import FinishedRun
+from nas_command import COMMAND, TINY, environment, leftovers, log, nas_here, start
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty current folder, but for the recipe."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    return tmp_path
+
+
+def refusal(capsys: Capture, *arguments: object) -> str:
+    """The one line that the command refuses with, without its `error: `."""
+    answer = nas_here(capsys, *arguments)
+    assert answer.code == 2, answer
+    assert answer.out == ""
+    *progress, line = answer.err.splitlines()
+    assert line.startswith("error: ")
+    assert not [said for said in progress if "error" in said or "Traceback" in said]
+    return line.removeprefix("error: ")
+
+
+def refused_run(capsys: Capture, *overrides: str, recipe: str = "tiny.yaml") -> str:
+    """The same for a run that must not begin."""
+    before = sorted(Path().rglob("*"))
+    line = refusal(capsys, "run", recipe, "-o", "run", *overrides)
+    assert sorted(Path().rglob("*")) == before
+    return line
+
+
+@pytest.mark.parametrize(
+    ("overrides", "where", "what"),
+    [
+        ("serach.trials=3", "serach", "did you mean 'search'?"),
+        ("search.trails=3", "search.trails", "did you mean 'trials'?"),
+        ("train.augment.flop=1", "train.augment.flop", "did you mean 'flip'?"),
+        ("space.chanels=3", "space.chanels", "did you mean 'channels'?"),
+        ("search.trials=many", "search.trials", "valid integer"),
+        ("search.trials=0", "search.trials", "greater than 0"),
+        ("search=3", "search", "is a section, with keys inside; allowed: trials, sampler"),
+        ("space=nasbench201", "space", "is a section, with keys inside; allowed: name, channels"),
+        ("data=null", "data", "is a section, with keys inside; allowed: source"),
+        ("seed=1.5", "seed", "valid integer"),
+        ("train.lr=.nan", "train.lr", "finite number"),
+        ("scale=true", "scale", "a positive number is needed, not True"),
+        ("scale=.inf", "scale", "a positive number is needed"),
+        ("name=a/b", "name", "pattern"),
+        ("search.trials={full: x, least: 2}", "search.trials", "full and least are numbers, not 'x' and 2"),
+        ("search.trials={full: 2, least: null}", "search.trials", "full and least are numbers"),
+        ("search.trials", "search.trials", "an override has the form key=value"),
+        ("=3", "=3", "an override has the form key=value"),
+        ("search..trials=3", "search..trials=3", "an override has the form key=value"),
+        ("search.trials.x=3", "search.trials.x", "trials is a single value"),
+        ("search.trials=[1", "search.trials", "is not a YAML value"),
+        ("search.objectives=accuracy", "search.objectives", "list such as [a, b], not 'accuracy'"),
+        ("search.objectives=[]", "search.objectives", "at least 1 item"),
+        ("search.objectives=[acuracy]", "search.objectives", "did you mean 'accuracy'?"),
+        ("search.objectives=[macs, macs]", "search.objectives", "names one of them twice"),
+        ("search.constraints=[parms <= 3]", "search.constraints", "did you mean 'params'?"),
+        ("search.constraints=[params < 3]", "search.constraints", "not of the form 'name <= number'"),
+        ("search.sampler=nsga", "search.sampler", "did you mean 'nsga2'?"),
+        ("search.accuracy=inherted", "search.accuracy", "did you mean 'inherited'?"),
+        ("supernet=null", "search.accuracy", "'inherited' needs a section supernet"),
+        ("supernet.strategy=sposs", "supernet.strategy", "did you mean 'spos'?"),
+        ("train.optimizer=admw", "train.optimizer", "did you mean 'adamw'?"),
+        ("train.predictors=[parms]", "train.predictors.0", "did you mean 'params'?"),
+        ("profile.device=locl", "profile.device", "did you mean 'local'?"),
+        ("profile.threads=0", "profile.threads", "greater than 0"),
+        ("profile.batch=0", "profile.batch", "greater than 0"),
+        ("data.source=digit", "data.source", "did you mean 'digits'?"),
+        ("data.split.train=0.9", "data.split", "the shares must sum to 1, not 1.4"),
+        ("data.path=x", "data.path", "the digits are built in and take no path"),
+        ("data.source=npz", "data.path", "missing"),
+        ("data.source=npz data.path=no.npz", "data.path", "no.npz does not exist"),
+        ("data.source=npz data.path=tiny.yaml", "tiny.yaml", "cannot be read as an .npz archive"),
+        ("data.source=parquet data.path=tiny.yaml", "tiny.yaml", "cannot be read as parquet"),
+        ("data.source=folder data.path=tiny.yaml", "tiny.yaml", "is not a folder"),
+        ("data.limit=5", "data.limit", "leave none for class"),
+        ("data.size=7", "data.size", "not divisible by 4"),
+        ("rank={target: x}", "rank.table", "is missing"),
+        ("rank={table: no.csv, target: x}", "rank.table", "no.csv"),
+    ],
+)
+def test_wrong_overrides(capsys: Capture, overrides: str, where: str, what: str) -> None:
+    given = overrides.split() if overrides.startswith("data.source=") else [overrides]
+    line = refused_run(capsys, *given)
+    assert line.startswith(f"{where}: ")
+    assert what in line
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"a: [1,", "not a readable YAML file"),
+        (b"- 1\n- 2\n", "a recipe is a mapping of sections; allowed: name, "),
+        (b"", "a recipe is a mapping of sections"),
+        (b"hello", "a recipe is a mapping of sections"),
+        (bytes(range(256)), "not a readable YAML file"),
+        (b"\0\0\0", "not a readable YAML file"),
+        (b"a: !!python/object/apply:os.getcwd []", "not a readable YAML file"),
+        (b"a: " + b"[" * 3000, "not a readable YAML file"),
+    ],
+)
+def test_files_that_are_no_recipe(capsys: Capture, content: bytes, what: str) -> None:
+    Path("bad.yaml").write_bytes(content)
+    line = refused_run(capsys, recipe="bad.yaml")
+    assert line.startswith("bad.yaml: ")
+    assert what in line
+
+
+def test_recipes_that_are_not_there(capsys: Capture) -> None:
+    assert refused_run(capsys, recipe="quickstrt").endswith("did you mean 'quickstart'?")
+    assert refused_run(capsys, recipe="no.yaml") == "no.yaml: no such recipe file"
+    assert "neither a file nor a recipe that ships" in refused_run(capsys, recipe=".")
+
+
+def images(count: int, size: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (count, size, size), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "split", "where", "what"),
+    [
+        ({"x_train": images(60, 30), "y_train": np.arange(60) % 3}, 0.2, "data.size", "30x30 is not divisible by 4"),
+        (
+            {
+                **{"x_train": images(60, 8), "y_train": np.arange(60) % 3},
+                **{"x_test": images(20, 8), "y_test": np.arange(20) % 4},
+            },
+            0.0,
+            "data.path",
+            "training images of 3 classes, test images of 4",
+        ),
+        ({"x_train": images(6, 8), "y_train": np.arange(6) % 3}, 0.2, "data.split", "class '0' has 2 images, too few"),
+        ({"x_train": images(60, 8), "y_train": np.zeros(60, int)}, 0.2, "data", "all images are of class '0'"),
+        (
+            {"x_train": np.zeros((60, 8, 8), np.uint8), "y_train": np.arange(60) % 3},
+            0.2,
+            "data",
+            "channel 0 is the same in all pixels",
+        ),
+    ],
+)
+def test_images_that_will_not_do(
+    capsys: Capture, arrays: dict[str, np.ndarray], split: float, where: str, what: str
+) -> None:
+    np.savez("images.npz", **arrays)  # type: ignore[arg-type]
+    shares = f"data.split={{train: {0.7 - split}, architecture: 0.1, selection: 0.2, test: {split}}}"
+    line = refused_run(capsys, "data.source=npz", "data.path=images.npz", "data.limit=null", shares)
+    assert line.startswith(f"{where}: ")
+    assert what in line
+
+
+GOOD_ROW = "|none~0|+|none~0|none~1|+|none~0|none~1|nor_conv_3x3~2|,90\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "what"),
+    [
+        ("architecture,c10_test\n", "rank.table: table.csv has no column 'arch'"),
+        ("arch,c10_tst\n" + GOOD_ROW, "rank.target: table.csv has no column 'c10_test'; allowed: arch, c10_tst; did"),
+        ("arch,c10_test\n" + GOOD_ROW, "rank.samples: the table has 1 architectures, not 2"),
+        ("arch,c10_test\n" + GOOD_ROW + "|nor_conv~0|,90\n", "table.csv, line 3: "),
+        ("arch,c10_test\n" + GOOD_ROW + GOOD_ROW.replace("90", "good"), "table.csv, line 3: c10_test is not a number"),
+        ("arch,c10_test\n" + GOOD_ROW + GOOD_ROW.replace("nor_conv_3x3", "conv"), "table.csv, line 3: no operation"),
+    ],
+)
+def test_rank_tables_are_read_before_anything_is_trained(capsys: Capture, table: str, what: str) -> None:
+    Path("table.csv").write_text(table)
+    assert refused_run(capsys, "rank={table: table.csv, target: c10_test, samples: 2}").startswith(what)
+
+
+def test_where_a_run_cannot_go(capsys: Capture, here: Path) -> None:
+    (here / "file").write_text("")
+    (here / "full").mkdir()
+    (here / "full" / "mine").write_text("")
+    before = sorted(here.rglob("*"))
+    cases = {
+        "file": "is a file, not a folder",
+        "file/run": "is a file, not a folder, or lies below one",
+        "/proc/run": "cannot be written",
+        "a" * 300: "File name too long",
+        "full": "is not empty; --resume goes on with the run in it",
+    }
+    for folder, what in cases.items():
+        line = refusal(capsys, "run", "tiny.yaml", "-o", folder)
+        assert line.startswith(f"{folder}: ")
+        assert what in line
+    for folder in ("full", "none"):
+        assert refusal(capsys, "run", "tiny.yaml", "-o", folder, "--resume") == f"{folder}: holds no run to resume"
+    assert refusal(capsys, "run", "tiny.yaml", "--resume") == "runs: has no run of tiny to resume"
+    assert sorted(here.rglob("*")) == before
+
+
+def test_impossible_constraints_name_the_nearest_miss(capsys: Capture) -> None:
+    small = ("supernet.epochs=1", "search.constraints=[params <= 5]")
+    line = refusal(capsys, "run", "tiny.yaml", "-o", "run", *small)
+    assert line.startswith("search.constraints: none of ")
+    assert line.endswith("the nearest miss has params = 1296, not params <= 5")
+
+
+def test_a_training_that_diverges_names_its_learning_rate(capsys: Capture) -> None:
+    line = refusal(capsys, "run", "tiny.yaml", "-o", "run", "supernet.lr=1e20", "supernet.clip_grad_norm=null")
+    assert line.startswith("supernet.lr: the training loss is nan in epoch ")
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [(b"", "not an ONNX file"), (b"hello", "not an ONNX file"), (None, "no such file")],
+)
+def test_profile_of_what_is_no_network(capsys: Capture, content: bytes | None, what: str) -> None:
+    if content is not None:
+        Path("x.onnx").write_bytes(content)
+    line = refusal(capsys, "profile", "x.onnx", "--sessions", 2, "--seconds", 0.05)
+    assert line.startswith("x.onnx: ")
+    assert what in line
+
+
+def test_profile_with_wrong_options(capsys: Capture, finished_run: FinishedRun) -> None:
+    file = next(finished_run.folder.glob("architectures/*/model.onnx"))
+    Path("half.onnx").write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert refusal(capsys, "profile", "half.onnx").startswith("half.onnx: not an ONNX file")
+    assert refusal(capsys, "profile", ".") == ".: no such file"
+    for option in ("batch", "threads", "sessions", "seconds"):
+        assert refusal(capsys, "profile", file, f"--{option}", 0).startswith(f"{option}: is 0")
+    assert refusal(capsys, "profile", file, "--device", "locl").endswith("did you mean 'local'?")
+
+
+def damage_record(run: Path) -> str:
+    (run / "stages" / "search.json").write_text("{")
+    return "stages/search.json: not valid JSON"
+
+
+def empty_record(run: Path) -> str:
+    (run / "stages" / "search.json").write_text("[]")
+    return "stages/search.json: is not the record of a finished stage; delete it"
+
+
+def damage_journal(run: Path) -> str:
+    (run / "stages" / "search.json").unlink()
+    (run / "study.journal").write_bytes(b"garbage\n" + (run / "study.journal").read_bytes())
+    return "study.journal: damaged study"
+
+
+def foreign_journal(run: Path) -> str:
+    (run / "stages" / "search.json").unlink()
+    (run / "study.journal").write_text("{}\n")
+    return "study.journal: damaged study (line 1 is not a change of a study)"
+
+
+def damage_supernet(run: Path) -> str:
+    (run / "stages" / "search.json").unlink()
+    (weights,) = run.glob("checkpoints/*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:100])
+    return f"checkpoints/{weights.name}: cannot be read as safetensors"
+
+
+def damage_checkpoint(run: Path) -> str:
+    (run / "stages" / "supernet.json").unlink()
+    (weights,) = run.glob("checkpoints/*.safetensors")
+    weights.with_suffix(".pt").write_bytes(b"junk")
+    return f"checkpoints/{weights.stem}.pt: damaged checkpoint (not an archive of torch); delete it"
+
+
+def damage_network(run: Path) -> str:
+    (run / "stages" / "export.json").unlink()
+    for weights in run.glob("architectures/*/model.safetensors"):
+        weights.write_bytes(b"123")
+    first = json.loads((run / "stages" / "train.json").read_text())["outputs"]["networks"][0]["id"]
+    return f"architectures/{first}/model.safetensors: cannot be read as safetensors"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damage_record,
+        empty_record,
+        damage_journal,
+        foreign_journal,
+        damage_supernet,
+        damage_checkpoint,
+        damage_network,
+    ],
+)
+def test_damaged_files_are_named(
+    capsys: Capture, finished_run: FinishedRun, here: Path, damage: Callable[[Path], str]
+) -> None:
+    run = here / "run"
+    shutil.copytree(finished_run.folder, run)
+    expected = damage(run)
+    assert refusal(capsys, "run", "tiny.yaml", "-o", run, "--resume").startswith(f"{run}/{expected}")
+
+
+def test_one_process_at_a_time_in_a_run_folder(capsys: Capture, here: Path) -> None:
+    run = here / "run"
+    first = start("run", "tiny.yaml", "-o", run, "supernet.epochs=100000", cwd=here)
+    try:
+        deadline = time.monotonic() + 120
+        while not log(run, "supernet"):
+            assert first.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        line = refusal(capsys, "run", "tiny.yaml", "-o", run, "--resume")
+        assert line == f"{run}: another process is working in this run folder"
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.communicate()
+
+
+def limit_file_size() -> None:
+    """No file of this process may grow beyond 20 kB: writing further fails, as on a full disk."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
+def test_a_disk_that_fills_up(here: Path) -> None:
+    command = [*COMMAND, "run", "tiny.yaml", "-o", "run", "space.channels=16"]
+    ended = subprocess.run(
+        command,
+        cwd=here,
+        env=environment(),
+        preexec_fn=limit_file_size,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2, ended.stderr
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith("error: run/checkpoints/")
+    assert last.endswith("cannot be written: File too large")
+    assert "Traceback" not in ended.stderr
+    assert leftovers(here / "run") == []
+    assert list((here / "run" / "checkpoints").iterdir()) == []
+    assert [row["stage"] for row in log(here / "run", "finished")] == ["data"]
