@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,18 @@ class RunFolder:
         if not isinstance(record, dict) or not {"key", "outputs"} <= record.keys():
             raise UserError(str(path), "is not the record of a finished stage; delete it to run the stage again")
         return record["outputs"] if record["key"] == key else None
+
+    def forget_all_but(self, keys: Mapping[str, str]) -> None:
+        """Remove the records of stages whose inputs have changed, and of those that are no longer in the recipe.
+
+        What a folder holds must belong together: the files of such a stage are about to be written over.
+
+        Args:
+            keys: the key of each stage that is to stay, by name.
+        """
+        for path in (self / "stages").glob("*.json"):
+            if read_json(path)["key"] != keys.get(path.stem):
+                path.unlink()
 
     def finish(self, stage: str, key: str, outputs: Any) -> None:
         """Record a stage's outputs (JSON) under the key of its inputs."""

@@ -21,7 +21,7 @@ class InheritedAccuracy:
 
     Args:
         supernet: a trained space, on its device.
-        calibration: training batches, without augmentation, the same and in the same order each time.
+        calibration: training batches of one size (each counts the same), without augmentation, the same each time.
         selection: held-out batches. task: judges.
         images: number of held-out images, recorded with each estimate.
     """

@@ -41,11 +41,13 @@ def run(
 ) -> None:
     """Run a recipe from data to checked, timed networks and a report."""
     from recipes.console import announce, track, waiting
+    from recipes.folders import resumed_recipe, run_folder
     from recipes.loading import load_recipe
-    from recipes.runner import run_folder, run_recipe
+    from recipes.runner import run_recipe
     from recipes.summary import dry_run_summary, run_summary, run_text
 
-    settings = load_recipe(recipe, overrides or [])
+    overrides = overrides or []
+    settings = load_recipe(recipe, overrides)
     if dry_run:
         with waiting(f"reading {settings.data.source}"):
             stages = dry_run_summary(settings)
@@ -53,7 +55,11 @@ def run(
         return
     folder = run_folder(settings, output, resume=resume)
     announce(f"run folder: {folder}")
-    run_recipe(settings, folder, track=track, announce=announce)
+    if resume:
+        settings, overrides, changes = resumed_recipe(folder, recipe, overrides)
+        for change in changes:
+            announce(f"changed: {change}")
+    run_recipe(settings, folder, overrides=overrides, track=track, announce=announce)
     summary = run_summary(folder)
     answer(summary if as_json else run_text(summary), as_json)
 

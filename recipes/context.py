@@ -15,7 +15,7 @@ from nas.cost import Cost, CostCounter
 from nas.data import Augment, Batches, Images, Limit, Splits, load, split
 from nas.device import accelerator, place
 from nas.errors import UserError
-from nas.objective import Evaluator
+from nas.objective import Constraint, Evaluator
 from nas.predictor import Predictor
 from nas.progress import Track
 from nas.run import RunFolder
@@ -92,14 +92,15 @@ class Context:
 
             draw_sample(self, self.recipe.rank)
 
-    def found(self, id_: str) -> Architecture:
-        """The architecture of that id, out of what the search has found."""
-        candidates = self.outputs["search"]["candidates"]
-        return Architecture(next(c["architecture"] for c in candidates if c["id"] == id_))
-
     def cost(self, architecture: Architecture) -> Cost:
         """Params and MACs of an architecture's stand-alone network."""
         return self._counter(architecture)
+
+    def is_affordable(self, architecture: Architecture) -> bool:
+        """Whether an architecture keeps the search's limits on params and MACs."""
+        costs = vars(self.cost(architecture))
+        limits = (Constraint.parse(text) for text in self.recipe.search.constraints)
+        return all(limit.violation(costs[limit.name]) <= 0 for limit in limits if limit.name in costs)
 
     def seed(self, purpose: str) -> int:
         """A seed for one purpose (`split`, `paths`, ...), so that no two of them share their draws."""
@@ -198,10 +199,13 @@ class Context:
         from predictors.inherited import InheritedAccuracy
 
         images = self.splits.train
-        chosen = torch.randperm(len(images), generator=self.generator("calibration"))[:CALIBRATION_IMAGES]
+        order = torch.randperm(len(images), generator=self.generator("calibration"))
+        # Statistics are averaged over batches, each counting the same, so all must be of one size.
+        size = min(EVALUATION_BATCH, len(images))
+        count = min(CALIBRATION_IMAGES, len(images)) // size * size
         return InheritedAccuracy(
             self.supernet,
-            calibration=self.evaluation_batches(images.subset(chosen)),
+            calibration=self.evaluation_batches(images.subset(order[:count])),
             selection=self.evaluation_batches(self.splits.selection),
             task=self.task,
             images=len(self.splits.selection),
@@ -213,10 +217,8 @@ class Context:
 
     def evaluators(self) -> dict[str, Evaluator]:
         """Everything that the search's objectives and constraints name, cheap ones first."""
-        from nas.objective import Constraint
-
         search = self.recipe.search
-        names = {*search.objectives, *(Constraint.parse(text).name for text in search.constraints)}
+        names = search.named
         evaluators = {}
         for name, predictor in self.make_predictors(names).items():
             better = predictor.higher_is_better and name not in COSTS  # as objectives, costs are to fall

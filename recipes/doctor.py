@@ -28,8 +28,13 @@ class Finding:
 
 def examine() -> list[Finding]:
     """All checks, in the order in which to mend what they find."""
-    checks: tuple[Callable[[], Finding], ...] = (builds, libraries, accelerator, runtime, memory, folder)
-    return [check() for check in checks]
+    checks: tuple[Callable[[], Finding], ...] = (memory, folder, builds, libraries, accelerator, runtime)
+    findings = []
+    for check in checks:
+        findings.append(check())
+        if findings[-1].status == "problem" and check is libraries:  # the checks after it would import what fails
+            break
+    return findings
 
 
 def builds() -> Finding:
@@ -50,7 +55,9 @@ def libraries() -> Finding:
     """Whether everything this platform stands on can be imported."""
     failure = import_failure(*LIBRARIES)
     if failure is not None:
-        return Finding("libraries", "problem", f"{failure}: pip install --upgrade espalier-nas")
+        return Finding(
+            "libraries", "problem", f"{failure}: install the project again, pip install -e . in a clone of it"
+        )
     return Finding("libraries", "ok", f"{len(LIBRARIES)} import")
 
 

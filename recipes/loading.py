@@ -123,29 +123,20 @@ def _is_number(value: Any) -> bool:
 
 def _check_names(recipe: Recipe) -> None:
     """Refuse names that do not go together, before anything is computed."""
-    from timm.optim import list_optimizers
-
-    from nas.objective import Constraint
-
-    trainings = {"train": recipe.train, "supernet": recipe.supernet}
-    for section, training in trainings.items():
-        if training is not None and training.optimizer not in (names := list_optimizers()):
-            where = f"{section}.optimizer"
-            raise UserError(where, f"nothing is called {training.optimizer!r}", allowed=names, given=training.optimizer)
-
-    if recipe.supernet is None:
-        users = {
-            "search.accuracy": (recipe.search.accuracy,),
-            "rank.predictors": recipe.rank.predictors if recipe.rank else (),
-        }
-        for where, used in users.items():
-            if INHERITED in used:
-                raise UserError(where, f"{INHERITED!r} needs a section supernet", allowed=(*COSTS, *SCORES))
+    search = recipe.search
+    if len(set(search.objectives)) < len(search.objectives):
+        raise UserError("search.objectives", f"{', '.join(search.objectives)} names one of them twice")
     known = ("accuracy", "latency_ms", *PREDICTORS)
-    constraints = [Constraint.parse(c, where="search.constraints").name for c in recipe.search.constraints]
-    if len(set(recipe.search.objectives)) < len(recipe.search.objectives):
-        raise UserError("search.objectives", f"{', '.join(recipe.search.objectives)} names one of them twice")
-    for where, wanted in {"search.objectives": recipe.search.objectives, "search.constraints": constraints}.items():
-        for name in wanted:
-            if name not in known:
-                raise UserError(where, f"nothing is called {name!r}", allowed=known, given=name)
+    for name in search.named:
+        if name not in known:
+            where = "search.objectives" if name in search.objectives else "search.constraints"
+            raise UserError(where, f"nothing is called {name!r}", allowed=known, given=name)
+    users = {
+        "search.accuracy": (search.accuracy,),
+        "search.objectives": search.objectives,
+        "search.constraints": search.named,
+        "rank.predictors": recipe.rank.predictors if recipe.rank else (),
+    }
+    for where, used in users.items():
+        if recipe.supernet is None and INHERITED in used:
+            raise UserError(where, f"{INHERITED!r} needs a section supernet", allowed=(*COSTS, *SCORES))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import Field, PositiveFloat, PositiveInt, create_model
 
 from nas.data import SOURCES, SplitFractions
+from nas.objective import Constraint
 from nas.search.settings import SearchSettings
 from nas.settings import Settings
 from nas.training import TrainSettings
@@ -60,6 +61,17 @@ class RecipeSearchSettings(SearchSettings):
     accuracy: NamedPredictor = INHERITED
     """The predictor that stands for `accuracy` during the search."""
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Everything that objectives and constraints name, each once."""
+        constraints = (Constraint.parse(text, where="search.constraints").name for text in self.constraints)
+        return tuple(dict.fromkeys([*self.objectives, *constraints]))
+
+    @property
+    def measures_latency(self) -> bool:
+        """Whether candidates are timed."""
+        return "latency_ms" in self.named
+
 
 class FinalTrainSettings(TrainSettings):
     """Training of chosen architectures alone, from fresh weights."""
@@ -67,7 +79,7 @@ class FinalTrainSettings(TrainSettings):
     front: PositiveInt = 4
     """Architectures to take from the Pareto front, spread along it."""
     random: int = Field(0, ge=0)
-    """Further architectures drawn at random from those evaluated, as a control and for the predictors' correlations."""
+    """Further architectures drawn at random from the space within the limits on params and MACs, as a control."""
     predictors: tuple[NamedPredictor, ...] = tuple(PREDICTORS)
     """Predictors to compare with the accuracies reached."""
 

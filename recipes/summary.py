@@ -9,7 +9,8 @@ from nas.files import read_json
 from nas.measurement import Measurement
 from nas.progress import silent
 from nas.run import RunFolder
-from recipes.runner import new_context, plan
+from recipes.plan import plan
+from recipes.runner import new_context
 from recipes.schema import Recipe
 
 
@@ -48,6 +49,7 @@ def run_summary(folder: Path) -> dict[str, Any]:
         "run": str(folder),
         "report": str(folder / "report.html"),
         "search": outputs["search"]["counts"],
+        "stopped": outputs["search"]["stopped"],
         "front": outputs["search"]["front"],
         "test_images": outputs["test"]["images"],
         "networks": sorted(networks, key=lambda network: network["latency_ms"]),
@@ -59,6 +61,8 @@ def run_text(summary: dict[str, Any]) -> str:
     """The same for a person: what was searched, a line for each trained network, where the report is."""
     counts = ", ".join(f"{count} {what}" for what, count in summary["search"].items() if count)
     lines = [f"search: {counts}; {len(summary['front'])} on the front"]
+    if summary["stopped"]:
+        lines.append(f"search: ended early, {summary['stopped']}")
     for row in summary["rank"]:
         kendall = "undefined" if row["kendall"] is None else f"{row['kendall']:.3f} {_interval(row['kendall_ci95'], 3)}"
         lines.append(f"rank: {row['name']:10} Kendall tau {kendall}, n = {row['n']}")

@@ -58,7 +58,7 @@ class Scatters:
 
 
 def estimate_scatters(networks: Sequence[Network]) -> Scatters | None:
-    """Each predictor's estimate against the selection accuracy of the networks trained alone, with its interval."""
+    """Each predictor's estimate against the accuracy of the networks trained alone, with its interval."""
     names = list(dict.fromkeys(name for n in networks for name in n.trained.estimates))
     traces = {}
     for name in names:
@@ -70,13 +70,14 @@ def estimate_scatters(networks: Sequence[Network]) -> Scatters | None:
         better = "higher" if pairs[0][1].higher_is_better else "lower"
         traces[name] = {
             "x": [e.value for _, e in pairs],
-            "y": [100 * n.selection.value for n, _ in pairs],
-            "error_y": accuracy_bars([n.selection for n, _ in pairs]),
+            "y": [100 * (n.accuracy or n.selection).value for n, _ in pairs],
+            "error_y": accuracy_bars([n.accuracy or n.selection for n, _ in pairs]),
             "text": [escape(n.id) for n, _ in pairs],
             "customdata": [n.id for n, _ in pairs],
             "meta": escape(f"{name} ({unit}{better} is better)"),
         }
-    return _scatters(traces, "selection accuracy (%)", size=10)
+    split = networks[0].split if networks else "selection"
+    return _scatters(traces, f"{split} accuracy (%)", size=10)
 
 
 def rank_scatters(rank: Rank | None) -> Scatters | None:

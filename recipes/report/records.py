@@ -82,6 +82,7 @@ class Search(Record):
     objectives: list[Objective]
     constraints: list[str] = []
     counts: dict[str, int]
+    stopped: str = ""
     candidates: list[SearchedCandidate]
     front: list[str]
 
@@ -112,7 +113,6 @@ class TrainedNetwork(Record):
 
 class Train(Record):
     networks: list[TrainedNetwork]
-    correlations: list[Correlation] = []
 
 
 class ExportedFile(Record):
@@ -127,6 +127,7 @@ class ExportedFile(Record):
 class Tested(Record):
     images: int
     accuracy: dict[str, float]
+    correlations: list[Correlation] = []
 
 
 class Stages(Record):

@@ -16,7 +16,7 @@ def run(context: Context) -> dict[str, Any]:
     splits = context.splits
     networks = context.outputs["train"]["networks"]
     for network in context.track(networks, "export", len(networks)):
-        architecture = context.found(network["id"])
+        architecture = Architecture(network["architecture"])
         folder = context.run.architecture(architecture)
         exported = write_bundle(
             folder,
@@ -27,7 +27,7 @@ def run(context: Context) -> dict[str, Any]:
             std=splits.std,
             facts={
                 "architecture": network["notation"],
-                f"accuracy on {network['images']} held-out images": f"{network['accuracy']:.1%}",
+                f"accuracy on the {network['images']} images it was selected by": f"{network['accuracy']:.1%}",
             },
         )
         outputs[network["id"]] = {

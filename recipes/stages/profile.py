@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from export.devices.base import MeasureSpec
+from nas.architecture import Architecture
 from nas.files import write_json
 from recipes.context import Context
 
@@ -17,10 +18,10 @@ def run(context: Context) -> dict[str, Any]:
         threads=settings.threads, batch=settings.batch, sessions=settings.sessions, seconds=settings.seconds
     )
     outputs = {}
-    ids = list(context.outputs["export"])
-    for id_ in context.track(ids, "profile", len(ids)):
-        folder = context.run.architecture(context.found(id_))
+    networks = context.outputs["train"]["networks"]
+    for network in context.track(networks, "profile", len(networks)):
+        folder = context.run.architecture(Architecture(network["architecture"]))
         measurement = device.measure(folder / "model.onnx", spec).to_dict()
         write_json(folder / "latency.json", measurement)
-        outputs[id_] = measurement
+        outputs[network["id"]] = measurement
     return outputs

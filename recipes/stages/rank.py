@@ -7,13 +7,13 @@ import gzip
 import io
 import math
 import random
+import zlib
 from pathlib import Path
 from typing import Any
 
 from nas.architecture import Architecture
 from nas.errors import UserError
 from nas.space import SearchSpace
-from predictors.ranking import rank_correlation
 from recipes.context import Context
 from recipes.schema import RankSettings
 from recipes.stages.correlations import correlation_row
@@ -36,13 +36,11 @@ def run(context: Context) -> dict[str, Any]:
     targets = [point["target"] for point in points]
     correlations = [
         correlation_row(
+            context,
             name,
-            rank_correlation(
-                [point["values"][name] for point in points],
-                targets,
-                higher_is_better=predictor.higher_is_better,
-                seed=context.seed("bootstrap"),
-            ),
+            [point["values"][name] for point in points],
+            targets,
+            higher_is_better=predictor.higher_is_better,
         )
         for name, predictor in predictors.items()
     ]
@@ -70,7 +68,7 @@ def draw_sample(context: Context, settings: RankSettings) -> list[tuple[Architec
 
 
 def read_table(path: Path, space: SearchSpace, target: str) -> list[tuple[Architecture, float]]:
-    """The architectures of a table and their target values.
+    """The architectures of a table, each once, and their target values.
 
     Raises:
         UserError: the file cannot be read, a column is missing, or a row is not of the space.
@@ -78,7 +76,7 @@ def read_table(path: Path, space: SearchSpace, target: str) -> list[tuple[Archit
     try:
         content = path.read_bytes()
         text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError("rank.table", f"{path} cannot be read ({error})") from error
     rows = csv.DictReader(io.StringIO(text))
     columns = rows.fieldnames or []
@@ -86,11 +84,14 @@ def read_table(path: Path, space: SearchSpace, target: str) -> list[tuple[Archit
         raise UserError("rank.table", f"{path} has no column 'arch'", allowed=columns)
     if target not in columns:
         raise UserError("rank.target", f"{path} has no column {target!r}", allowed=columns, given=target)
-    parsed = []
+    parsed: dict[Architecture, float] = {}
     for number, row in enumerate(rows, start=2):
         where = f"{path}, line {number}"
         try:
-            parsed.append((space.parse(row["arch"], where=where), float(row[target])))
+            value = float(row[target])
         except (TypeError, ValueError) as error:
             raise UserError(where, f"{target} is not a number: {row[target]!r}") from error
-    return parsed
+        if not math.isfinite(value):
+            raise UserError(where, f"{target} is {value}")
+        parsed.setdefault(space.parse(row["arch"] or "", where=where), value)
+    return list(parsed.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import Any
 
@@ -12,35 +11,27 @@ from recipes.context import Context
 
 def run(context: Context) -> dict[str, Any]:
     """Runs the study; it goes on where an earlier process left it, also when more trials are asked for."""
-    recipe = context.recipe
     search = Search(
         context.space,
         context.evaluators(),
-        recipe.search,
+        context.recipe.search,
         path=context.run / "study.journal",
-        name=f"{recipe.name}-{context.study_key}",
+        name=f"{context.run.path.resolve().name}-{context.study_key}",
         seed=context.seed("search"),
     )
     search.run(track=context.track)
     candidates = search.candidates()
-    counts = Counter(c.status for c in candidates)
-    duplicates = sum("duplicate_of" in t.user_attrs.get("record", {}) for t in search.study.trials)
+    counts = Counter(candidate.status for candidate in candidates)
     return {
         "objectives": [{"name": o.name, "direction": o.direction} for o in search.objectives],
-        "constraints": [str(c) for c in search.constraints],
-        "counts": {**{s: counts[s] for s in ("complete", "infeasible", "failed")}, "duplicates": duplicates},
+        "constraints": [str(constraint) for constraint in search.constraints],
+        "counts": {
+            **{status: counts[status] for status in ("complete", "infeasible", "failed")},
+            "duplicates": search.duplicates,
+        },
+        "stopped": search.stopped,
         "candidates": [
-            {
-                "trial": c.trial,
-                "id": c.architecture.id,
-                "architecture": json.loads(c.architecture.to_json()),
-                "notation": context.space.format(c.architecture),
-                "status": c.status,
-                "values": dict(c.values),
-                "reason": c.reason,
-                "seconds": c.seconds,
-            }
-            for c in candidates
+            {"trial": c.trial, "notation": context.space.format(c.architecture), **c.to_record()} for c in candidates
         ],
-        "front": [c.architecture.id for c in search.front()],
+        "front": [candidate.architecture.id for candidate in search.front()],
     }

@@ -19,7 +19,6 @@ def run(context: Context) -> dict[str, Any]:
     place(space, context.device)
     strategy = load(STRATEGIES, settings.strategy, where="supernet.strategy")(space)
     generator = context.generator("supernet data")
-    checkpoint = context.supernet_path.with_suffix(".pt")
     rows = train_supernet(
         space,
         strategy,
@@ -28,10 +27,9 @@ def run(context: Context) -> dict[str, Any]:
         task=context.task_with(settings.label_smoothing),
         generator=generator,
         seed=context.seed("paths"),
-        checkpoint=checkpoint,
+        checkpoint=context.supernet_path.with_suffix(".pt"),
         track=context.track,
         on_epoch=lambda row: context.run.log("supernet", **row),
     )
     save_weights(context.supernet_path, space)
-    checkpoint.unlink(missing_ok=True)
     return {"strategy": settings.strategy, "rows": rows}

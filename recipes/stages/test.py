@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
+from nas.architecture import Architecture
 from nas.device import place
 from recipes.context import Context
+from recipes.stages.correlations import correlation_row
 from recipes.stages.export import trained_network
 
 
 def run(context: Context) -> dict[str, Any]:
-    """The share of the test images that each trained network classifies rightly."""
+    """The share of the test images that each trained network classifies rightly, and how well it was predicted.
+
+    Networks compute in full precision here, as their exported files do.
+    """
     images = context.splits.final_test()
     batches = context.evaluation_batches(images)
+    networks = context.outputs["train"]["networks"]
     accuracy = {}
-    for network in context.outputs["train"]["networks"]:
-        model = place(trained_network(context, context.found(network["id"])), context.device)
-        accuracy[network["id"]] = context.task.evaluate(model, batches)
-    return {"images": len(images), "accuracy": accuracy}
+    for network in networks:
+        model = place(trained_network(context, Architecture(network["architecture"])), context.device)
+        accuracy[network["id"]] = context.task.evaluate(model, batches, full_precision=True)
+    return {"images": len(images), "accuracy": accuracy, "correlations": _correlations(context, networks, accuracy)}
+
+
+def _correlations(
+    context: Context, networks: list[dict[str, Any]], accuracy: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    if len(networks) < 2:
+        return []
+    rows = []
+    for name, first in networks[0]["estimates"].items():
+        values = [network["estimates"][name]["value"] for network in networks]
+        predicted = [math.nan if value is None else value for value in values]
+        actual = [accuracy[network["id"]] for network in networks]
+        rows.append(correlation_row(context, name, predicted, actual, higher_is_better=first["higher_is_better"]))
+    return rows

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import random
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,42 +15,59 @@ from nas.data import Images
 from nas.device import place
 from nas.files import write_json
 from nas.measurement import Estimate
-from nas.predictor import Predictor
 from nas.training import Training, train
-from predictors.ranking import rank_correlation
 from recipes.context import Context
-from recipes.stages.correlations import correlation_row
+
+CONTROL_DRAWS = 10_000
+"""Random architectures to look at for those that are affordable and new."""
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Trains on the `train` and `architecture` splits, judges on `selection`, and compares the predictors with it."""
+    """Trains on the `train` and `architecture` splits, judges on `selection`."""
     predictors = context.make_predictors(context.recipe.train.predictors)
     images = _training_images(context)
-    networks = []
     chosen = choose(context)
+    networks = []
     for index, (architecture, origin) in enumerate(chosen, start=1):
         network = _train_one(context, architecture, images, f"network {index} of {len(chosen)}")
         estimates = {name: predictor(architecture) for name, predictor in predictors.items()}
         network |= {"origin": origin, "estimates": {n: _estimate(e) for n, e in estimates.items()}}
         write_json(context.run.architecture(architecture) / "metrics.json", network)
         networks.append(network)
-    for architecture, _ in chosen:
-        _checkpoint(context, architecture).unlink(missing_ok=True)
-    return {"networks": networks, "correlations": _correlations(context, predictors, networks)}
+    return {"networks": networks}
 
 
 def choose(context: Context) -> list[tuple[Architecture, str]]:
-    """Architectures spread evenly along the front, both its ends included, then random others as a control."""
+    """Architectures spread evenly along the front, both its ends included, then random ones of the space as a control.
+
+    The random ones keep the limits on params and MACs, which cost nothing to know. No two of all are isomorphic.
+    """
     found = context.outputs["search"]
     settings = context.recipe.train
-    options = {c["id"]: c["architecture"] for c in found["candidates"] if c["status"] == "complete"}
-    front = found["front"]
+    options = {candidate["id"]: candidate["architecture"] for candidate in found["candidates"]}
+    front = _distinct(context, (Architecture(options[id_]) for id_ in found["front"]))
     count = min(settings.front, len(front))
     picked = [front[round(i * (len(front) - 1) / max(1, count - 1))] for i in range(count)]
-    rest = sorted(options.keys() - set(front))
-    control = random.Random(context.seed("control")).sample(rest, min(settings.random, len(rest)))
-    origins = [(id_, "front") for id_ in picked] + [(id_, "random") for id_ in control]
-    return [(Architecture(options[id_]), origin) for id_, origin in origins]
+    generator = context.generator("control")
+    draws = (context.space.sample(generator) for _ in range(CONTROL_DRAWS))
+    control = _distinct(context, filter(context.is_affordable, draws), picked, settings.random)
+    return [(a, "front") for a in picked] + [(a, "random") for a in control]
+
+
+def _distinct(
+    context: Context, architectures: Iterable[Architecture], but: Sequence[Architecture] = (), most: int | None = None
+) -> list[Architecture]:
+    """The first `most` of each isomorphism class, without the classes of `but`."""
+    seen = {context.space.isomorphism_class(architecture) for architecture in but}
+    kept: list[Architecture] = []
+    for architecture in architectures:
+        if most is not None and len(kept) >= most:
+            break
+        name = context.space.isomorphism_class(architecture)
+        if name not in seen:
+            seen.add(name)
+            kept.append(architecture)
+    return kept
 
 
 def _train_one(context: Context, architecture: Architecture, images: Images, description: str) -> dict[str, Any]:
@@ -81,6 +98,7 @@ def _train_one(context: Context, architecture: Architecture, images: Images, des
     cost = context.cost(architecture)
     return {
         "id": architecture.id,
+        "architecture": json.loads(architecture.to_json()),
         "notation": context.space.format(architecture),
         "diagram": context.space.diagram(architecture),
         "params": cost.params,
@@ -108,30 +126,12 @@ def _training_images(context: Context) -> Images:
     )
 
 
-def _correlations(
-    context: Context, predictors: dict[str, Predictor], networks: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    if len(networks) < 2:
-        return []
-    accuracies = [network["accuracy"] for network in networks]
-    rows = []
-    for name, predictor in predictors.items():
-        values = [network["estimates"][name]["value"] for network in networks]
-        correlation = rank_correlation(
-            [math.nan if value is None else value for value in values],
-            accuracies,
-            higher_is_better=predictor.higher_is_better,
-            seed=context.seed("bootstrap"),
-        )
-        rows.append(correlation_row(name, correlation))
-    return rows
-
-
 def _estimate(estimate: Estimate) -> dict[str, Any]:
     return {
         "value": estimate.value if estimate.status == "ok" else None,
         "unit": estimate.unit,
         "status": estimate.status,
+        "reason": estimate.reason,
         "higher_is_better": estimate.higher_is_better,
         "provenance": dict(estimate.provenance),
     }

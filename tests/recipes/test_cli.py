@@ -20,7 +20,8 @@ from nas.run import RunFolder
 from recipes.context import Context
 from recipes.json_schema import json_schema
 from recipes.loading import load_recipe, recipe_from
-from recipes.runner import new_context, plan, run_recipe
+from recipes.plan import plan
+from recipes.runner import new_context, run_recipe
 from recipes.shipped import FOLDER, SCHEMA, shipped_recipes
 
 Capture = pytest.CaptureFixture[str]

@@ -210,7 +210,8 @@ def test_where_a_run_cannot_go(capsys: Capture, here: Path) -> None:
     assert sorted(here.rglob("*")) == before
 
 
-def test_impossible_constraints_name_the_nearest_miss(capsys: Capture) -> None:
+def test_impossible_constraints_name_the_nearest_miss(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.search.loop.MAX_REJECTED", 10)
     small = ("supernet.epochs=1", "search.constraints=[params <= 5]")
     line = refusal(capsys, "run", "tiny.yaml", "-o", "run", *small)
     assert line.startswith("search.constraints: none of ")

@@ -234,7 +234,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     network["estimates"][HOSTILE] = {"value": 1.0, "unit": HOSTILE, "status": "ok", "higher_is_better": False}
     outputs["data"]["name"] = outputs["search"]["candidates"][40]["reason"] = HOSTILE
     outputs["search"]["objectives"][0]["name"] = HOSTILE
-    outputs["train"]["correlations"][0]["name"] = HOSTILE
+    outputs["test"]["correlations"][0]["name"] = HOSTILE
     outputs["supernet"]["strategy"] = outputs["rank"]["target"] = HOSTILE
     harmless = read(write_report(build_run(tmp_path / "harmless")))
     run = build_run(tmp_path / "hostile", recipe=RECIPE + f"description: '{HOSTILE}'\n")

@@ -1,0 +1,85 @@
+"""The stages of a run, and the keys that say whether one has to be run again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from recipes.context import Context
+from recipes.environment import version
+from recipes.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of a run.
+
+    Attributes:
+        name: also the module in `recipes.stages` and the file in the run folder.
+        sections: the recipe's sections it depends on; the stage is not run if the first of them is absent.
+        needs: the stages whose outputs it uses, as far as the recipe has them.
+    """
+
+    name: str
+    sections: tuple[str, ...]
+    needs: tuple[str, ...]
+
+
+STAGES = (
+    Stage("data", ("data", "seed"), ()),
+    Stage("supernet", ("supernet", "space"), ("data",)),
+    Stage("rank", ("rank", "space"), ("data", "supernet")),
+    Stage("search", ("search", "space", "profile"), ("data", "supernet")),
+    Stage("train", ("train",), ("search",)),
+    Stage("export", ("train",), ("train",)),
+    Stage("profile", ("profile",), ("export",)),
+    Stage("test", ("train",), ("train",)),
+)
+
+
+def plan(context: Context) -> list[Stage]:
+    """The stages of the context's recipe in order; fills in their cache keys.
+
+    A key is a hash of everything that decides a stage's outputs: the platform's version, its sections of the
+    recipe, the content of the files it reads, and the keys of the stages before it.
+    """
+    stages = [stage for stage in STAGES if getattr(context.recipe, stage.sections[0]) is not None]
+    for stage in stages:
+        inputs: dict[str, Any] = {
+            "stage": stage.name,
+            "version": version(),
+            "sections": {name: _section(context.recipe, stage, name) for name in stage.sections},
+            "files": _files(context, stage),
+            "needs": [context.keys[need] for need in stage.needs if need in context.keys],
+        }
+        context.keys[stage.name] = digest(inputs)
+        if stage.name == "search":  # more trials are the same study, taken further
+            del inputs["sections"]["search"]["trials"]
+            context.study_key = digest(inputs)
+    return stages
+
+
+def digest(value: Any) -> str:
+    """The first 12 hexadecimal digits of the SHA-256 of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _section(recipe: Recipe, stage: Stage, name: str) -> Any:
+    """The part of a section that the stage depends on."""
+    if stage.name == "search" and name == "profile":
+        timed = {"device", "threads", "batch", "search_seconds"} if recipe.search.measures_latency else set()
+        return recipe.profile.model_dump(mode="json", include=timed)
+    if stage.name == "profile":
+        return recipe.profile.model_dump(mode="json", exclude={"search_seconds"})
+    return recipe.model_dump(mode="json")[name]
+
+
+def _files(context: Context, stage: Stage) -> str | None:
+    """A fingerprint of what the stage reads from outside."""
+    if stage.name == "data":
+        return context.splits.fingerprint
+    if stage.name == "rank" and context.recipe.rank is not None:
+        return hashlib.sha256(context.recipe.rank.table.read_bytes()).hexdigest()
+    return None
