@@ -92,9 +92,7 @@ class RunFolder:
         path = self / "stages" / f"{stage}.json"
         if not path.exists():
             return None
-        record = read_json(path)
-        if not isinstance(record, dict) or not {"key", "outputs"} <= record.keys():
-            raise UserError(str(path), "is not the record of a finished stage; delete it to run the stage again")
+        record = _read_record(path)
         return record["outputs"] if record["key"] == key else None
 
     def forget_all_but(self, keys: Mapping[str, str]) -> None:
@@ -104,14 +102,24 @@ class RunFolder:
 
         Args:
             keys: the key of each stage that is to stay, by name.
+
+        Raises:
+            UserError: a record is damaged.
         """
         for path in (self / "stages").glob("*.json"):
-            if read_json(path)["key"] != keys.get(path.stem):
+            if _read_record(path)["key"] != keys.get(path.stem):
                 path.unlink()
 
     def finish(self, stage: str, key: str, outputs: Any) -> None:
         """Record a stage's outputs (JSON) under the key of its inputs."""
         write_json(self / "stages" / f"{stage}.json", {"key": key, "outputs": outputs})
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    record = read_json(path)
+    if not isinstance(record, dict) or not {"key", "outputs"} <= record.keys():
+        raise UserError(str(path), "is not the record of a finished stage; delete it to run the stage again")
+    return record
 
 
 def _ends_a_line(path: Path) -> bool:

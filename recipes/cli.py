@@ -107,8 +107,11 @@ def profile(
 def ls(as_json: AsJson = False) -> None:
     """List everything that has a name: recipes, spaces, strategies, predictors, samplers, data sources, devices."""
     from recipes.components import listing
+    from recipes.console import waiting
 
-    answer(listing(), as_json)
+    with waiting("looking"):
+        names = listing()
+    answer(names, as_json)
 
 
 @app.command()
@@ -164,6 +167,9 @@ def main() -> None:
     # anything else wants the cores. This long costs a tenth on idle cores, and a factor of 4 on busy ones. Read once,
     # when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    # ONNX Runtime reports its use over the network and keeps a device id in the home folder, unless told before it is
+    # loaded; its own switch, `disable_telemetry_events`, comes too late for both.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         app()
     except UserError as error:

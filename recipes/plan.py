@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from nas.errors import UserError
 from recipes.context import Context
 from recipes.environment import version
 from recipes.schema import Recipe
@@ -81,5 +82,9 @@ def _files(context: Context, stage: Stage) -> str | None:
     if stage.name == "data":
         return context.splits.fingerprint
     if stage.name == "rank" and context.recipe.rank is not None:
-        return hashlib.sha256(context.recipe.rank.table.read_bytes()).hexdigest()
+        table = context.recipe.rank.table
+        try:
+            return hashlib.sha256(table.read_bytes()).hexdigest()
+        except OSError as error:
+            raise UserError("rank.table", f"{table} cannot be read: {error.strerror or error}") from error
     return None

