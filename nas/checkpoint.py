@@ -40,7 +40,8 @@ def load_weights(path: Path, model: nn.Module) -> None:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(str(path), f"cannot be read as safetensors ({error})") from error
+        cure = "delete the record of its stage in stages/ to make it again"
+        raise UserError(str(path), f"cannot be read as safetensors ({error}); {cure}") from error
     expected = model.state_dict()
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or name not in expected:

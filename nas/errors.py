@@ -25,7 +25,7 @@ class UserError(Exception):
         self.where = where
         self.problem = problem
         self.allowed = None if allowed is None else tuple(str(a) for a in allowed)
-        near = difflib.get_close_matches(str(given), self.allowed or (), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(str(given), self.allowed or (), n=1, cutoff=0.5) if given is not None else []
         self.nearest = near[0] if near else None
         super().__init__(self._line())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -58,7 +59,10 @@ class Constraint:
         match = re.fullmatch(r"\s*([A-Za-z_]\w*)\s*(<=|>=)\s*([-+.\w]+)\s*", text)
         try:
             name, operator, bound = match.groups()  # type: ignore[union-attr]
-            return cls(name, operator, float(bound))  # type: ignore[arg-type]
+            number = float(bound)
+            if not math.isfinite(number):
+                raise ValueError(f"{bound} is no limit")
+            return cls(name, operator, number)  # type: ignore[arg-type]
         except (AttributeError, ValueError) as error:
             raise UserError(where, f"{text!r} is not of the form 'name <= number' or 'name >= number'") from error
 

@@ -54,7 +54,7 @@ class TrainSettings(Settings):
     def _known(cls, name: str) -> str:
         from timm.optim import list_optimizers
 
-        known = [str(optimizer) for optimizer in list_optimizers()]
+        known = [str(optimizer) for optimizer in list_optimizers() if optimizer != "adahessian"]  # of second order
         if name not in known:
             near = difflib.get_close_matches(name, known, n=5, cutoff=0.3)
             raise ValueError(f"timm has no optimiser of this name; the nearest are {', '.join(near) or 'none'}")

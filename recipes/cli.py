@@ -21,6 +21,9 @@ app = typer.Typer(
 recipes_app = typer.Typer(help="The recipes that ship.", no_args_is_help=True)
 app.add_typer(recipes_app, name="recipes")
 
+USAGE_ERROR: type[Any] = typer.BadParameter.__mro__[1]
+"""The base of all that the parser of the command line complains of."""
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -167,11 +170,14 @@ def main() -> None:
     # anything else wants the cores. This long costs a tenth on idle cores, and a factor of 4 on busy ones. Read once,
     # when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    # ONNX Runtime reports its use over the network and keeps a device id in the home folder, unless told before it is
-    # loaded; its own switch, `disable_telemetry_events`, comes too late for both.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except UserError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        problem = str(error)
+    except USAGE_ERROR as error:  # an unknown command or option, or one of the wrong type
+        problem = error.format_message()
+    except typer.Abort:
+        sys.exit(130)
+    if problem:  # there is none where help has just been printed
+        typer.echo(f"error: {problem}", err=True)
+    sys.exit(2)

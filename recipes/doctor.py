@@ -13,6 +13,8 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Literal
 
+import export  # noqa: F401 - its import keeps ONNX Runtime from writing outside; the processes below inherit that
+
 LIBRARIES = ("torch", "torchvision", "timm", "optuna", "onnx", "onnxruntime", "onnxscript", "pyarrow", "sklearn")
 LEAST_FREE_GB = 2
 

@@ -40,11 +40,16 @@ def run_recipe(
     Raises:
         UserError: bad input of any kind; nothing is written before the data and the space have been checked.
     """
+    from nas.search.storage import open_storage
+    from recipes.report import write_report
+
     context = new_context(recipe, RunFolder(folder), track)
     announce(f"data: reading {recipe.data.source}")
     stages = plan(context)
     context.check()
     with context.run.lock() as run:
+        if recipe.search.storage is not None:  # rather now than when the supernet has been trained
+            open_storage(recipe.search.storage, run / "study.journal")
         remember(run.path, recipe, overrides)
         write_json(run / "environment.json", environment())
         run.log("start", keys=context.keys)
@@ -66,8 +71,6 @@ def run_recipe(
             else:
                 announce(f"{stage.name}: done before")
             context.outputs[stage.name] = outputs
-        from recipes.report import write_report
-
         return write_report(run.path)
 
 

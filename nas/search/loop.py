@@ -26,7 +26,7 @@ RECORD = "record"
 """The user attribute of a trial that holds what was found out."""
 MAX_IDLE_PROPOSALS = 5
 """Proposals in a row that bring nothing new before an unseen architecture is drawn uniformly instead."""
-MAX_REJECTED = 2000
+MAX_REJECTED = 500
 """Architectures in a row that break a constraint before the search gives up."""
 MAX_FAILED = 10
 """Failures in a row, without one success, before the search gives up: something general is wrong."""

@@ -38,9 +38,9 @@ class Answer:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment, with one thread for torch: the networks are too small for more."""
+    """This process's environment, with the packages of this checkout."""
     root = str(Path(__file__).resolve().parents[2])
-    return {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", **variables}
+    return {**os.environ, "PYTHONPATH": root, **variables}
 
 
 def start(*arguments: object, cwd: Path, **variables: str) -> subprocess.Popen[str]:

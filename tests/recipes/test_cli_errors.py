@@ -352,3 +352,21 @@ def test_a_disk_that_fills_up(here: Path) -> None:
     assert leftovers(here / "run") == []
     assert list((here / "run" / "checkpoints").iterdir()) == []
     assert [row["stage"] for row in log(here / "run", "finished")] == ["data"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["profle", "x"], "error: No such command 'profle'. Did you mean 'profile'?"),
+        (["profile", "x", "--batch", "x"], "error: Invalid value for '--batch': "),
+        (["run", "quickstart", "--foo"], "error: No such option: --foo"),
+        (["run"], "error: Missing argument 'recipe'."),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    answer = nas_here(capsys, *arguments)
+    assert answer.code == 2
+    assert answer.err.startswith(message)
+    assert len(answer.err.splitlines()) == 1
