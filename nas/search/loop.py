@@ -162,7 +162,9 @@ class Search:
         known = self._known.get(architecture.id)
         if known is not None:
             trial.set_user_attr(RECORD, {"duplicate_of": known.trial})
-            self._tell(trial, known)
+            # In a population a duplicate would only crowd out others and fill the study with trials to go through;
+            # TPE has to see it, or it goes on proposing it.
+            self._tell(trial, known if self.settings.sampler == "tpe" else None)
             return None
         names = [objective.name for objective in self.objectives]
         candidate = judge(trial.number, architecture, self.evaluators, objectives=names, constraints=self.constraints)
@@ -171,10 +173,11 @@ class Search:
         self._known[architecture.id] = candidate
         return candidate
 
-    def _tell(self, trial: Trial, candidate: Candidate) -> None:
+    def _tell(self, trial: Trial, candidate: Candidate | None) -> None:
+        """Finish the trial with the candidate's values, or as failed where there is nothing to learn from it."""
         from optuna.trial import TrialState
 
-        if candidate.status == "complete":
+        if candidate is not None and candidate.status == "complete":
             self.study.tell(trial, [candidate.values[o.name] for o in self.objectives])
         else:
             self.study.tell(trial, state=TrialState.FAIL)

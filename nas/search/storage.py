@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import json
-from collections import defaultdict
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna.storages import BaseStorage, JournalStorage, get_storage
 from optuna.storages.journal import BaseJournalBackend
-from optuna.trial import FrozenTrial, TrialState
 
 from nas.errors import CannotWrite, UserError
 
@@ -67,53 +64,6 @@ class RunJournal(BaseJournalBackend):
         self._logs.extend(json.loads(line) for line in lines)
 
 
-class RunStorage(JournalStorage):
-    """A journal storage that looks only at the trials which are not finished yet.
-
-    Optuna's own goes over all trials of the study at each look, some four times a proposal. A finished trial never
-    changes, so those at the start of the study are kept in lists, whole and by state.
-    """
-
-    def __init__(self, log_storage: BaseJournalBackend) -> None:
-        super().__init__(log_storage)
-        self._finished: defaultdict[int, list[FrozenTrial]] = defaultdict(list)
-        self._by_state: defaultdict[tuple[int, TrialState], list[FrozenTrial]] = defaultdict(list)
-
-    def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        """The trials of a study in the order of their numbers, those in `states` only where that is given."""
-        rest = self._unfinished(study_id)
-        if states is None:
-            trials = self._finished[study_id] + rest
-        else:
-            wanted = [state for state in TrialState if state in states]
-            parts = [self._by_state[study_id, state] for state in wanted if state.is_finished()]
-            trials = [trial for part in parts for trial in part]
-            if len(parts) > 1:
-                trials.sort(key=lambda trial: trial.number)
-            trials += [trial for trial in rest if trial.state in wanted]
-        return copy.deepcopy(trials) if deepcopy else trials
-
-    def _unfinished(self, study_id: int) -> list[FrozenTrial]:
-        """Takes up what has finished since the last look; the trials from the first unfinished one on."""
-        rest: list[FrozenTrial] = []
-        finished = self._finished[study_id]
-        for trial in self._trials_from(study_id, len(finished)):
-            if trial.state.is_finished() and not rest:
-                finished.append(trial)
-                self._by_state[study_id, trial.state].append(trial)
-            else:
-                rest.append(trial)
-        return rest
-
-    def _trials_from(self, study_id: int, number: int) -> Iterator[FrozenTrial]:
-        with self._thread_lock:
-            self._sync_with_backend()
-            trial_ids = self._replay_result._study_id_to_trial_ids[study_id][number:]
-        return (self._replay_result.get_trial(trial_id) for trial_id in trial_ids)
-
-
 def open_storage(url: str | None, path: Path) -> BaseStorage:
     """Optuna storage at `url`, or embedded in the file `path` where there is no URL.
 
@@ -124,7 +74,7 @@ def open_storage(url: str | None, path: Path) -> BaseStorage:
         path.parent.mkdir(parents=True, exist_ok=True)
         journal = RunJournal(path)
         try:
-            return RunStorage(journal)
+            return JournalStorage(journal)
         except (LookupError, AssertionError, TypeError, ValueError) as error:  # the journal makes no sense
             raise UserError(str(path), f"damaged study ({type(error).__name__}: {error})") from error
     try:
