@@ -15,7 +15,7 @@ WINGS = ("supernets", "predictors", "pruning", "export")
 MAY_IMPORT = {"nas": {"nas"}, "recipes": {"nas", *WINGS, "recipes"}, **{wing: {"nas", wing} for wing in WINGS}}
 HOMES = {
     "optuna": ("nas/search/",),
-    "timm": ("nas/", "recipes/loading.py"),
+    "timm": ("nas/",),
     "nni": ("nas/spaces/nni.py",),
     "onnx": ("export/",),
     "onnxruntime": ("export/",),
