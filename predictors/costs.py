@@ -12,47 +12,39 @@ from nas.space import SearchSpace
 
 
 class _CostPredictor:
+    """A field of `nas.cost.Cost` as a guess of accuracy.
+
+    Args:
+        space: where the architectures are from.
+        counter: of the same space, to share its counts with other predictors; by default its own.
+    """
+
+    name: str
+    unit: str
     higher_is_better = True
 
     def __init__(self, space: SearchSpace, counter: CostCounter | None = None) -> None:
         self._count = counter or CostCounter(space)
 
+    def __call__(self, architecture: Architecture) -> Estimate:
+        """The cost of the stand-alone network; exact.
+
+        Raises:
+            UserError: not an architecture of the space.
+        """
+        cost = self._count(architecture)
+        return Estimate(self.name, float(getattr(cost, self.name)), self.unit, self.higher_is_better)
+
 
 class ParamsPredictor(_CostPredictor):
-    """The number of parameters as a guess of accuracy: more is better.
-
-    Args:
-        space: where the architectures are from.
-        counter: of the same space, to share its counts with other predictors; by default its own.
-    """
+    """The number of parameters as a guess of accuracy: more is better."""
 
     name = "params"
     unit = "params"
 
-    def __call__(self, architecture: Architecture) -> Estimate:
-        """The parameters of the stand-alone network; exact.
-
-        Raises:
-            UserError: not an architecture of the space.
-        """
-        return Estimate(self.name, float(self._count(architecture).params), self.unit, self.higher_is_better)
-
 
 class MacsPredictor(_CostPredictor):
-    """The multiply-accumulates of one image (`nas.cost.count`) as a guess of accuracy: more is better.
-
-    Args:
-        space: where the architectures are from.
-        counter: of the same space, to share its counts with other predictors; by default its own.
-    """
+    """The multiply-accumulates of one image (`nas.cost.count`) as a guess of accuracy: more is better."""
 
     name = "macs"
     unit = "MACs"
-
-    def __call__(self, architecture: Architecture) -> Estimate:
-        """The multiply-accumulates of the stand-alone network; exact.
-
-        Raises:
-            UserError: not an architecture of the space.
-        """
-        return Estimate(self.name, float(self._count(architecture).macs), self.unit, self.higher_is_better)

@@ -84,9 +84,12 @@ class Context:
                 raise UserError("data", f"{len(images)} images are too few to learn from")
         if len(self.splits.classes) < 2:
             raise UserError("data", f"all images are of class {self.splits.classes[0]!r}, nothing to tell apart")
+        space = (
+            self.space
+        )  # made here at the latest, so that it refuses images of a wrong size before anything is written
         if self.recipe.supernet is not None:
             strategy = component(STRATEGIES, self.recipe.supernet.strategy, where="supernet.strategy")
-            check_supports(strategy(self.space), self.space)
+            check_supports(strategy(space), space)
         if self.recipe.rank is not None:
             from recipes.stages.rank import draw_sample
 
