@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Status = Literal["ok", "nan", "failed"]
+Status = Literal["ok", "nan", "failed", "out of memory", "timed out"]
 Verdict = Literal["stable", "noisy", "drifting", "contended"]
 
 
@@ -19,8 +19,9 @@ class Estimate:
         name: the predictor's name. value: its number. unit: `""` for a pure score.
         higher_is_better: the direction in which the number is expected to be good; never hidden by an abs().
         interval: a 95 % interval, where one is known.
-        status: `ok`, or why `value` is not a number to use. A value that is not finite is `nan`, never replaced.
-        reason: why it failed, where it did.
+        status: `ok`, or why `value` is not a number to use. A value that is not finite is `nan`, never replaced; what
+            failed, did not fit into memory or took too long has no value.
+        reason: the cause, where there is no value.
         provenance: what is needed to get the number again (seed, hash of the batch, number of images, ...).
     """
 

@@ -190,13 +190,13 @@ class Context:
         return predictor
 
     def _score(self, name: str) -> Predictor:
-        from predictors.zero_cost.score import ZeroCostPredictor
+        from predictors.zero_cost.predictor import zero_cost_predictors
 
         images = self.splits.train
         chosen = torch.randperm(len(images), generator=self.generator("score batch"))[:SCORE_IMAGES]
         x, y = next(iter(self.evaluation_batches(images.subset(chosen))))
         score = component(SCORES, name, where="predictors")()
-        return ZeroCostPredictor(score, self.space, x, y, seed=self.seed("score weights"))
+        return zero_cost_predictors([score], self.space, x, y, seed=self.seed("score weights"))[name]
 
     def _inherited(self) -> Predictor:
         from predictors.inherited import InheritedAccuracy

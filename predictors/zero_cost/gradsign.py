@@ -11,6 +11,7 @@ from torch.func import functional_call, grad, replace_all_batch_norm_modules_, v
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from predictors.zero_cost.probe import Probe, logits
 from predictors.zero_cost.score import Score, ScoreError, layer_weights
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -31,11 +32,11 @@ class GradSign(Score):
     """
 
     name = "gradsign"
-    needs = frozenset({"images", "labels"})
+    needs = frozenset({"images", "labels", "loss"})
     batch_norm = "each image"
 
-    def compute(self, model: nn.Module, x: Tensor, y: Tensor) -> float:
-        return agreement(sign_sums(model, x, y))
+    def compute(self, probe: Probe) -> float:
+        return agreement(sign_sums(probe.network(), probe.x, probe.y))
 
 
 def agreement(sums: dict[str, Tensor] | None) -> float:
@@ -73,7 +74,7 @@ def one_by_one(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = F.cross_entr
     weights = {name: weight.requires_grad_() for name, weight in layer_weights(model).items()}
     sums = _zeros(weights)
     for i in range(len(x)):
-        value = loss(model(x[i : i + 1]), y[i : i + 1])
+        value = loss(logits(model(x[i : i + 1]), 1), y[i : i + 1])
         gradients = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
         if not _add(sums, {k: g[None] for k, g in zip(weights, gradients, strict=True) if g is not None}):
             return None
@@ -85,7 +86,7 @@ def _together(model: nn.Module, x: Tensor, y: Tensor, loss: Loss, chunk: int) ->
     weights = {name: weight.detach() for name, weight in layer_weights(model).items()}
 
     def loss_of_one(weights: dict[str, Tensor], image: Tensor, target: Tensor) -> Tensor:
-        return loss(functional_call(model, weights, (image[None],)), target[None])
+        return loss(logits(functional_call(model, weights, (image[None],)), 1), target[None])
 
     gradients_of = vmap(grad(loss_of_one), in_dims=(None, 0, 0), randomness="different")
     sums = _zeros(weights)

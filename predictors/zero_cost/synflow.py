@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from predictors.zero_cost.probe import Probe, logits
 from predictors.zero_cost.score import Score, layer_weights
 
 
@@ -24,8 +24,8 @@ class SynFlow(Score):
     needs = frozenset()
     batch_norm = "removed"
 
-    def compute(self, model: nn.Module, x: Tensor, y: Tensor) -> float:
-        model.double().eval()
+    def compute(self, probe: Probe) -> float:
+        model, x = probe.network().double().eval(), probe.x
         with torch.no_grad():
             for tensor in model.state_dict().values():
                 tensor.abs_()
@@ -33,7 +33,7 @@ class SynFlow(Score):
                 if isinstance(module, _BatchNorm):
                     _make_identity(module, x.device)
         weights = list(layer_weights(model).values())
-        r = model(torch.ones(1, *x.shape[1:], dtype=torch.float64, device=x.device)).sum()
+        r = logits(model(torch.ones(1, *x.shape[1:], dtype=torch.float64, device=x.device)), 1).sum()
         gradients = torch.autograd.grad(r, weights, allow_unused=True)
         return sum(
             float((w.detach() * g).abs().sum()) for w, g in zip(weights, gradients, strict=True) if g is not None

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from predictors.zero_cost.naswot import NASWOT, code_kernel
+from predictors.zero_cost.codes import code_kernel
+from predictors.zero_cost.naswot import NASWOT
 from predictors.zero_cost.score import ScoreError
 
 # two images, ten units, and three of them on different sides of 0
@@ -53,7 +54,7 @@ def test_only_the_sides_matter() -> None:
 def test_equal_images_score_minus_infinity() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(20, 3, 8, 8, generator=generator)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())
     assert math.isfinite(score(model, x))
     assert score(model, torch.cat([x, x[3:4]])) == -math.inf
 
@@ -94,11 +95,11 @@ def test_a_shared_relu_counts_every_time_it_runs() -> None:
 
 def test_batch_norm_uses_the_statistics_of_the_batch() -> None:
     x = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0)).double()
-    model = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU())
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten())
     centred = x - x.mean((0, 2, 3), keepdim=True)
-    assert score(model, x + 100) == pytest.approx(score(nn.ReLU(), centred), abs=1e-9)
+    assert score(model, x + 100) == pytest.approx(score(nn.Sequential(nn.ReLU(), nn.Flatten()), centred), abs=1e-9)
 
 
 def test_a_relu_of_something_else_than_the_images_is_refused() -> None:
-    with pytest.raises(ScoreError, match=r"naswot needs the images first; a ReLU of 2 sees \(1, 20\)"):
+    with pytest.raises(ScoreError, match=r"codes need the images first; a ReLU of 2 sees \(1, 20\)"):
         score(Calls(lambda x: F.relu(x.reshape(1, 20))), TWO)

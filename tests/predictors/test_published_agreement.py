@@ -12,7 +12,8 @@ from nas.spaces.nasbench201 import NasBench201
 from predictors.ranking import RankCorrelation, rank_correlation
 from predictors.zero_cost.gradsign import GradSign
 from predictors.zero_cost.naswot import NASWOT
-from predictors.zero_cost.score import Score, ZeroCostPredictor
+from predictors.zero_cost.predictor import zero_cost_predictors
+from predictors.zero_cost.score import Score
 from predictors.zero_cost.synflow import SynFlow
 
 pytestmark = pytest.mark.slow
@@ -29,7 +30,7 @@ def rows(published_scores: Rows, benchmark_cells: Rows) -> Rows:
 
 
 def values(score: Score, space: NasBench201, rows: Rows, batch: tuple[Tensor, Tensor]) -> list[float]:
-    predictor = ZeroCostPredictor(score, space, *batch, seed=0)
+    predictor = zero_cost_predictors([score], space, *batch, seed=0)[score.name]
     return [predictor(space.parse(row["arch"])).value for row in rows]
 
 

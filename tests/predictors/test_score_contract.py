@@ -9,6 +9,7 @@ import math
 import pkgutil
 import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,10 @@ from nas.architecture import Architecture
 from nas.errors import UserError
 from nas.predictor import Predictor
 from nas.spaces.nasbench201 import NasBench201
-from predictors.zero_cost.score import Score, ZeroCostPredictor, batch_hash, kept_generators, layer_weights
+from predictors.zero_cost.examiner import batch_hash
+from predictors.zero_cost.predictor import ZeroCostPredictor, zero_cost_predictors
+from predictors.zero_cost.probe import Probe, seeded_generators
+from predictors.zero_cost.score import Score, layer_weights
 
 Batch = tuple[Tensor, Tensor]
 
@@ -29,6 +33,10 @@ for module in pkgutil.iter_modules(predictors.zero_cost.__path__, "predictors.ze
 SCORES = [score() for score in sorted(Score.__subclasses__(), key=lambda s: s.name) if not inspect.isabstract(score)]
 
 scores = pytest.mark.parametrize("score", SCORES, ids=lambda score: score.name)
+
+
+def predictor_of(score: Score, space: NasBench201, x: Tensor, y: Tensor, **options: Any) -> ZeroCostPredictor:
+    return zero_cost_predictors([score], space, x, y, **options)[score.name]
 
 
 def cells(space: NasBench201, n: int, seed: int = 3) -> list[Architecture]:
@@ -72,8 +80,8 @@ def test_the_scores_are_found() -> None:
 @scores
 def test_declares_itself(score: Score) -> None:
     assert isinstance(score.higher_is_better, bool)
-    assert score.needs <= {"images", "labels"}
-    assert score.batch_norm in ("each image", "batch", "removed")
+    assert score.needs <= {"images", "labels", "loss", "activations"}
+    assert score.batch_norm in ("each image", "batch", "removed", "unused")
     assert type(score).__doc__
 
 
@@ -108,7 +116,7 @@ def test_reads_only_what_it_declares(
 ) -> None:
     model, x, y = network(small_space, grey_batch)
     value = score(model, x, y)
-    assert (score(model, x, (y + 1) % 10) == value) == ("labels" not in score.needs)
+    assert (score(model, x, y // 2) == value) == ("labels" not in score.needs)
     assert (score(model, x.flip(3) * 2 + x, y) == value) == ("images" not in score.needs)
 
 
@@ -117,15 +125,15 @@ def test_estimates_depend_on_the_seed_and_not_on_the_order(
     score: Score, small_space: NasBench201, grey_batch: Batch
 ) -> None:
     architectures = cells(small_space, 4)
-    first = ZeroCostPredictor(score, small_space, *grey_batch, seed=5)
+    first = predictor_of(score, small_space, *grey_batch, seed=5)
     forwards = [first(a) for a in architectures]
     torch.manual_seed(99)
     np.random.seed(99)
-    second = ZeroCostPredictor(score, small_space, *grey_batch, seed=5)
+    second = predictor_of(score, small_space, *grey_batch, seed=5)
     backwards = [second(a) for a in reversed(architectures)]
     assert forwards == backwards[::-1]
     assert forwards[0] == first(architectures[0])
-    other_seed = ZeroCostPredictor(score, small_space, *grey_batch, seed=6)
+    other_seed = predictor_of(score, small_space, *grey_batch, seed=6)
     assert [e.value for e in forwards] != [other_seed(a).value for a in architectures]
     assert len({e.value for e in forwards}) > 1
 
@@ -134,7 +142,7 @@ def test_estimates_depend_on_the_seed_and_not_on_the_order(
 def test_the_predictor_leaves_space_batch_and_generators_alone(
     score: Score, small_space: NasBench201, grey_batch: Batch
 ) -> None:
-    predictor = ZeroCostPredictor(score, small_space, *grey_batch, seed=5, repeats=2)
+    predictor = predictor_of(score, small_space, *grey_batch, seed=5, repeats=2)
     before = state(small_space, *grey_batch)
     predictor(cells(small_space, 1)[0])
     assert state(small_space, *grey_batch) == before
@@ -143,7 +151,7 @@ def test_the_predictor_leaves_space_batch_and_generators_alone(
 @scores
 def test_the_estimate_tells_how_to_get_it_again(score: Score, small_space: NasBench201, grey_batch: Batch) -> None:
     x, y = grey_batch
-    predictor: Predictor = ZeroCostPredictor(score, small_space, x, y, seed=5, repeats=3)
+    predictor: Predictor = predictor_of(score, small_space, x, y, seed=5, repeats=3)
     architecture = cells(small_space, 1)[0]
     estimate = predictor(architecture)
     assert (estimate.name, estimate.unit, estimate.higher_is_better) == (score.name, "", score.higher_is_better)
@@ -154,17 +162,17 @@ def test_the_estimate_tells_how_to_get_it_again(score: Score, small_space: NasBe
     assert estimate.provenance["images"] == len(x)
     assert estimate.provenance["batch_hash"] == batch_hash(x, y)
     assert float(estimate.provenance["std"]) > 0
-    once = ZeroCostPredictor(score, small_space, x, y, seed=5)(architecture)
+    once = predictor_of(score, small_space, x, y, seed=5)(architecture)
     assert "std" not in once.provenance
 
 
 @scores
 def test_the_batch_is_frozen(score: Score, small_space: NasBench201, grey_batch: Batch) -> None:
     x, y = grey_batch[0].clone(), grey_batch[1].clone()
-    predictor = ZeroCostPredictor(score, small_space, x, y, seed=5)
+    predictor = predictor_of(score, small_space, x, y, seed=5)
     x.zero_()
     y.zero_()
-    reference = ZeroCostPredictor(score, small_space, *grey_batch, seed=5)
+    reference = predictor_of(score, small_space, *grey_batch, seed=5)
     architecture = cells(small_space, 1)[0]
     assert predictor(architecture) == reference(architecture)
 
@@ -174,7 +182,7 @@ def test_a_cell_without_any_path_has_a_value_or_a_status(
     score: Score, small_space: NasBench201, grey_batch: Batch
 ) -> None:
     architecture = Architecture(dict.fromkeys(small_space.choices(), "none"))
-    estimate = ZeroCostPredictor(score, small_space, *grey_batch, seed=5, repeats=2)(architecture)
+    estimate = predictor_of(score, small_space, *grey_batch, seed=5, repeats=2)(architecture)
     assert (estimate.status == "ok") == math.isfinite(estimate.value)
 
 
@@ -183,17 +191,17 @@ class Constant(Score):
 
     name = "constant"
     needs = frozenset()
-    batch_norm = "batch"
+    batch_norm = "unused"
 
     def __init__(self, *values: float) -> None:
         self.values = list(values)
 
-    def compute(self, model: nn.Module, x: Tensor, y: Tensor) -> float:
+    def compute(self, probe: Probe) -> float:
         return self.values.pop(0)
 
 
 def test_repeats_are_averaged(small_space: NasBench201, grey_batch: Batch) -> None:
-    predictor = ZeroCostPredictor(Constant(1.0, 2.0, 6.0), small_space, *grey_batch, seed=0, repeats=3)
+    predictor = predictor_of(Constant(1.0, 2.0, 6.0), small_space, *grey_batch, seed=0, repeats=3)
     estimate = predictor(cells(small_space, 1)[0])
     assert estimate.value == 3.0
     assert estimate.provenance["std"] == pytest.approx(7**0.5)
@@ -203,7 +211,7 @@ def test_repeats_are_averaged(small_space: NasBench201, grey_batch: Batch) -> No
 def test_values_that_are_not_finite_stay(
     values: tuple[float, float], small_space: NasBench201, grey_batch: Batch
 ) -> None:
-    predictor = ZeroCostPredictor(Constant(*values), small_space, *grey_batch, seed=0, repeats=2)
+    predictor = predictor_of(Constant(*values), small_space, *grey_batch, seed=0, repeats=2)
     estimate = predictor(cells(small_space, 1)[0])
     assert estimate.value == sum(values) or math.isnan(estimate.value)
     assert not math.isfinite(estimate.value)
@@ -214,7 +222,7 @@ def test_values_that_are_not_finite_stay(
 def test_all_generators_are_put_back() -> None:
     model = nn.Linear(1, 1)
     before = state(model)
-    with kept_generators(torch.device("cpu")):
+    with seeded_generators(0, torch.device("cpu")):
         torch.rand(3), np.random.rand(3), random.random()
         assert state(model) != before
     assert state(model) == before
@@ -251,11 +259,11 @@ def test_a_batch_that_does_not_fit_is_refused(small_space: NasBench201, grey_bat
         (x, y - 1, "labels"),
     ]:
         with pytest.raises(UserError, match=f"^{where}: "):
-            ZeroCostPredictor(SCORES[0], small_space, images, labels, seed=0)
+            predictor_of(SCORES[0], small_space, images, labels, seed=0)
     with pytest.raises(UserError, match=r"^repeats: "):
-        ZeroCostPredictor(SCORES[0], small_space, x, y, seed=0, repeats=0)
+        predictor_of(SCORES[0], small_space, x, y, seed=0, repeats=0)
     with pytest.raises(UserError, match=r"^seed: "):
-        ZeroCostPredictor(SCORES[0], small_space, x, y, seed=-1)
+        predictor_of(SCORES[0], small_space, x, y, seed=-1)
 
 
 def test_the_hash_is_of_both_tensors() -> None:

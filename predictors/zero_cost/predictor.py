@@ -1,0 +1,84 @@
+"""Zero-cost scores as predictors of the architectures of a space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor
+
+from nas.architecture import Architecture
+from nas.errors import UserError
+from nas.measurement import Estimate
+from nas.space import SearchSpace
+from predictors.zero_cost.examiner import Examiner
+from predictors.zero_cost.probe import Probe
+from predictors.zero_cost.score import Score
+
+
+class ZeroCostPredictor:
+    """A score of each architecture's stand-alone network with fresh weights; made by `zero_cost_predictors`."""
+
+    unit = ""
+
+    def __init__(self, score: Score, networks: _Networks) -> None:
+        self.name = score.name
+        self.higher_is_better = score.higher_is_better
+        self._networks = networks
+
+    def __call__(self, architecture: Architecture) -> Estimate:
+        """The score, averaged over the repeats; see `Examiner.estimate`.
+
+        Raises:
+            UserError: not an architecture of the space.
+        """
+        return self._networks.examiner.estimate(self.name, self._networks.probes(architecture))
+
+
+def zero_cost_predictors(
+    scores: Iterable[Score],
+    space: SearchSpace,
+    x: Tensor,
+    y: Tensor,
+    *,
+    seed: int,
+    repeats: int = 1,
+    limit_s: float | None = None,
+) -> dict[str, ZeroCostPredictor]:
+    """A predictor for each score, by name, which share their passes.
+
+    The weights are drawn from a generator seeded with `(seed, repeat)`, the same for all architectures, so an estimate
+    depends neither on the calls before it nor on the state of the global generators, which it leaves as they were, nor
+    on the other scores. The networks of the last architecture are kept: ask all predictors about one, then about the
+    next.
+
+    Args:
+        space: where the architectures are from.
+        x: images `(n, *space.input_shape)`, on the device to compute on. y: labels `(n,)`.
+        seed, repeats, limit_s: see `Examiner`.
+
+    Raises:
+        UserError: the batch does not fit the space, or a number is out of range.
+    """
+    examiner = Examiner(scores, x, y, seed=seed, repeats=repeats, limit_s=limit_s)
+    if tuple(x.shape[1:]) != tuple(space.input_shape):
+        raise UserError("images", f"the space takes (n, *{space.input_shape}), not {tuple(x.shape)}")
+    if int(y.min()) < 0 or int(y.max()) >= space.num_classes:
+        problem = f"they run from {int(y.min())} to {int(y.max())}, the classes to {space.num_classes - 1}"
+        raise UserError("labels", problem)
+    networks = _Networks(examiner, space)
+    return {name: ZeroCostPredictor(score, networks) for name, score in examiner.scores.items()}
+
+
+class _Networks:
+    """The probes of the architecture last asked for."""
+
+    def __init__(self, examiner: Examiner, space: SearchSpace) -> None:
+        self.examiner = examiner
+        self._space = space
+        self._last: tuple[Architecture, list[Probe]] | None = None
+
+    def probes(self, architecture: Architecture) -> list[Probe]:
+        if self._last is None or self._last[0] != architecture:
+            self._last = None  # let go of the old ones before there are new ones
+            self._last = architecture, self.examiner.probes(lambda: self._space.build(architecture))
+        return self._last[1]

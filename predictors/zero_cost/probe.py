@@ -1,0 +1,102 @@
+"""One untrained network and one batch, asked for any number of scores."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from predictors.zero_cost.score import Reading, Score, ScoreError
+
+T = TypeVar("T")
+
+
+class Probe:
+    """Answers scores about one network on one batch; what several of them need is computed once.
+
+    It works on copies, and keeps what it has computed until it is dropped.
+
+    Args:
+        model: the network. x: images `(n, channels, height, width)`. y: labels `(n,)`.
+        reads: what all scores to be asked read of the shared pass. seed: of what the scores draw at random.
+
+    Attributes:
+        x, y: the batch on the network's device, the images in float32; not to be written to.
+    """
+
+    def __init__(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, reads: frozenset[Reading] = frozenset(), seed: int = 0
+    ) -> None:
+        self.device = next((tensor.device for tensor in model.parameters()), x.device)
+        self.x = x.detach().to(self.device, torch.float32)
+        self.y = y.to(self.device)
+        self.reads = reads
+        self._seed = seed
+        self._initial = copy.deepcopy(model).float().train().requires_grad_(True)
+        self._initial.zero_grad(set_to_none=True)
+        self._kept: dict[Callable[[Probe], Any], Any] = {}
+
+    def ask(self, score: Score) -> float:
+        """The value of a score whose `reads` are among those of this probe.
+
+        Raises:
+            ScoreError: the score is not defined for this network.
+        """
+        with self._seeded(score.name), torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
+            return score.compute(self)
+
+    def network(self) -> nn.Module:
+        """A copy of the network to use up, in float32 and training mode, all parameters requiring grad."""
+        return copy.deepcopy(self._initial)
+
+    def once(self, make: Callable[[Probe], T]) -> T:
+        """What the function makes of this probe, made when it is first asked for.
+
+        Its random draws are its own, so they do not depend on who asks, nor do those of the caller on it.
+        """
+        if make not in self._kept:
+            with self._seeded(f"{make.__module__}.{make.__qualname__}"):
+                self._kept[make] = make(self)
+        return self._kept[make]
+
+    @contextmanager
+    def _seeded(self, purpose: str) -> Iterator[None]:
+        digest = hashlib.sha256(f"{self._seed}/{purpose}".encode()).digest()
+        with seeded_generators(int.from_bytes(digest[:4]), self.device):
+            yield
+
+
+def logits(output: Any, images: int) -> Tensor:
+    """The logits `(images, classes)` that a network returned, alone or as the first of a tuple.
+
+    Raises:
+        ScoreError: it returned something else.
+    """
+    first = output[0] if isinstance(output, tuple | list) and output else output
+    if not isinstance(first, Tensor) or first.ndim != 2 or len(first) != images:
+        what = f"a tensor of {tuple(first.shape)}" if isinstance(first, Tensor) else f"a {type(first).__name__}"
+        raise ScoreError("network", f"it returns {what} for {images} images; logits (images, classes) are needed")
+    return first
+
+
+@contextmanager
+def seeded_generators(seed: int, device: torch.device) -> Iterator[None]:
+    """Seeds the global generators of torch (CPU and `device`), numpy and Python, and puts them back at the end."""
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = [] if device.type in ("cpu", "meta") else [device]
+    try:
+        with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
+            torch.manual_seed(seed)
+            np.random.seed(seed)
+            random.seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
