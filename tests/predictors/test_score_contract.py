@@ -21,10 +21,12 @@ from nas.architecture import Architecture
 from nas.errors import UserError
 from nas.predictor import Predictor
 from nas.spaces.nasbench201 import NasBench201
-from predictors.zero_cost.examiner import batch_hash
+from predictors.zero_cost.examiner import Examiner, batch_hash
+from predictors.zero_cost.gradsign import GradSign
+from predictors.zero_cost.naswot import NASWOT
 from predictors.zero_cost.predictor import ZeroCostPredictor, zero_cost_predictors
 from predictors.zero_cost.probe import Probe, seeded_generators
-from predictors.zero_cost.score import Score, layer_weights
+from predictors.zero_cost.score import Score, ScoreError, layer_weights
 
 Batch = tuple[Tensor, Tensor]
 
@@ -33,6 +35,20 @@ for module in pkgutil.iter_modules(predictors.zero_cost.__path__, "predictors.ze
 SCORES = [score() for score in sorted(Score.__subclasses__(), key=lambda s: s.name) if not inspect.isabstract(score)]
 
 scores = pytest.mark.parametrize("score", SCORES, ids=lambda score: score.name)
+
+
+class Constant(Score):
+    """Returns what it is told, to see what the predictor makes of it."""
+
+    name = "constant"
+    needs = frozenset()
+    batch_norm = "unused"
+
+    def __init__(self, *values: Any) -> None:
+        self.values = list(values)
+
+    def compute(self, probe: Probe) -> float:
+        return self.values.pop(0)
 
 
 def predictor_of(score: Score, space: NasBench201, x: Tensor, y: Tensor, **options: Any) -> ZeroCostPredictor:
@@ -54,7 +70,7 @@ def mobilenet(space: NasBench201, batch: Batch) -> tuple[nn.Module, Tensor, Tens
 
     # 64 x 64: at 32 x 32 its last batch norms see single pixels, for which GradSign is not defined
     x = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    return timm.create_model("mobilenetv3_small_050", num_classes=10), x, batch[1][:8]
+    return timm.create_model("mobilenetv3_small_050", num_classes=10), x, torch.arange(8) // 2  # two images of a class
 
 
 def state(model: nn.Module, *tensors: Tensor) -> str:
@@ -138,6 +154,79 @@ def test_estimates_depend_on_the_seed_and_not_on_the_order(
     assert len({e.value for e in forwards}) > 1
 
 
+def test_asked_together_they_have_the_values_they_have_alone(small_space: NasBench201, grey_batch: Batch) -> None:
+    architecture = cells(small_space, 1)[0]
+    together = zero_cost_predictors(SCORES, small_space, *grey_batch, seed=5, repeats=2)
+    for name in sorted(together, reverse=True):  # in whatever order
+        alone = predictor_of(
+            Examiner(SCORES, *grey_batch, seed=0).scores[name], small_space, *grey_batch, seed=5, repeats=2
+        )
+        assert together[name](architecture).value == pytest.approx(alone(architecture).value, rel=1e-4), name
+
+
+class WithFeatures(nn.Module):
+    """Returns its logits and something else, as some libraries' networks do."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.body(x), x
+
+
+@scores
+def test_logits_may_come_with_something_else(score: Score, small_space: NasBench201, grey_batch: Batch) -> None:
+    model, x, y = small_cell(small_space, grey_batch)
+    assert score(WithFeatures(model), x, y) == score(model, x, y)
+
+
+def test_what_is_no_logits_is_refused(grey_batch: Batch) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU())
+    with pytest.raises(ScoreError, match=r"^network: it returns a tensor of \(24, 3, 6, 6\) for 24 images"):
+        NASWOT()(model, *grey_batch)
+
+
+class Fails(Constant):
+    """Raises what it is told."""
+
+    def compute(self, probe: Probe) -> float:
+        raise self.values[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ScoreError("layer", "is odd"), "failed"),
+        (MemoryError("so much"), "out of memory"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out of memory"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), "out of memory"),
+    ],
+)
+def test_what_became_of_a_score_is_told(
+    error: Exception, status: str, small_space: NasBench201, grey_batch: Batch
+) -> None:
+    estimate = predictor_of(Fails(error), small_space, *grey_batch, seed=0)(cells(small_space, 1)[0])
+    assert estimate.status == status
+    assert estimate.reason == str(error)
+    assert math.isnan(estimate.value)
+
+
+def test_a_defect_is_not_swallowed(small_space: NasBench201, grey_batch: Batch) -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        predictor_of(Fails(RuntimeError("shapes cannot be multiplied")), small_space, *grey_batch, seed=0)(
+            cells(small_space, 1)[0]
+        )
+
+
+@pytest.mark.parametrize("score", [GradSign(), NASWOT()], ids=["backward", "forward"])
+def test_a_score_that_takes_too_long_is_stopped(score: Score, small_space: NasBench201, grey_batch: Batch) -> None:
+    architecture = cells(small_space, 1)[0]
+    estimate = predictor_of(score, small_space, *grey_batch, seed=0, limit_s=1e-4)(architecture)
+    assert (estimate.status, estimate.reason) == ("timed out", "longer than 0.0001 s")
+    assert predictor_of(score, small_space, *grey_batch, seed=0, limit_s=1e4)(architecture).status == "ok"
+
+
 @scores
 def test_the_predictor_leaves_space_batch_and_generators_alone(
     score: Score, small_space: NasBench201, grey_batch: Batch
@@ -184,20 +273,6 @@ def test_a_cell_without_any_path_has_a_value_or_a_status(
     architecture = Architecture(dict.fromkeys(small_space.choices(), "none"))
     estimate = predictor_of(score, small_space, *grey_batch, seed=5, repeats=2)(architecture)
     assert (estimate.status == "ok") == math.isfinite(estimate.value)
-
-
-class Constant(Score):
-    """Returns what it is told, to see what the predictor makes of it."""
-
-    name = "constant"
-    needs = frozenset()
-    batch_norm = "unused"
-
-    def __init__(self, *values: float) -> None:
-        self.values = list(values)
-
-    def compute(self, probe: Probe) -> float:
-        return self.values.pop(0)
 
 
 def test_repeats_are_averaged(small_space: NasBench201, grey_batch: Batch) -> None:
