@@ -86,6 +86,18 @@ def rank_correlation(
     )
 
 
+def partial_spearman(predicted: Sequence[float], actual: Sequence[float], given: Sequence[float]) -> float:
+    """Spearman's ρ of two quantities a, b with a third c held fixed: (ρ_ab - ρ_ac ρ_bc) / √((1 - ρ_ac²)(1 - ρ_bc²)).
+
+    What a predictor knows beyond the third quantity, such as the number of parameters. nan where it is not defined:
+    a constant, or one quantity that ranks exactly as the third. Values that are not finite rank worst.
+    """
+    a, b, c = (np.where(np.isfinite(v), v, -np.inf) for v in (np.asarray(x, float) for x in (predicted, actual, given)))
+    ab, ac, bc = _spearman(a, b), _spearman(a, c), _spearman(b, c)
+    rest = (1 - ac**2) * (1 - bc**2)
+    return (ab - ac * bc) / rest**0.5 if rest > 1e-12 else float("nan")
+
+
 def _kendall(a: Floats, b: Floats) -> float:
     from scipy.stats import kendalltau
 

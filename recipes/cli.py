@@ -24,6 +24,19 @@ app.add_typer(recipes_app, name="recipes")
 USAGE_ERROR: type[Any] = typer.BadParameter.__mro__[1]
 """The base of all that the parser of the command line complains of."""
 
+Data = Annotated[
+    str,
+    typer.Option(
+        help="Images: digits, a file .parquet or .npz, or a folder (of parquet files, or one for each class)."
+    ),
+]
+BatchSize = Annotated[int, typer.Option(help="Images that scores look at.")]
+Size = Annotated[int | None, typer.Option(help="Resize the images to SIZE x SIZE.")]
+Seed = Annotated[int, typer.Option(help="Of everything that is drawn at random.")]
+Repeats = Annotated[int, typer.Option(help="Initialisations to average over.")]
+LimitSeconds = Annotated[
+    float | None, typer.Option("--limit-seconds", help="Give a score of a network up after this long.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -107,6 +120,101 @@ def profile(
 
 
 @app.command()
+def score(
+    networks: Annotated[
+        list[str],
+        typer.Argument(help="timm:NAME, FILE.py:FUNCTION, or an architecture of the space, in its notation or a file."),
+    ],
+    space: Annotated[
+        str | None, typer.Option(help="NAME or NAME:key=value,..., of the architectures (see nas ls).")
+    ] = None,
+    scores: Annotated[str, typer.Option(help="Names joined by commas (see nas ls).")] = "gradsign,naswot,synflow,zico",
+    data: Data = "digits",
+    batch_size: BatchSize = 64,
+    size: Size = None,
+    seed: Seed = 0,
+    repeats: Repeats = 1,
+    limit_seconds: LimitSeconds = None,
+    as_json: AsJson = False,
+) -> None:
+    """Zero-cost scores of networks with fresh weights: given architectures, or any model."""
+    from recipes.console import track
+    from recipes.score_command import score_networks, scores_text
+
+    records = score_networks(
+        networks,
+        space=space,
+        scores=names(scores),
+        data=data,
+        batch_size=batch_size,
+        size=size,
+        seed=seed,
+        repeats=repeats,
+        limit_s=limit_seconds,
+        track=track,
+    )
+    answer(records if as_json else scores_text(records), as_json)
+
+
+@app.command()
+def rank(
+    run: Annotated[Path | None, typer.Argument(help="A run folder, to rank its trained networks instead.")] = None,
+    space: Annotated[str, typer.Option(help="NAME or NAME:key=value,... (see nas ls).")] = "nasbench201",
+    table: Annotated[Path | None, typer.Option(help="CSV file, gzipped or not, with a column arch.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="The table's column with what came true; higher is better.")
+    ] = None,
+    predictors: Annotated[
+        str, typer.Option(help="Names joined by commas (see nas ls); a+b is the rank ensemble of a and b.")
+    ] = "gradsign,naswot,synflow,zico",
+    samples: Annotated[int, typer.Option(help="Architectures to draw from the table.")] = 200,
+    data: Data = "digits",
+    batch_size: BatchSize = 64,
+    size: Size = None,
+    seed: Seed = 0,
+    repeats: Repeats = 1,
+    limit_seconds: LimitSeconds = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder for ranking.json, ranking.html and all values; goes on."),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="HTML file for the table and the plots.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """How well predictors rank: against a benchmark table, or against the networks that a run has trained."""
+    from recipes.console import announce, track
+    from recipes.ranking.command import rank_run, rank_table, ranking_text, write_ranking
+
+    if run is not None:
+        if table is not None or target is not None:
+            raise UserError("--table", "goes without a run folder, which has its own targets")
+        ranking = rank_run(run, names(predictors), output=output, seed=seed, track=track)
+    elif table is None or target is None:
+        raise UserError(
+            "--table" if table is None else "--target", "is missing: a table and its column, or a run folder"
+        )
+    else:
+        ranking = rank_table(
+            space=space,
+            table=table,
+            target=target,
+            predictors=names(predictors),
+            samples=samples,
+            seed=seed,
+            data=data,
+            batch_size=batch_size,
+            size=size,
+            repeats=repeats,
+            limit_s=limit_seconds,
+            output=output,
+            track=track,
+        )
+    for path in write_ranking(ranking, folder=output, plot=plot):
+        announce(f"wrote {path}")
+    answer(ranking if as_json else ranking_text(ranking), as_json)
+
+
+@app.command()
 def ls(as_json: AsJson = False) -> None:
     """List everything that has a name: recipes, spaces, strategies, predictors, samplers, data sources, devices."""
     from recipes.components import listing
@@ -151,6 +259,11 @@ def recipes_schema() -> None:
     from recipes.json_schema import json_schema
 
     typer.echo(json_schema())
+
+
+def names(text: str) -> list[str]:
+    """The names in a list joined by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def answer(value: Any, as_json: bool) -> None:

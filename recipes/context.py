@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from nas.architecture import Architecture
-from nas.cost import Cost, CostCounter
+from nas.cost import Cost
 from nas.data import Augment, Batches, Images, Limit, Splits, load, split
 from nas.device import accelerator, place
 from nas.errors import UserError
@@ -21,8 +21,9 @@ from nas.progress import Track
 from nas.run import RunFolder
 from nas.space import SearchSpace
 from nas.task import Classification
-from recipes.components import COSTS, DEVICES, INHERITED, PREDICTORS, SCORES, SPACES, STRATEGIES
+from recipes.components import COSTS, DEVICES, SPACES, STRATEGIES
 from recipes.components import load as component
+from recipes.predictor_set import PredictorSet
 from recipes.schema import Recipe
 from supernets.strategy import check_supports
 
@@ -91,13 +92,13 @@ class Context:
             strategy = component(STRATEGIES, self.recipe.supernet.strategy, where="supernet.strategy")
             check_supports(strategy(space), space)
         if self.recipe.rank is not None:
-            from recipes.stages.rank import draw_sample
+            from recipes.stages.rank import table_sample
 
-            draw_sample(self, self.recipe.rank)
+            table_sample(self, self.recipe.rank)
 
     def cost(self, architecture: Architecture) -> Cost:
         """Params and MACs of an architecture's stand-alone network."""
-        return self._counter(architecture)
+        return self.predictors.counter(architecture)
 
     def is_affordable(self, architecture: Architecture) -> bool:
         """Whether an architecture keeps the search's limits on params and MACs."""
@@ -168,35 +169,20 @@ class Context:
         return supernet
 
     @cached_property
-    def predictors(self) -> dict[str, Callable[[], Predictor]]:
-        """A maker for each predictor that this recipe can use, by name."""
-        makers: dict[str, Callable[[], Predictor]] = {name: partial(self._cost, name) for name in COSTS}
-        makers |= {name: partial(self._score, name) for name in SCORES}
-        if self.recipe.supernet is not None:
-            makers[INHERITED] = self._inherited
-        return makers
+    def predictors(self) -> PredictorSet:
+        """The predictors that this recipe can use."""
+        return PredictorSet(
+            self.space,
+            self._score_batch,
+            seed=self.seed("score weights"),
+            inherited=None if self.recipe.supernet is None else self._inherited,
+            reference_seed=self.seed("reference"),
+        )
 
-    def make_predictors(self, names: Iterable[str]) -> dict[str, Predictor]:
-        """The predictors of those names that this recipe can use, cheap ones first."""
-        wanted = set(names)
-        return {name: self.predictors[name]() for name in PREDICTORS if name in wanted and name in self.predictors}
-
-    @cached_property
-    def _counter(self) -> CostCounter:
-        return CostCounter(self.space)
-
-    def _cost(self, name: str) -> Predictor:
-        predictor: Predictor = component(COSTS, name, where="predictors")(self.space, self._counter)
-        return predictor
-
-    def _score(self, name: str) -> Predictor:
-        from predictors.zero_cost.predictor import zero_cost_predictors
-
+    def _score_batch(self) -> tuple[Tensor, Tensor]:
         images = self.splits.train
         chosen = torch.randperm(len(images), generator=self.generator("score batch"))[:SCORE_IMAGES]
-        x, y = next(iter(self.evaluation_batches(images.subset(chosen))))
-        score = component(SCORES, name, where="predictors")()
-        return zero_cost_predictors([score], self.space, x, y, seed=self.seed("score weights"))[name]
+        return next(iter(self.evaluation_batches(images.subset(chosen))))
 
     def _inherited(self) -> Predictor:
         from predictors.inherited import InheritedAccuracy
@@ -223,13 +209,17 @@ class Context:
         search = self.recipe.search
         names = search.named
         evaluators = {}
-        for name, predictor in self.make_predictors(names).items():
+        for name, predictor in self.predictors.make(
+            [name for name in names if name not in ("accuracy", "latency_ms")]
+        ).items():
             better = predictor.higher_is_better and name not in COSTS  # as objectives, costs are to fall
             evaluators[name] = Evaluator(name, "maximize" if better else "minimize", predictor)
         if "latency_ms" in names:
             evaluators["latency_ms"] = Evaluator("latency_ms", "minimize", self._latency())
         if "accuracy" in names:
-            evaluators["accuracy"] = Evaluator("accuracy", "maximize", self.predictors[search.accuracy]())
+            evaluators["accuracy"] = Evaluator(
+                "accuracy", "maximize", self.predictors.make([search.accuracy])[search.accuracy]
+            )
         return evaluators
 
     def _latency(self) -> Any:

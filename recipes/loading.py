@@ -54,31 +54,33 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(json.loads(recipe.model_dump_json()), sort_keys=False, allow_unicode=True)
 
 
-def first_cause(error: ValidationError) -> UserError:
-    """The first of pydantic's complaints, as a user wants to read it."""
+def first_cause(error: ValidationError, schema: type[Settings] = Recipe) -> UserError:
+    """The first of pydantic's complaints about a document of this schema, as a user wants to read it."""
     details = error.errors(include_url=False)[0]
     location = [str(part) for part in details["loc"]]
     if details["type"] == "extra_forbidden":
-        siblings = _fields_at(location[:-1])
+        siblings = _fields_at(location[:-1], schema)
         return UserError(".".join(location), "unknown key", allowed=siblings, given=location[-1])
     where = ".".join(location) or "recipe"
     if details["type"] == "missing":
         return UserError(where, "is missing")
     if details["type"] in ("model_type", "model_attributes_type"):
-        return UserError(where, "is a section, with keys inside", allowed=_fields_at(location))
+        return UserError(where, "is a section, with keys inside", allowed=_fields_at(location, schema))
     given = details["input"]
     if details["type"] == "literal_error":
         allowed = [part.strip(" '") for part in details["ctx"]["expected"].replace(" or ", ", ").split(",")]
         return UserError(where, f"{given!r} is not possible", allowed=allowed, given=given)
+    if details["type"] == "predictor_name":
+        return UserError(where, details["msg"], allowed=details["ctx"]["allowed"], given=given)
     problem = details["msg"].removeprefix("Value error, ").replace("valid tuple", "list such as [a, b]")
     # A check of our own says itself what it does not like.
     ending = "" if details["type"] == "value_error" else f", not {given!r}"
     return UserError(where, f"{problem[0].lower()}{problem[1:]}{ending}")
 
 
-def _fields_at(location: Sequence[str]) -> Sequence[str]:
+def _fields_at(location: Sequence[str], schema: type[Settings]) -> Sequence[str]:
     """The keys that the schema allows at a place in the document."""
-    model: Any = Recipe
+    model: Any = schema
     for part in location:
         annotation = model.model_fields[part].annotation
         candidates = [annotation, *getattr(annotation, "__args__", ())]
@@ -138,5 +140,5 @@ def _check_names(recipe: Recipe) -> None:
         "rank.predictors": recipe.rank.predictors if recipe.rank else (),
     }
     for where, used in users.items():
-        if recipe.supernet is None and INHERITED in used:
+        if recipe.supernet is None and any(INHERITED in name.split("+") for name in used):
             raise UserError(where, f"{INHERITED!r} needs a section supernet", allowed=(*COSTS, *SCORES))

@@ -6,16 +6,33 @@ import inspect
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import Field, PositiveFloat, PositiveInt, create_model
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, create_model
+from pydantic_core import PydanticCustomError
 
 from nas.data import SOURCES, SplitFractions
+from nas.errors import UserError
 from nas.objective import Constraint
 from nas.search.settings import SearchSettings
 from nas.settings import Settings
 from nas.training import TrainSettings
-from recipes.components import DEVICES, INHERITED, PREDICTORS, SPACES, STRATEGIES, load
+from recipes.components import DEVICES, INHERITED, PREDICTORS, SPACES, STRATEGIES, load, members
 
-NamedPredictor = Literal[*PREDICTORS]  # type: ignore[valid-type]
+
+def _known(name: str) -> str:
+    try:
+        members(name, where="")
+    except UserError as error:
+        context = {"problem": error.problem, "allowed": list(error.allowed or ()), "given": name}
+        raise PydanticCustomError("predictor_name", "{problem}", context) from error
+    return name
+
+
+NamedPredictor = Annotated[
+    str,
+    AfterValidator(_known),
+    Field(json_schema_extra={"anyOf": [{"enum": list(PREDICTORS)}, {"pattern": r"^\w+(\+\w+)+$"}]}),
+]
+"""A predictor, or several joined by `+`: their rank ensemble."""
 
 
 class DataSettings(Settings):
@@ -80,7 +97,7 @@ class FinalTrainSettings(TrainSettings):
     """Architectures to take from the Pareto front, spread along it."""
     random: int = Field(0, ge=0)
     """Further architectures drawn at random from the space within the limits on params and MACs, as a control."""
-    predictors: tuple[NamedPredictor, ...] = tuple(PREDICTORS)
+    predictors: tuple[NamedPredictor, ...] = ("params", "macs", "gradsign", "naswot", "synflow", INHERITED)
     """Predictors to compare with the accuracies reached."""
 
 
@@ -101,7 +118,7 @@ class ProfileSettings(Settings):
     """The same during the search, where `latency_ms` is asked for."""
 
 
-def _space_settings(name: str) -> Any:
+def space_settings(name: str) -> Any:
     """The settings of a space are the keyword-only arguments of its constructor."""
     parameters = inspect.signature(load(SPACES, name, where="space.name"), eval_str=True).parameters.values()
     options: dict[str, Any] = {
@@ -112,7 +129,7 @@ def _space_settings(name: str) -> Any:
 
 def _any_space() -> Any:
     """The settings of one of the spaces, told apart by `name`."""
-    settings = [_space_settings(name) for name in SPACES]
+    settings = [space_settings(name) for name in SPACES]
     return settings[0] if len(settings) == 1 else Annotated[Union[tuple(settings)], Field(discriminator="name")]  # noqa: UP007 - made at run time
 
 

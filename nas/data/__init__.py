@@ -5,6 +5,17 @@ from nas.data.balance import Limit
 from nas.data.batches import Batches
 from nas.data.images import Images
 from nas.data.sources import SOURCES, load
-from nas.data.splits import SplitFractions, Splits, split
+from nas.data.splits import SplitFractions, Splits, channel_statistics, split
 
-__all__ = ["SOURCES", "Augment", "Batches", "Images", "Limit", "SplitFractions", "Splits", "load", "split"]
+__all__ = [
+    "SOURCES",
+    "Augment",
+    "Batches",
+    "Images",
+    "Limit",
+    "SplitFractions",
+    "Splits",
+    "channel_statistics",
+    "load",
+    "split",
+]

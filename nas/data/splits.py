@@ -102,7 +102,7 @@ def split(pool: Images, test: Images | None, fractions: SplitFractions, *, seed:
     train, architecture, selection, held_back = (pool.subset(part) for part in indices)
     if test is not None:
         held_back = test
-    mean, std = _statistics(train)
+    mean, std = channel_statistics(train)
     return Splits(train, architecture, selection, mean, std, held_back)
 
 
@@ -119,8 +119,12 @@ def _divide(pool: Images, shares: Sequence[float], generator: Generator) -> list
     return [torch.cat(part).sort().values for part in chosen]
 
 
-def _statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, of pixels in 0..1, exact: from counts of the 256 values."""
+def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, of pixels in 0..1, exact: from counts of the 256 values.
+
+    Raises:
+        UserError: a channel is the same in all pixels.
+    """
     value = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
     for channel in range(images.pixels.shape[1]):

@@ -71,7 +71,7 @@ class Examiner:
             seed = int(np.random.SeedSequence((self._seed, repeat)).generate_state(1)[0])
             with seeded_generators(seed, self._x.device):
                 network = make().to(self._x.device)
-            probes.append(Probe(network, self._x, self._y, reads=self._reads, seed=seed))
+            probes.append(Probe(network, self._x, self._y, reads=self._reads, seed=seed, own=True))
         return probes
 
     def estimate(self, name: str, probes: Sequence[Probe]) -> Estimate:

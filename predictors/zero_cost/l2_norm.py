@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from predictors.zero_cost.probe import Probe
-from predictors.zero_cost.score import Score, layer_weights
+from predictors.zero_cost.score import Score
 
 
 class L2Norm(Score):
@@ -18,4 +18,4 @@ class L2Norm(Score):
     batch_norm = "unused"
 
     def compute(self, probe: Probe) -> float:
-        return sum(float(w_l.detach().norm()) for w_l in layer_weights(probe.network()).values())
+        return sum(float(w_l.norm()) for w_l in probe.weights.values())

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from predictors.zero_cost.score import Reading, Score, ScoreError
+from predictors.zero_cost.score import Reading, Score, ScoreError, layer_weights
 
 T = TypeVar("T")
 
@@ -26,20 +26,28 @@ class Probe:
     Args:
         model: the network. x: images `(n, channels, height, width)`. y: labels `(n,)`.
         reads: what all scores to be asked read of the shared pass. seed: of what the scores draw at random.
+        own: the network is nobody else's, so needs no copy to be kept from changes.
 
     Attributes:
         x, y: the batch on the network's device, the images in float32; not to be written to.
     """
 
     def __init__(
-        self, model: nn.Module, x: Tensor, y: Tensor, *, reads: frozenset[Reading] = frozenset(), seed: int = 0
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        reads: frozenset[Reading] = frozenset(),
+        seed: int = 0,
+        own: bool = False,
     ) -> None:
         self.device = next((tensor.device for tensor in model.parameters()), x.device)
         self.x = x.detach().to(self.device, torch.float32)
         self.y = y.to(self.device)
         self.reads = reads
         self._seed = seed
-        self._initial = copy.deepcopy(model).float().train().requires_grad_(True)
+        self._initial = (model if own else copy.deepcopy(model)).float().train().requires_grad_(True)
         self._initial.zero_grad(set_to_none=True)
         self._kept: dict[Callable[[Probe], Any], Any] = {}
 
@@ -55,6 +63,11 @@ class Probe:
     def network(self) -> nn.Module:
         """A copy of the network to use up, in float32 and training mode, all parameters requiring grad."""
         return copy.deepcopy(self._initial)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The initial weights w by name; see `layer_weights`."""
+        return {name: weight.detach() for name, weight in layer_weights(self._initial).items()}
 
     def once(self, make: Callable[[Probe], T]) -> T:
         """What the function makes of this probe, made when it is first asked for.

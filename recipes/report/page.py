@@ -14,6 +14,7 @@ from recipes.report.measured import latency_figure, pareto_figure
 from recipes.report.networks import Network
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from plotly.graph_objects import Figure
 
 
@@ -22,39 +23,48 @@ def render(run: Run, networks: Sequence[Network]) -> str:
 
     All values are escaped by the template; figures go in as JSON that cannot end its script element.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    templates = Environment(
+    stages = run.stages
+    estimates, rank = estimate_scatters(networks), rank_scatters(stages.rank)
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            run=run,
+            stages=stages,
+            networks=networks,
+            say=sentences,
+            figures={
+                "pareto": figure_json(pareto_figure(networks)),
+                "search": figure_json(search_figure(stages.search)),
+                "supernet": figure_json(supernet_figure(stages.supernet)),
+                "curves": figure_json(curves_figure(networks)),
+                "latency": figure_json(latency_figure(networks)),
+                "estimates": figure_json(estimates.figure if estimates else None),
+                "rank": figure_json(rank.figure if rank else None),
+            },
+            scatter_names={"estimates": estimates.names if estimates else [], "rank": rank.names if rank else []},
+            drawings={n.id: Markup(draw(n.trained.diagram)) for n in networks},  # escaped by ElementTree
+            device=_device(networks),
+            environment=dict(flat(run.environment)),
+            seeds={key: value for key, value in flat(run.recipe) if key.rpartition(".")[2] in ("seed", "seeds")},
+            plotly_js=Markup(get_plotlyjs()),
+        )
+    )
+
+
+def environment() -> Environment:
+    """Where the templates of all pages are; everything that they show is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
         loader=PackageLoader("recipes.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    )
-    stages = run.stages
-    estimates, rank = estimate_scatters(networks), rank_scatters(stages.rank)
-    return templates.get_template("report.html").render(
-        run=run,
-        stages=stages,
-        networks=networks,
-        say=sentences,
-        figures={
-            "pareto": figure_json(pareto_figure(networks)),
-            "search": figure_json(search_figure(stages.search)),
-            "supernet": figure_json(supernet_figure(stages.supernet)),
-            "curves": figure_json(curves_figure(networks)),
-            "latency": figure_json(latency_figure(networks)),
-            "estimates": figure_json(estimates.figure if estimates else None),
-            "rank": figure_json(rank.figure if rank else None),
-        },
-        scatter_names={"estimates": estimates.names if estimates else [], "rank": rank.names if rank else []},
-        drawings={n.id: Markup(draw(n.trained.diagram)) for n in networks},  # escaped by ElementTree
-        device=_device(networks),
-        environment=dict(flat(run.environment)),
-        seeds={key: value for key, value in flat(run.recipe) if key.rpartition(".")[2] in ("seed", "seeds")},
-        plotly_js=Markup(get_plotlyjs()),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from nas.architecture import Architecture
 from nas.device import place
 from recipes.context import Context
-from recipes.stages.correlations import correlation_row
+from recipes.ranking.rows import correlation_row
 from recipes.stages.export import trained_network
 
 
@@ -38,5 +38,13 @@ def _correlations(
         values = [network["estimates"][name]["value"] for network in networks]
         predicted = [math.nan if value is None else value for value in values]
         actual = [accuracy[network["id"]] for network in networks]
-        rows.append(correlation_row(context, name, predicted, actual, higher_is_better=first["higher_is_better"]))
+        rows.append(
+            correlation_row(
+                name,
+                predicted,
+                actual,
+                higher_is_better=first["higher_is_better"],
+                seed=context.seed("bootstrap"),
+            )
+        )
     return rows

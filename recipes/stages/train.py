@@ -24,7 +24,7 @@ CONTROL_DRAWS = 10_000
 
 def run(context: Context) -> dict[str, Any]:
     """Trains on the `train` and `architecture` splits, judges on `selection`."""
-    predictors = context.make_predictors(context.recipe.train.predictors)
+    predictors = context.predictors.make(context.recipe.train.predictors)
     images = _training_images(context)
     chosen = choose(context)
     networks = []

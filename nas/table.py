@@ -1,0 +1,57 @@
+"""Tables of a benchmark: what is known of many architectures of a space."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import math
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from nas.architecture import Architecture
+from nas.errors import UserError
+from nas.space import SearchSpace
+
+Table = dict[Architecture, tuple[float, ...]]
+"""The values of the columns asked for, by architecture."""
+
+
+def read_table(path: Path, space: SearchSpace, columns: Sequence[str], *, where: str = "table") -> Table:
+    """The architectures of a table, each once, with their values.
+
+    Args:
+        path: a CSV file, gzipped or not, with a column `arch` in the notation of the space.
+        columns: the names of the columns to read, of finite numbers.
+        where: the key that holds the path, for errors.
+
+    Raises:
+        UserError: the file cannot be read, a column is missing, or a row is not of the space.
+    """
+    try:
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise UserError(where, f"{path} cannot be read ({error})") from error
+    rows = csv.DictReader(io.StringIO(text))
+    present = rows.fieldnames or []
+    for column in ("arch", *columns):
+        if column not in present:
+            raise UserError(where, f"{path} has no column {column!r}", allowed=present, given=column)
+    table: Table = {}
+    for number, row in enumerate(rows, start=2):
+        line = f"{path}, line {number}"
+        values = tuple(_number(row[column], column, line) for column in columns)
+        table.setdefault(space.parse(row["arch"] or "", where=line), values)
+    return table
+
+
+def _number(text: str | None, column: str, where: str) -> float:
+    try:
+        value = float(text or "")
+    except ValueError as error:
+        raise UserError(where, f"{column} is not a number: {text!r}") from error
+    if not math.isfinite(value):
+        raise UserError(where, f"{column} is {value}")
+    return value
