@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, create_model
-from pydantic_core import PydanticCustomError
 
 from nas.data import SOURCES, SplitFractions
 from nas.errors import UserError
@@ -19,6 +18,8 @@ from recipes.components import DEVICES, INHERITED, PREDICTORS, SPACES, STRATEGIE
 
 
 def _known(name: str) -> str:
+    from pydantic_core import PydanticCustomError
+
     try:
         members(name, where="")
     except UserError as error:

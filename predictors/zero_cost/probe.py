@@ -58,7 +58,12 @@ class Probe:
             ScoreError: the score is not defined for this network.
         """
         with self._seeded(score.name), torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
-            return score.compute(self)
+            try:
+                return score.compute(self)
+            except ValueError as error:  # raised by torch's batch norms
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                raise ScoreError("network", f"a batch norm has no statistics ({error})") from error
 
     def network(self) -> nn.Module:
         """A copy of the network to use up, in float32 and training mode, all parameters requiring grad."""
@@ -68,6 +73,11 @@ class Probe:
     def weights(self) -> dict[str, Tensor]:
         """The initial weights w by name; see `layer_weights`."""
         return {name: weight.detach() for name, weight in layer_weights(self._initial).items()}
+
+    @property
+    def parameters(self) -> int:
+        """The number of all the network's parameters."""
+        return sum(parameter.numel() for parameter in self._initial.parameters())
 
     def once(self, make: Callable[[Probe], T]) -> T:
         """What the function makes of this probe, made when it is first asked for.

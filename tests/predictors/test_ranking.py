@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nas.errors import UserError
-from predictors.ranking import RankCorrelation, rank_correlation
+from predictors.ranking import RankCorrelation, partial_spearman, rank_correlation
 
 
 def compare(predicted: list[float], actual: list[float], *, higher_is_better: bool = True) -> RankCorrelation:
@@ -92,3 +92,26 @@ def test_too_few_for_a_correlation_or_an_interval() -> None:
     three = rank_correlation([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], seed=0)
     assert three.kendall == three.spearman == 1.0
     assert math.isnan(three.kendall_interval[0]) and math.isnan(three.spearman_interval[1])
+
+
+def test_partial_correlation_by_hand() -> None:
+    # ρ_ab = .4, ρ_ac = .8, ρ_bc = .4 for these ranks of four: (.4 - .8 * .4) / √((1 - .64)(1 - .16))
+    a, b, c = [1.0, 2, 3, 4], [2.0, 1, 4, 3][::-1], [1.0, 2, 4, 3]
+    ab, ac, bc = compare(a, b).spearman, compare(a, c).spearman, compare(b, c).spearman
+    expected = (ab - ac * bc) / math.sqrt((1 - ac**2) * (1 - bc**2))
+    assert partial_spearman(a, b, c) == pytest.approx(expected)
+
+
+def test_partial_correlation_removes_what_the_third_explains() -> None:
+    generator = np.random.default_rng(0)
+    size = generator.normal(size=2000)
+    a, b = size + 0.3 * generator.normal(size=2000), size + 0.3 * generator.normal(size=2000)
+    assert compare(a.tolist(), b.tolist()).spearman > 0.8
+    assert abs(partial_spearman(a.tolist(), b.tolist(), size.tolist())) < 0.1
+    noise = generator.normal(size=2000)
+    assert partial_spearman((size + noise).tolist(), noise.tolist(), size.tolist()) > 0.9
+
+
+def test_partial_correlation_with_the_third_itself_is_not_defined() -> None:
+    assert math.isnan(partial_spearman([1.0, 2, 3], [2.0, 1, 3], [10.0, 20, 30]))
+    assert math.isnan(partial_spearman([1.0, 1, 1], [2.0, 1, 3], [10.0, 20, 5]))

@@ -8,7 +8,7 @@ import inspect
 import math
 import pkgutil
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,17 @@ Batch = tuple[Tensor, Tensor]
 
 for module in pkgutil.iter_modules(predictors.zero_cost.__path__, "predictors.zero_cost."):
     importlib.import_module(module.name)
-SCORES = [score() for score in sorted(Score.__subclasses__(), key=lambda s: s.name) if not inspect.isabstract(score)]
+
+
+def concrete(base: type[Score]) -> Iterator[type[Score]]:
+    """All scores that can be asked."""
+    for score in base.__subclasses__():
+        if not inspect.isabstract(score):
+            yield score
+        yield from concrete(score)
+
+
+SCORES = [score() for score in sorted(concrete(Score), key=lambda score: score.name)]
 
 scores = pytest.mark.parametrize("score", SCORES, ids=lambda score: score.name)
 
@@ -69,8 +79,8 @@ def mobilenet(space: NasBench201, batch: Batch) -> tuple[nn.Module, Tensor, Tens
     import timm
 
     # 64 x 64: at 32 x 32 its last batch norms see single pixels, for which GradSign is not defined
-    x = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    return timm.create_model("mobilenetv3_small_050", num_classes=10), x, torch.arange(8) // 2  # two images of a class
+    x = torch.randn(16, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    return timm.create_model("mobilenetv3_small_050", num_classes=10), x, torch.arange(16) // 2  # two images of a class
 
 
 def state(model: nn.Module, *tensors: Tensor) -> str:

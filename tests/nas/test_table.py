@@ -1,0 +1,57 @@
+"""Tables of a benchmark: read whole, refused by line."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from nas.errors import UserError
+from nas.spaces.nasbench201 import NasBench201
+from nas.table import read_table
+
+CELL = "|none~0|+|none~0|none~1|+|none~0|none~1|{}~2|"
+ROWS = f"arch,good,bad\n{CELL.format('none')},1.5,x\n{CELL.format('skip_connect')},2,nan\n{CELL.format('none')},9,0\n"
+
+
+@pytest.fixture
+def space() -> NasBench201:
+    return NasBench201((1, 8, 8), 10, channels=2, cells=1)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_first_row_of_an_architecture_counts(space: NasBench201, tmp_path: Path, packed: bool) -> None:
+    path = tmp_path / ("t.csv.gz" if packed else "t.csv")
+    path.write_bytes(gzip.compress(ROWS.encode()) if packed else ROWS.encode())
+    table = read_table(path, space, ["good", "good"])
+    assert list(table.values()) == [(1.5, 1.5), (2.0, 2.0)]
+    assert [space.format(architecture) for architecture in table] == [CELL.format("none"), CELL.format("skip_connect")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "column", "line"),
+    [
+        ("no.csv", None, "good", r"^table: .*no\.csv cannot be read"),
+        ("t.csv.gz", b"plain", "good", r"^table: .*t\.csv\.gz cannot be read"),
+        ("t.csv", b"\xff\xfe", "good", r"^table: .*cannot be read"),
+        ("t.csv", b"", "good", r"^table: .*has no column 'arch'"),
+        (
+            "t.csv",
+            ROWS.encode(),
+            "god",
+            r"^table: .*has no column 'god'; allowed: arch, good, bad; did you mean 'good'",
+        ),
+        ("t.csv", ROWS.encode(), "bad", r"t\.csv, line 2: bad is not a number: 'x'"),
+        ("t.csv", ROWS.replace(",x", ",1").encode(), "bad", r"t\.csv, line 3: bad is nan"),
+        ("t.csv", b"arch,good\nnonsense,1\n", "good", r"t\.csv, line 2: 'nonsense' is not of the form"),
+    ],
+)
+def test_what_cannot_be_used_is_named(
+    space: NasBench201, tmp_path: Path, *, name: str, content: bytes | None, column: str, line: str
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=line):
+        read_table(path, space, [column])

@@ -1,0 +1,250 @@
+"""`nas rank` and `nas score`, from the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import FinishedRun
+from nas_command import nas, nas_here
+
+from nas.spaces.nasbench201 import NasBench201
+from recipes.components import ENSEMBLES, PREDICTORS, SCORES, load, members
+from recipes.ranking.page import ranking_page
+
+Capture = pytest.CaptureFixture[str]
+SPACE = "nasbench201:channels=2,cells=1"
+CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
+OWN = """\
+import torch
+def small():
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty current folder, but for a table of forty cells whose accuracy is a noisy count of convolutions."""
+    monkeypatch.chdir(tmp_path)
+    space, generator = NasBench201((1, 8, 8), 10, channels=2, cells=1), torch.Generator().manual_seed(0)
+    cells = list(dict.fromkeys(space.format(space.sample(generator)) for _ in range(40)))
+    noise = random.Random(0)
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["arch", "accuracy"])
+        writer.writerows([cell, cell.count("nor_conv_3x3") + noise.gauss(0, 0.5)] for cell in cells)
+    yield tmp_path
+
+
+def ranking(capsys: Capture, *options: object, predictors: str = "naswot,synflow") -> Any:
+    basis = ("--space", SPACE, "--table", "table.csv", "--target", "accuracy", "--samples", 24, "--batch-size", 16)
+    answer = nas_here(capsys, "rank", *basis, "--predictors", predictors, "--json", *options)
+    assert answer.code == 0, answer.err
+    return json.loads(answer.out)
+
+
+def test_a_row_for_each_predictor_and_the_baselines(capsys: Capture) -> None:
+    result = ranking(capsys)
+    rows = {row["name"]: row for row in result["predictors"]}
+    assert set(rows) == {"params", "macs", "naswot", "synflow"}
+    assert [row["spearman"] for row in result["predictors"]] == sorted(
+        (row["spearman"] for row in result["predictors"]), reverse=True
+    )
+    for row in rows.values():
+        assert row["n"] == 24
+        assert row["ci95"] == row["spearman_ci95"]
+        assert row["ci95"][0] <= row["spearman"] <= row["ci95"][1]
+        assert -1 <= row["kendall"] <= 1
+        assert row["top"]["n"] == 2
+    assert rows["params"]["spearman"] > 0.6  # of what it was made from
+    assert "spearman_given_params" not in rows["params"]
+    assert rows["naswot"]["statuses"].keys() <= {"ok", "nan"}
+    assert sum(rows["naswot"]["statuses"].values()) == 24
+    assert len(result["points"]) == 24
+
+
+def test_the_same_seed_gives_the_same_ranking(capsys: Capture) -> None:
+    first, again, other = ranking(capsys), ranking(capsys), ranking(capsys, "--seed", 1)
+    for result in (first, again, other):
+        del result["seconds"]
+    assert first == again
+    assert first["images"]["hash"] != other["images"]["hash"]
+    assert {p["id"] for p in first["points"]} != {p["id"] for p in other["points"]}
+
+
+def test_a_negative_correlation_is_shown_as_it_is(capsys: Capture, here: Path) -> None:
+    rows = list(csv.DictReader((here / "table.csv").open()))
+    with (here / "table.csv").open("w") as file:
+        file.write("arch,accuracy\n" + "".join(f"{row['arch']},{-float(row['accuracy'])}\n" for row in rows))
+    assert next(r for r in ranking(capsys)["predictors"] if r["name"] == "params")["spearman"] < -0.6
+
+
+def test_ensembles_rank_within_the_sample(capsys: Capture) -> None:
+    result = ranking(capsys, predictors="naswot+synflow,az_nas")
+    rows = {row["name"]: row for row in result["predictors"]}
+    assert set(rows) == {"params", "macs", "naswot+synflow", "az_nas"}
+    values = [point["values"]["naswot+synflow"] for point in result["points"]]
+    assert max(values) <= 0
+
+
+def test_values_are_kept_and_taken_up(capsys: Capture, here: Path) -> None:
+    first = ranking(capsys, "-o", "out")
+    (values,) = (here / "out").glob("values-*.jsonl")
+    lines = values.read_text().splitlines()
+    assert len(lines) == 24 * 4
+    values.write_text("\n".join(lines[:50]) + "\n" + lines[50][:20])  # killed while writing
+    again = ranking(capsys, "-o", "out", predictors="naswot,synflow,snip")
+    assert again["computed"] == 24  # snip was new for all of them
+    third = ranking(capsys, "-o", "out")
+    assert third["computed"] == 0
+    assert third["predictors"] == first["predictors"]
+    ranking(capsys, "-o", "out", "--seed", 3)
+    assert len(list((here / "out").glob("values-*.jsonl"))) == 2  # other seeds, other values
+    assert json.loads((here / "out" / "ranking.json").read_text())["seed"] == 3
+
+
+def test_the_page_holds_table_and_figures(capsys: Capture, here: Path) -> None:
+    result = ranking(capsys, "--plot", "page.html")
+    page = (here / "page.html").read_text()
+    for row in result["predictors"]:
+        assert f">{row['name']}</th>" in page
+    assert page.count('type="application/json"') == 2
+    hostile = {**result, "target": "<script>alert(1)</script>"}
+    assert "<script>alert" not in ranking_page(hostile)
+
+
+def test_the_text_is_a_table(capsys: Capture) -> None:
+    options = ("--space", SPACE, "--table", "table.csv", "--target", "accuracy", "--samples", 24)
+    answer = nas_here(capsys, "rank", *options, "--predictors", "naswot")
+    lines = answer.out.splitlines()
+    assert lines[0] == "24 architectures against accuracy of table.csv"
+    assert {line.split()[0] for line in lines[2:5]} == {"params", "macs", "naswot"}
+    assert "seed 0" in lines[5]
+
+
+def test_a_run_is_ranked_by_its_selection_accuracy(capsys: Capture, finished_run: FinishedRun) -> None:
+    answer = nas_here(capsys, "rank", finished_run.folder, "--predictors", "inherited,naswot", "--json")
+    assert answer.code == 0, answer.err
+    result = json.loads(answer.out)
+    assert {row["name"] for row in result["predictors"]} == {"params", "macs", "inherited", "naswot"}
+    train = json.loads((finished_run.folder / "stages" / "train.json").read_text())["outputs"]
+    accuracies = {network["id"]: network["accuracy"] for network in train["networks"]}
+    assert {point["id"]: point["target"] for point in result["points"]} == accuracies
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ("--predictors nasswot", "--predictors: no predictor is called 'nasswot'"),
+        ("--predictors naswot+az_nas", "--predictors: no predictor is called 'az_nas'"),
+        ("--predictors inherited", "--predictors: 'inherited' needs a trained supernet"),
+        ("--target acuracy", "--table: table.csv has no column 'acuracy'; allowed: arch, accuracy; did you mean"),
+        ("--table no.csv", "--table: no.csv cannot be read"),
+        ("--samples 4000", "--samples: the table has 40 architectures, not 4000"),
+        ("--samples 2", "predicted: "),
+        ("--batch-size 0", "--batch-size: at least 1"),
+        ("--batch-size 9999", "--batch-size: digits has 1797 images, not 9999"),
+        ("--space nasbench", "--space: nothing is called 'nasbench'; allowed: nasbench201; did you mean"),
+        ("--space nasbench201:chanels=3", "--space.chanels: unknown key"),
+        ("--space nasbench201:channels=x", "--space.channels: "),
+        ("--space nasbench201:channels", "--space: 'channels' is not of the form key=value"),
+        ("--data nowhere", "--data: nowhere does not exist, and is not digits"),
+        ("--repeats 0", "repeats: at least 1"),
+        ("--limit-seconds 0", "limit_s: a positive number"),
+        ("--seed -1", "seed: at least 0"),
+    ],
+)
+def test_wrong_options(capsys: Capture, options: str, line: str) -> None:
+    given = ["--table", "table.csv", "--target", "accuracy", "--samples", "10", "--space", SPACE, *options.split()]
+    answer = nas_here(capsys, "rank", *given)
+    if options == "--samples 2":  # a ranking of two is none, and says so rather than failing
+        assert answer.code == 0
+        return
+    assert answer.code == 2, answer
+    assert answer.err.splitlines()[-1].startswith(f"error: {line}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("nothing", "nothing: is not a run folder with trained networks"),
+        ("", "--table: is missing"),
+        ("--table table.csv", "--target: is missing"),
+        ("nothing --table table.csv", "--table: goes without a run folder"),
+    ],
+)
+def test_a_table_or_a_run(capsys: Capture, arguments: str, line: str) -> None:
+    answer = nas_here(capsys, "rank", *arguments.split())
+    assert (answer.code, answer.err.splitlines()[-1][: len(line) + 7]) == (2, f"error: {line}")
+
+
+def scored(capsys: Capture, *arguments: object) -> Any:
+    answer = nas_here(capsys, "score", *arguments, "--json")
+    assert answer.code == 0, answer.err
+    return json.loads(answer.out)
+
+
+def test_architectures_and_models_are_scored(capsys: Capture, here: Path) -> None:
+    (here / "own.py").write_text(OWN)
+    options = ("--space", SPACE, "--scores", "naswot,synflow,params", "--batch-size", 16)
+    cell, own = scored(capsys, CELL, "own.py:small", *options)
+    assert (cell["network"], own["network"]) == (CELL, "own.py:small")
+    assert own["params"] == 64 * 32 + 32 + 32 * 10 + 10
+    assert own["macs"] > 0
+    assert set(own["scores"]) == {"naswot", "synflow"}
+    assert own["scores"]["naswot"]["provenance"]["images"] == 16
+    architecture = NasBench201((1, 8, 8), 10, channels=2, cells=1).parse(CELL)
+    (here / "cell.json").write_text(architecture.to_json())
+    (again,) = scored(capsys, "cell.json", *options)
+    assert again["scores"] == cell["scores"]
+
+
+def test_repeats_give_a_spread(capsys: Capture) -> None:
+    options = ("--space", SPACE, "--scores", "snip", "--batch-size", 16, "--repeats", 3)
+    (record,) = scored(capsys, CELL, *options)
+    assert record["scores"]["snip"]["provenance"]["std"] > 0
+    assert "±" in nas_here(capsys, "score", CELL, *options).out
+
+
+def test_a_score_that_is_not_defined_says_why(capsys: Capture, here: Path) -> None:
+    (here / "own.py").write_text(OWN.replace("ReLU", "Tanh"))
+    (record,) = scored(capsys, "own.py:small", "--scores", "naswot", "--batch-size", 16)
+    assert record["scores"]["naswot"]["status"] == "failed"
+    assert "the network has none" in nas_here(capsys, "score", "own.py:small", "--scores", "naswot").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("timm:resnet81", "timm:resnet81: timm has no such model"),
+        (CELL, f"{CELL}: is neither timm:NAME nor FILE.py:FUNCTION; an architecture needs its --space"),
+        (f"|x| --space {SPACE}", "|x|: '|x|' is not of the form"),
+        ("timm:resnet18 --scores naswat", "--scores: no score is called 'naswat'"),
+        ("timm:resnet18 --data .", ".: "),
+    ],
+)
+def test_wrong_networks(capsys: Capture, arguments: str, line: str) -> None:
+    answer = nas_here(capsys, "score", *arguments.split())
+    assert answer.code == 2, answer
+    assert answer.err.splitlines()[-1].startswith(f"error: {line}")
+
+
+def test_every_name_leads_to_a_predictor() -> None:
+    for name in SCORES:
+        assert load(SCORES, name, where="").name == name
+    for name, (_, parts) in ENSEMBLES.items():
+        assert members(name, where="") == parts
+        assert set(parts) <= set(PREDICTORS)
+
+
+def test_rank_in_a_process_of_its_own(here: Path) -> None:
+    options = ("--space", SPACE, "--table", "table.csv", "--target", "accuracy", "--samples", 10)
+    answer = nas("rank", *options, "--predictors", "naswot", "--json", cwd=here)
+    assert answer.code == 0
+    assert len(json.loads(answer.out)["predictors"]) == 3
