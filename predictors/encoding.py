@@ -1,0 +1,133 @@
+"""Encodings: architectures of any space as vectors of numbers, for predictors that learn."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.architecture import Architecture
+from nas.errors import UserError
+from nas.space import SearchSpace
+from predictors.arrows import live_arrows, vertices, ways
+
+Floats = NDArray[np.float64]
+
+
+class Encoding(Protocol):
+    """Attributes: name: as in recipes."""
+
+    name: str
+
+    def fit(self, architectures: Sequence[Architecture]) -> None:
+        """Settle the columns."""
+        ...
+
+    def transform(self, architectures: Sequence[Architecture]) -> Floats:
+        """`(n, columns)`: a row for each architecture.
+
+        Raises:
+            UserError: not an architecture of the space.
+        """
+        ...
+
+
+class OneHot:
+    """One column for each choice and option, in the space's order: 1 where the architecture takes the option."""
+
+    name = "one_hot"
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+
+    def fit(self, architectures: Sequence[Architecture]) -> None:
+        """Nothing: the space alone settles the columns."""
+
+    def transform(self, architectures: Sequence[Architecture]) -> Floats:
+        taken = [self._space.gates(self._space.check(a)) for a in architectures]
+        sizes = {name: len(choice.options) for name, choice in self._space.choices().items()}
+        return np.hstack([np.eye(n)[np.array([gates[name] for gates in taken], int)] for name, n in sizes.items()])
+
+
+class _Counts:
+    """One column for each feature that at least `COMMON` of the architectures fitted on have; others are left out.
+
+    All that a column of a single architecture tells is that this one is like no other.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        from sklearn.feature_extraction import DictVectorizer
+
+        self._space = space
+        self._columns = DictVectorizer(sparse=False)
+
+    def fit(self, architectures: Sequence[Architecture]) -> None:
+        """Settle the columns."""
+        counts = self._columns.fit_transform([self._count(a) for a in architectures])
+        self._columns.restrict((counts > 0).mean(0) >= COMMON)
+
+    def transform(self, architectures: Sequence[Architecture]) -> Floats:
+        return self._columns.transform([self._count(a) for a in architectures])
+
+    def _count(self, architecture: Architecture) -> Mapping[str, int]:
+        raise NotImplementedError
+
+
+class Paths(_Counts):
+    """Which paths lead from an input to an output, a path being known by the operations on its way: 0 or 1.
+
+    White, Neiswanger & Savani, "BANANAS: Bayesian Optimization with Neural Architectures for Neural Architecture
+    Search", AAAI 2021, section 3. It is made for cells, which have few paths: a chain has a single one, and two chains
+    that differ anywhere have no column in common.
+    """
+
+    name = "path"
+
+    def _count(self, architecture: Architecture) -> Mapping[str, int]:
+        arrows = live_arrows(self._space, architecture)
+        targets = {target for _, target, _ in arrows}
+        inputs = sorted({source for source, _, _ in arrows} - targets)
+        return {f"{node}>{way}": 1 for node in inputs for way in ways(arrows, node)}
+
+
+class Subgraphs(_Counts):
+    """How often each rooted neighbourhood occurs in the drawing: Weisfeiler and Lehman's labels.
+
+    Ru, Wan, Dong & Osborne, "Interpretable Neural Architecture Search via Bayesian Optimisation with Weisfeiler-Lehman
+    Kernels", ICLR 2021; labels after Shervashidze et al., JMLR 2011. Operations and nodes are both vertices of one
+    graph: a label tells an operation and the nodes it connects, or a node and the operations that meet in it.
+    """
+
+    name = "graph"
+
+    def _count(self, architecture: Architecture) -> Mapping[str, int]:
+        import networkx as nx
+
+        labels = nx.weisfeiler_lehman_subgraph_hashes(
+            vertices(live_arrows(self._space, architecture)),
+            node_attr="label",
+            iterations=ROUNDS,
+            include_initial_labels=True,
+        )
+        return Counter(label for vertex in labels.values() for label in vertex)
+
+
+COMMON = 0.02
+ROUNDS = 1
+"""More of them find neighbourhoods so rare that nothing can be learnt from them."""
+
+ENCODINGS: Mapping[str, Callable[[SearchSpace], Encoding]] = {kind.name: kind for kind in (OneHot, Paths, Subgraphs)}
+
+
+def encoding(name: str, space: SearchSpace, *, where: str = "encoding") -> Encoding:
+    """The encoding `name` of the space.
+
+    Raises:
+        UserError: no encoding has that name.
+    """
+    if name not in ENCODINGS:
+        raise UserError(where, f"no encoding {name!r}", allowed=ENCODINGS, given=name)
+    return ENCODINGS[name](space)
