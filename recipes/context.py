@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,8 +21,11 @@ from nas.objective import Constraint, Evaluator
 from nas.predictor import Predictor
 from nas.progress import Track
 from nas.run import RunFolder
+from nas.search.replay import VirtualClock, replay
 from nas.space import SearchSpace
+from nas.table import read_table
 from nas.task import Classification
+from predictors.surrogate import Surrogate
 from recipes.components import COSTS, DEVICES, SPACES, STRATEGIES
 from recipes.components import load as component
 from recipes.predictor_set import PredictorSet
@@ -29,6 +34,8 @@ from supernets.strategy import check_supports
 
 EVALUATION_BATCH = 250
 """Images in a batch when nothing is learnt; large enough to keep a device busy, small enough for any memory."""
+MEASURED = frozenset({"accuracy", "latency_ms"})
+"""What a search can name that is no predictor."""
 SCORE_IMAGES = 64
 """Images that zero-cost scores look at."""
 CALIBRATION_IMAGES = 1000
@@ -95,6 +102,8 @@ class Context:
             from recipes.stages.rank import table_sample
 
             table_sample(self, self.recipe.rank)
+        if self.recipe.search.replay is not None:
+            self.replayed()
 
     def cost(self, architecture: Architecture) -> Cost:
         """Params and MACs of an architecture's stand-alone network."""
@@ -102,9 +111,12 @@ class Context:
 
     def is_affordable(self, architecture: Architecture) -> bool:
         """Whether an architecture keeps the search's limits on params and MACs."""
-        costs = vars(self.cost(architecture))
-        limits = (Constraint.parse(text) for text in self.recipe.search.constraints)
-        return all(limit.violation(costs[limit.name]) <= 0 for limit in limits if limit.name in costs)
+        limits = [Constraint.parse(text) for text in self.recipe.search.constraints]
+        return all(
+            limit.violation(getattr(self.cost(architecture), limit.name)) <= 0
+            for limit in limits
+            if limit.name in COSTS
+        )
 
     def seed(self, purpose: str) -> int:
         """A seed for one purpose (`split`, `paths`, ...), so that no two of them share their draws."""
@@ -205,22 +217,55 @@ class Context:
         return component(DEVICES, self.recipe.profile.device, where="profile.device")()
 
     def evaluators(self) -> dict[str, Evaluator]:
-        """Everything that the search's objectives and constraints name, cheap ones first."""
+        """Everything that the search names, cheap ones first."""
         search = self.recipe.search
-        names = search.named
+        names = dict.fromkeys([*search.named, *search.scores])
         evaluators = {}
-        for name, predictor in self.predictors.make(
-            [name for name in names if name not in ("accuracy", "latency_ms")]
-        ).items():
+        for name, predictor in self.predictors.make(set(names) - MEASURED).items():
             better = predictor.higher_is_better and name not in COSTS  # as objectives, costs are to fall
             evaluators[name] = Evaluator(name, "maximize" if better else "minimize", predictor)
         if "latency_ms" in names:
             evaluators["latency_ms"] = Evaluator("latency_ms", "minimize", self._latency())
         if "accuracy" in names:
-            evaluators["accuracy"] = Evaluator(
-                "accuracy", "maximize", self.predictors.make([search.accuracy])[search.accuracy]
-            )
+            evaluators["accuracy"] = self._accuracy()
         return evaluators
+
+    @cached_property
+    def clock(self) -> Callable[[], float]:
+        """Tells the seconds that the search's evaluations take: of the table that it replays, if it does."""
+        return VirtualClock() if self.recipe.search.replay else time.perf_counter
+
+    def surrogate(self) -> Surrogate | None:
+        """The predictor that learns from the search, if the recipe asks for one."""
+        search = self.recipe.search
+        if not search.learns:
+            return None
+        return Surrogate(
+            self.space,
+            model=search.surrogate.model,
+            encodings=search.surrogate.encodings,
+            scores=list(self.predictors.make(search.surrogate.scores).values()),
+            unit="",
+            seed=self.seed("surrogate"),
+        )
+
+    def replayed(self) -> dict[Architecture, tuple[float, float]]:
+        """Accuracy and seconds of each architecture of the table that the search replays.
+
+        Raises:
+            UserError: the table cannot be used.
+        """
+        settings = self.recipe.search.replay
+        assert settings is not None
+        columns = [settings.accuracy, *([settings.seconds] if settings.seconds else [])]
+        table = read_table(settings.table, self.space, columns, where="search.replay")
+        return {a: (values[0], values[1] if settings.seconds else 0.0) for a, values in table.items()}
+
+    def _accuracy(self) -> Evaluator:
+        if isinstance(self.clock, VirtualClock):
+            return replay("accuracy", "maximize", self.replayed(), self.clock)
+        name = self.recipe.search.accuracy
+        return Evaluator("accuracy", "maximize", self.predictors.make([name])[name])
 
     def _latency(self) -> Any:
         from export.devices.base import MeasureSpec

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from nas.errors import UserError
 from nas.settings import Settings
-from recipes.components import COSTS, INHERITED, PREDICTORS, SCORES
+from recipes.components import COSTS, INHERITED, PREDICTORS, SCORES, members
 from recipes.schema import Recipe
 from recipes.shipped import find_recipe
 
@@ -133,10 +133,14 @@ def _check_names(recipe: Recipe) -> None:
         if name not in known:
             where = "search.objectives" if name in search.objectives else "search.constraints"
             raise UserError(where, f"nothing is called {name!r}", allowed=known, given=name)
+    for where, name in search.asked.items():
+        members(name, where=where)
     users = {
-        "search.accuracy": (search.accuracy,),
+        "search.accuracy": () if search.replay else (search.accuracy,),
         "search.objectives": search.objectives,
         "search.constraints": search.named,
+        **{where: (name,) for where, name in search.asked.items()},
+        "search.surrogate.scores": search.surrogate.scores,
         "rank.predictors": recipe.rank.predictors if recipe.rank else (),
     }
     for where, used in users.items():

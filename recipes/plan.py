@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nas.errors import UserError
@@ -35,7 +36,7 @@ STAGES = (
     Stage("search", ("search", "space", "profile"), ("data", "supernet")),
     Stage("train", ("train",), ("search",)),
     Stage("export", ("train",), ("train",)),
-    Stage("profile", ("profile",), ("export",)),
+    Stage("profile", ("train", "profile"), ("export",)),
     Stage("test", ("train",), ("train",)),
 )
 
@@ -72,7 +73,7 @@ def _section(recipe: Recipe, stage: Stage, name: str) -> Any:
     if stage.name == "search" and name == "profile":
         timed = {"device", "threads", "batch", "search_seconds"} if recipe.search.measures_latency else set()
         return recipe.profile.model_dump(mode="json", include=timed)
-    if stage.name == "profile":
+    if stage.name == "profile" and name == "profile":
         return recipe.profile.model_dump(mode="json", exclude={"search_seconds"})
     return recipe.model_dump(mode="json")[name]
 
@@ -82,9 +83,14 @@ def _files(context: Context, stage: Stage) -> str | None:
     if stage.name == "data":
         return context.splits.fingerprint
     if stage.name == "rank" and context.recipe.rank is not None:
-        table = context.recipe.rank.table
-        try:
-            return hashlib.sha256(table.read_bytes()).hexdigest()
-        except OSError as error:
-            raise UserError("rank.table", f"{table} cannot be read: {error.strerror or error}") from error
+        return _content(context.recipe.rank.table, "rank.table")
+    if stage.name == "search" and context.recipe.search.replay is not None:
+        return _content(context.recipe.search.replay.table, "search.replay.table")
     return None
+
+
+def _content(path: Path, where: str) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(where, f"{path} cannot be read: {error.strerror or error}") from error

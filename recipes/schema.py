@@ -11,9 +11,11 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, create_m
 from nas.data import SOURCES, SplitFractions
 from nas.errors import UserError
 from nas.objective import Constraint
-from nas.search.settings import SearchSettings
+from nas.search.settings import SURROGATE, SearchSettings, SurrogateSettings
 from nas.settings import Settings
 from nas.training import TrainSettings
+from predictors.encoding import ENCODINGS
+from predictors.regressors import MODELS
 from recipes.components import DEVICES, INHERITED, PREDICTORS, SPACES, STRATEGIES, load, members
 
 
@@ -73,17 +75,53 @@ class RankSettings(Settings):
     """Predictors to compare."""
 
 
+class RecipeSurrogateSettings(SurrogateSettings):
+    """The predictor that learns from the search, and how it chooses among proposals."""
+
+    model: Literal[*MODELS] = "gp"  # type: ignore[valid-type]
+    """The kind of regression: a Gaussian process, a forest, boosted trees, or a Bayesian ridge regression."""
+    encodings: tuple[Literal[*ENCODINGS], ...] = ("one_hot",)  # type: ignore[valid-type]
+    """How architectures become numbers: their options, their paths from input to output, or their graph."""
+    scores: tuple[NamedPredictor, ...] = ()
+    """Predictors whose values it learns from as well."""
+
+
+class ReplaySettings(Settings):
+    """A benchmark table that stands in for training: `accuracy` is looked up, and time passes as the table says."""
+
+    table: Path
+    """A CSV file, gzipped or not, with a column `arch` in the notation of the space."""
+    accuracy: str
+    """The column that is `accuracy` to the search."""
+    seconds: str | None = None
+    """The column with the seconds that finding it out took; null lets no time pass."""
+
+
 class RecipeSearchSettings(SearchSettings):
     """The search."""
 
     accuracy: NamedPredictor = INHERITED
     """The predictor that stands for `accuracy` during the search."""
+    surrogate: RecipeSurrogateSettings = RecipeSurrogateSettings()
+    """The predictor that learns from the search, where the sampler or the guide is `surrogate`."""
+    replay: ReplaySettings | None = None
+    """A table to take `accuracy` from instead."""
 
     @property
     def named(self) -> tuple[str, ...]:
         """Everything that objectives and constraints name, each once."""
         constraints = (Constraint.parse(text, where="search.constraints").name for text in self.constraints)
         return tuple(dict.fromkeys([*self.objectives, *constraints]))
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """The predictors that guide, warm start and filters name, by the key that names them."""
+        keys = {f"filters.{i}": one.by for i, one in enumerate(self.filters)}
+        if self.warm_start is not None:
+            keys["warm_start"] = self.warm_start.by
+        if self.guide is not None and self.guide.by != SURROGATE:
+            keys["guide"] = self.guide.by
+        return {f"search.{key}.by": name for key, name in keys.items()}
 
     @property
     def measures_latency(self) -> bool:
@@ -150,5 +188,5 @@ class Recipe(Settings):
     supernet: SupernetSettings | None = None
     rank: RankSettings | None = None
     search: RecipeSearchSettings
-    train: FinalTrainSettings
+    train: FinalTrainSettings | None = None
     profile: ProfileSettings = ProfileSettings()

@@ -43,7 +43,7 @@ def run_summary(folder: Path) -> dict[str, Any]:
             "verdict": outputs["profile"][network["id"]]["verdict"],
             "onnx": str(folder / "architectures" / network["id"] / "model.onnx"),
         }
-        for network in outputs["train"]["networks"]
+        for network in outputs.get("train", {"networks": []})["networks"]
     ]
     return {
         "run": str(folder),
@@ -51,7 +51,7 @@ def run_summary(folder: Path) -> dict[str, Any]:
         "search": outputs["search"]["counts"],
         "stopped": outputs["search"]["stopped"],
         "front": outputs["search"]["front"],
-        "test_images": outputs["test"]["images"],
+        "test_images": outputs["test"]["images"] if "test" in outputs else 0,
         "networks": sorted(networks, key=lambda network: network["latency_ms"]),
         "rank": outputs["rank"]["correlations"] if "rank" in outputs else [],
     }
@@ -66,6 +66,8 @@ def run_text(summary: dict[str, Any]) -> str:
     for row in summary["rank"]:
         kendall = "undefined" if row["kendall"] is None else f"{row['kendall']:.3f} {_interval(row['kendall_ci95'], 3)}"
         lines.append(f"rank: {row['name']:10} Kendall tau {kendall}, n = {row['n']}")
+    if not summary["networks"]:
+        return "\n".join([*lines, f"report: {summary['report']}"])
     lines.append(f"{'network':14}{'found as':10}{'params':>10}{'MACs':>13}{'test':>8}  latency p50 (95 % interval)")
     for n in summary["networks"]:
         latency = f"{n['latency_ms']:.3f} ms {_interval(n['latency_ms_ci95'], 3)} {n['verdict']}"

@@ -54,8 +54,9 @@ def _best(networks: Sequence[Network]) -> str:
 
 def missing(run: Run, stage: str, what: str) -> str:
     """Why there is nothing to show of a stage, in one sentence."""
-    optional_and_absent = stage in ("supernet", "rank") and run.recipe.get(stage) is None
-    reason = f"this recipe has no {stage} stage" if optional_and_absent else f"the {stage} stage has not finished"
+    section = stage if stage in ("supernet", "rank", "search") else "train"  # the rest needs trained networks
+    absent = run.recipe.get(section) is None
+    reason = f"this recipe has no {section} stage" if absent else f"the {stage} stage has not finished"
     return f"No {what}: {reason}."
 
 

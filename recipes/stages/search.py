@@ -18,6 +18,9 @@ def run(context: Context) -> dict[str, Any]:
         path=context.run / "study.journal",
         name=f"{context.run.path.resolve().name}-{context.study_key}",
         seed=context.seed("search"),
+        surrogate=context.surrogate(),
+        allowed=context.is_affordable,
+        clock=context.clock,
     )
     search.run(track=context.track)
     candidates = search.candidates()

@@ -17,6 +17,7 @@ from nas.files import write_json
 from nas.measurement import Estimate
 from nas.training import Training, train
 from recipes.context import Context
+from recipes.schema import FinalTrainSettings
 
 CONTROL_DRAWS = 10_000
 """Random architectures to look at for those that are affordable and new."""
@@ -24,7 +25,7 @@ CONTROL_DRAWS = 10_000
 
 def run(context: Context) -> dict[str, Any]:
     """Trains on the `train` and `architecture` splits, judges on `selection`."""
-    predictors = context.predictors.make(context.recipe.train.predictors)
+    predictors = context.predictors.make(_settings(context).predictors)
     images = _training_images(context)
     chosen = choose(context)
     networks = []
@@ -43,7 +44,7 @@ def choose(context: Context) -> list[tuple[Architecture, str]]:
     The random ones keep the limits on params and MACs, which cost nothing to know. No two of all are isomorphic.
     """
     found = context.outputs["search"]
-    settings = context.recipe.train
+    settings = _settings(context)
     options = {candidate["id"]: candidate["architecture"] for candidate in found["candidates"]}
     front = _distinct(context, (Architecture(options[id_]) for id_ in found["front"]))
     count = min(settings.front, len(front))
@@ -52,6 +53,12 @@ def choose(context: Context) -> list[tuple[Architecture, str]]:
     draws = (context.space.sample(generator) for _ in range(CONTROL_DRAWS))
     control = _distinct(context, filter(context.is_affordable, draws), picked, settings.random)
     return [(a, "front") for a in picked] + [(a, "random") for a in control]
+
+
+def _settings(context: Context) -> FinalTrainSettings:
+    settings = context.recipe.train
+    assert settings is not None
+    return settings
 
 
 def _distinct(
@@ -71,7 +78,7 @@ def _distinct(
 
 
 def _train_one(context: Context, architecture: Architecture, images: Images, description: str) -> dict[str, Any]:
-    settings = context.recipe.train
+    settings = _settings(context)
     purpose = f"train {architecture.id}"
     folder = context.run.architecture(architecture)
     with torch.random.fork_rng():
