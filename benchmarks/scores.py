@@ -20,7 +20,7 @@ from nas.spaces.nasbench201 import NasBench201
 from predictors.zero_cost.epe_nas import EPENAS
 from predictors.zero_cost.fisher import Fisher
 from predictors.zero_cost.grad_norm import GradNorm
-from predictors.zero_cost.gradsign import GradSign, one_by_one, sign_sums
+from predictors.zero_cost.gradsign import one_by_one, sign_sums
 from predictors.zero_cost.grasp import GraSP
 from predictors.zero_cost.jacob_cov import JacobCov
 from predictors.zero_cost.l2_norm import L2Norm
