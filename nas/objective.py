@@ -46,6 +46,10 @@ class Constraint:
         """How far `value` is on the wrong side of the bound; 0 or less where it is allowed."""
         return value - self.bound if self.operator == "<=" else self.bound - value
 
+    def is_broken_by(self, value: float) -> bool:
+        """Whether `value` is on the wrong side; what is not a finite number is on none."""
+        return math.isfinite(value) and self.violation(value) > 0
+
     def __str__(self) -> str:
         return f"{self.name} {self.operator} {self.bound:g}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ class Candidate:
         values: every number found out, by evaluator name; those before the failure where there was one.
         remarks: on values not to be trusted blindly, such as the verdict on a timing that was not stable.
         reason: why it is infeasible or failed, else empty.
-        seconds: wall time of the evaluation.
+        seconds: time that the evaluation took.
     """
 
     trial: int
@@ -61,6 +61,7 @@ def judge(
     *,
     objectives: Collection[str],
     constraints: Sequence[Constraint],
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Candidate:
     """Ask for what constraints and objectives name, constraints first, until one is broken or an evaluation fails.
 
@@ -68,16 +69,17 @@ def judge(
         trial: the number of the trial. architecture: to judge.
         evaluators: by name, cheap ones first.
         objectives: names of what must be known of a complete candidate. constraints: what it must satisfy.
+        clock: tells the time, in seconds.
 
     Raises:
         CannotWrite: the disk is full; that is not the architecture's fault. Every other failure is recorded.
     """
-    started = time.perf_counter()
+    started = clock()
     values: dict[str, float] = {}
     remarks: dict[str, str] = {}
 
     def candidate(status: Literal["complete", "infeasible", "failed"], reason: str = "") -> Candidate:
-        seconds = round(time.perf_counter() - started, 4)
+        seconds = round(clock() - started, 4)
         return Candidate(trial, architecture, status, values, remarks, reason, seconds)
 
     limited = {constraint.name for constraint in constraints}
@@ -89,14 +91,15 @@ def judge(
             raise
         except Exception as error:  # noqa: BLE001 - the reason is recorded, and the study goes on
             return candidate("failed", f"{name}: {type(error).__name__}: {error}")
-        if not math.isfinite(value):
+        broken = [c for c in constraints if c.name == name and c.is_broken_by(value)]
+        if math.isfinite(value):
+            values[name] = value
+            if remark:
+                remarks[name] = remark
+        elif not broken:
             return candidate("failed", f"{name}: {remark}" if remark else f"{name} is {value}")
-        values[name] = value
-        if remark:
-            remarks[name] = remark
-        for constraint in constraints:
-            if constraint.name == name and constraint.violation(value) > 0:
-                return candidate("infeasible", f"{name} = {value:g}, not {constraint}")
+        if broken:
+            return candidate("infeasible", f"{name} = {value:g}, not {broken[0]}")
     return candidate("complete")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,21 +41,15 @@ class RegularizedEvolutionSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """A mutation of the sample's best."""
-        open_choices = [name for name in search_space if len(_options(search_space[name])) > 1]
-        if not open_choices:
+        if not search_space:
             return {}
         population = self._population(study)
         sample = [population[i] for i in self._rng.integers(len(population), size=self._sample_size)]
-        child = dict(self._best(sample, study.directions).params)
-        name = open_choices[self._rng.integers(len(open_choices))]
-        others = [option for option in _options(search_space[name]) if option != child[name]]
-        child[name] = others[self._rng.integers(len(others))]
-        return child
+        return mutate(self._best(sample, study.directions).params, search_space, self._rng)
 
     def sample_independent(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
         """A uniform draw."""
-        options = _options(distribution)
-        return options[self._rng.integers(len(options))]
+        return uniform(distribution, self._rng)
 
     def _population(self, study: Study) -> list[FrozenTrial]:
         trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -65,6 +59,25 @@ class RegularizedEvolutionSampler(BaseSampler):
         names = [direction.name.lower() for direction in directions]
         best = np.flatnonzero(non_dominated([trial.values for trial in sample], names))
         return sample[best[self._rng.integers(len(best))]]
+
+
+def mutate(
+    parameters: Mapping[str, Any], distributions: Mapping[str, BaseDistribution], rng: np.random.Generator
+) -> dict[str, Any]:
+    """The parameters with one choice, drawn uniformly, moved to another of its options, drawn uniformly."""
+    child = dict(parameters)
+    open_choices = [name for name in distributions if len(_options(distributions[name])) > 1]
+    if open_choices:
+        name = open_choices[rng.integers(len(open_choices))]
+        others = [option for option in _options(distributions[name]) if option != child[name]]
+        child[name] = others[rng.integers(len(others))]
+    return child
+
+
+def uniform(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
+    """One of the options."""
+    options = _options(distribution)
+    return options[rng.integers(len(options))]
 
 
 def _options(distribution: BaseDistribution) -> tuple[Any, ...]:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nas.architecture import Architecture, Option
+from nas.architecture import Architecture
 from nas.errors import UserError
 from nas.objective import Constraint, Evaluator, evaluator
 from nas.pareto import non_dominated
 from nas.progress import Track, silent
 from nas.search.candidate import Candidate, judge, nearest_miss
+from nas.search.scores import Allowed, draw
 from nas.search.settings import SearchSettings
 from nas.space import SearchSpace
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial, Trial
+
+    from nas.search.surrogate import Surrogate
 
 RECORD = "record"
 """The user attribute of a trial that holds what was found out."""
@@ -37,15 +42,20 @@ class Search:
 
     Args:
         space: where architectures come from.
-        evaluators: what can be asked for by name; asked in the order of the mapping, so put cheap ones first.
+        evaluators: what can be asked for by name, objectives, constraints and scores; asked in the order of the
+            mapping, so put cheap ones first.
         settings: see `SearchSettings`.
         path: the file of the embedded storage. name: the study's name in the storage. seed: of all proposals.
+        surrogate: learns from the search where the settings ask for it.
+        allowed: whether an architecture keeps the limits that are known without effort. Others are not proposed where
+            there is a choice.
+        clock: tells the time that evaluations take, in seconds.
 
     Attributes:
         stopped: why the search ended before all its trials, if it did.
 
     Raises:
-        UserError: an objective or a constraint has no evaluator, or the storage cannot be used.
+        UserError: something named has no evaluator, a surrogate is needed and missing, or the storage cannot be used.
     """
 
     def __init__(
@@ -57,10 +67,14 @@ class Search:
         path: Path,
         name: str,
         seed: int,
+        surrogate: Surrogate | None = None,
+        allowed: Allowed = lambda architecture: True,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         import optuna
 
-        from nas.search.samplers import make_sampler
+        from nas.search.parameters import distributions
+        from nas.search.samplers import sampler
         from nas.search.storage import open_storage
 
         self.space = space
@@ -69,7 +83,8 @@ class Search:
         self.constraints = [Constraint.parse(c, where="search.constraints") for c in settings.constraints]
         for constraint in self.constraints:
             evaluator(evaluators, constraint.name, where="search.constraints")
-        self.evaluators = evaluators
+        self.evaluators = _remembering(evaluators, settings.scores)
+        self.allowed, self.clock, self.seed = allowed, clock, seed
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study: Study = optuna.create_study(
             study_name=name,
@@ -79,17 +94,12 @@ class Search:
         )
         started = len(self.study.get_trials(deepcopy=False))
         # A resumed search must not repeat the draws of its first part, so its samplers start elsewhere.
-        self.study.sampler = make_sampler(
-            settings.sampler,
-            seed=seed + started,
-            population_size=settings.population_size,
-            sample_size=settings.sample_size,
+        self._distributions = distributions(space)
+        self.study.sampler = sampler(
+            settings, self.evaluators, surrogate, self._distributions, allowed=allowed, seed=seed + started
         )
         self.generator = torch.Generator().manual_seed(seed + started)
-        self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
-            choice.name: optuna.distributions.CategoricalDistribution([_to_optuna(o) for o in choice.options])
-            for choice in space.choices().values()
-        }
+        self._limits = self.constraints
         self.stopped = ""
         self._known = {candidate.architecture.id: candidate for candidate in self.candidates()}
 
@@ -122,8 +132,27 @@ class Search:
         """
         self._take_up_interrupted()
         done = sum(c.status != "infeasible" for c in self._known.values())
+        if done < self.settings.trials:
+            self._prepare(track)
         for _ in track(self._steps(self.settings.trials - done), "search", self.settings.trials, done=done):
             pass
+
+    def _prepare(self, track: Track) -> None:
+        """Find the limits of the filters, and queue what the search begins with."""
+        from nas.search.filters import best_share
+        from nas.search.warm_start import WARM_START, warm_start
+
+        self._limits = [
+            *self.constraints,
+            *(best_share(self.evaluators[f.by], self._sample(f.among), f.keep, track) for f in self.settings.filters),
+        ]
+        start = self.settings.warm_start
+        if start is not None and WARM_START not in self.study.user_attrs:
+            warm_start(self.study, self._sample(start.candidates), self.evaluators[start.by], start.best, track)
+
+    def _sample(self, count: int) -> list[Architecture]:
+        """The same architectures in each process that works on this study."""
+        return draw(self.space, count, self.allowed, seed=self.seed)
 
     def _steps(self, trials: int) -> Iterator[Candidate]:
         """Yields each newly evaluated candidate, whether complete or failed."""
@@ -145,7 +174,7 @@ class Search:
             trials -= 1
             yield candidate
         if not self._any_complete():
-            raise UserError("search.constraints", nearest_miss(self._known.values(), self.constraints))
+            raise UserError("search.constraints", nearest_miss(self._known.values(), self._limits))
         if trials > 0 and not self.stopped:
             self.stopped = f"the space has only {self.space.size} architectures"
 
@@ -154,11 +183,13 @@ class Search:
 
     def _next(self, *, unseen: bool) -> Candidate | None:
         """Ask for an architecture, judge it and tell the result; `None` if it was known already."""
+        from nas.search.parameters import to_architecture, to_parameters
+
         if unseen:
             architecture = self._draw_unseen()
-            self.study.enqueue_trial({name: _to_optuna(option) for name, option in architecture.items()})
+            self.study.enqueue_trial(to_parameters(architecture))
         trial = self.study.ask(self._distributions)
-        architecture = Architecture({name: _from_optuna(option) for name, option in trial.params.items()})
+        architecture = to_architecture(trial.params)
         known = self._known.get(architecture.id)
         if known is not None:
             trial.set_user_attr(RECORD, {"duplicate_of": known.trial})
@@ -167,7 +198,14 @@ class Search:
             self._tell(trial, known if self.settings.sampler == "tpe" else None)
             return None
         names = [objective.name for objective in self.objectives]
-        candidate = judge(trial.number, architecture, self.evaluators, objectives=names, constraints=self.constraints)
+        candidate = judge(
+            trial.number,
+            architecture,
+            self.evaluators,
+            objectives=names,
+            constraints=self._limits,
+            clock=self.clock,
+        )
         trial.set_user_attr(RECORD, candidate.to_record())
         self._tell(trial, candidate)
         self._known[architecture.id] = candidate
@@ -208,11 +246,10 @@ def _record(trial: FrozenTrial) -> dict[str, Any]:
     return trial.user_attrs.get(RECORD, {})
 
 
-def _to_optuna(option: Option) -> str | int | float | bool:
-    """Optuna stores plain scalars; a tuple of inputs goes in as its JSON."""
-    return json.dumps(list(option)) if isinstance(option, tuple) else option
-
-
-def _from_optuna(option: Any) -> Option:
-    chosen: Option = tuple(json.loads(option)) if isinstance(option, str) and option.startswith("[") else option
-    return chosen
+def _remembering(evaluators: Mapping[str, Evaluator], names: Sequence[str]) -> dict[str, Evaluator]:
+    """The evaluators, of which those of these names are not asked twice about an architecture."""
+    for name in names:
+        evaluator(evaluators, name, where="search")
+    return {
+        name: replace(e, evaluate=functools.cache(e.evaluate)) if name in names else e for name, e in evaluators.items()
+    }

@@ -2,18 +2,88 @@
 
 from __future__ import annotations
 
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from collections.abc import Mapping
 
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from nas.errors import UserError
+from nas.objective import Evaluator
 from nas.search.evolution import RegularizedEvolutionSampler
-from nas.search.settings import SamplerName
+from nas.search.guided import Guide, GuidedSampler, ScoreGuide
+from nas.search.local import LocalSampler
+from nas.search.scores import Allowed
+from nas.search.settings import SamplerName, SearchSettings
+from nas.search.surrogate import LearntGuide, Surrogate
+
+
+def sampler(
+    settings: SearchSettings,
+    evaluators: Mapping[str, Evaluator],
+    surrogate: Surrogate | None,
+    distributions: Mapping[str, BaseDistribution],
+    *,
+    allowed: Allowed,
+    seed: int,
+) -> BaseSampler:
+    """The sampler of the settings under its guide, if it has one.
+
+    Args:
+        evaluators: the guide among them. surrogate: the one that learns, if it is needed.
+        distributions: the choices of the space. allowed: see `GuidedSampler`. seed: of all draws.
+
+    Raises:
+        UserError: a surrogate is needed, and there is none.
+    """
+    base = make_sampler(
+        settings.sampler, seed=seed, population_size=settings.population_size, sample_size=settings.sample_size
+    )
+    if settings.learns and surrogate is None:
+        raise UserError("search", "a surrogate is asked for, and none is given")
+    guide: Guide
+    if surrogate is not None and settings.learns:
+        guide = LearntGuide(surrogate, settings.surrogate, seed=seed)
+    elif settings.guide is not None:
+        guide = ScoreGuide(evaluators[settings.guide.by])
+    else:
+        return base
+    proposals = settings.guide.proposals if settings.guide is not None else settings.surrogate.proposals
+    return GuidedSampler(base, guide, distributions, proposals=proposals, allowed=allowed)
 
 
 def make_sampler(name: SamplerName, *, seed: int, population_size: int, sample_size: int) -> BaseSampler:
-    """A sampler; the population and tournament sizes are those of the evolutionary ones."""
+    """A sampler; the population and tournament sizes are those of the evolutionary ones.
+
+    The one of `surrogate` is only the source of the proposals that the surrogate chooses from.
+    """
     if name == "random":
         return RandomSampler(seed=seed)
     if name == "tpe":
         return TPESampler(seed=seed)
     if name == "nsga2":
-        return NSGAIISampler(seed=seed, population_size=population_size)
+        return NSGA2Sampler(seed=seed, population_size=population_size)
+    if name == "surrogate":
+        return LocalSampler(seed=seed, parents=population_size)
     return RegularizedEvolutionSampler(seed=seed, population_size=population_size, sample_size=sample_size)
+
+
+class NSGA2Sampler(NSGAIISampler):
+    """NSGA-II with queued architectures in its population, too.
+
+    Optuna assigns a trial to a generation when it first asks for a proposal, which it does not for a queued one.
+    """
+
+    _generation_of = (-1, 0)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Assign the trial to a generation."""
+        super().before_trial(study, trial)
+        self.get_trial_generation(study, trial)
+
+    def get_trial_generation(self, study: Study, trial: FrozenTrial) -> int:
+        """The trial's generation, worked out once however often a proposal for it is drawn."""
+        if trial.number != self._generation_of[0]:
+            self._generation_of = (trial.number, super().get_trial_generation(study, trial))
+        return self._generation_of[1]

@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 from toy_space import ToySpace
@@ -21,6 +22,7 @@ from nas.architecture import Architecture
 from nas.errors import CannotWrite, UserError
 from nas.measurement import Estimate
 from nas.objective import Constraint, Evaluator
+from nas.predictor import History
 from nas.search.loop import Search
 from nas.search.settings import SamplerName, SearchSettings
 from nas.search.storage import RunJournal
@@ -49,8 +51,42 @@ def evaluators(**values: Callable[[Architecture], float]) -> dict[str, Evaluator
     return {n: evaluator(n, "maximize" if n == "accuracy" else "minimize", value) for n, value in values.items()}
 
 
+class NearestNeighbours:
+    """A surrogate: the mean of its history, weighted by exp(-2 d) with d the number of choices that differ."""
+
+    name = "surrogate"
+    unit = ""
+    higher_is_better = True
+
+    def __init__(self) -> None:
+        self._history: History = ()
+
+    def fit(self, history: History) -> None:
+        self._history = list(history)
+
+    def mean_and_std(self, architectures: Sequence[Architecture]) -> tuple[Any, Any]:
+        seen = np.array([list(map(str, a.values())) for a, _ in self._history])
+        asked = np.array([list(map(str, a.values())) for a in architectures])
+        apart = (asked[:, None] != seen).sum(2)
+        weights = np.exp(-2.0 * apart)
+        values = np.array([value for _, value in self._history])
+        return (weights * values).sum(1) / weights.sum(1), apart.min(1).astype(float)
+
+    def estimates(self, architectures: Sequence[Architecture]) -> list[Estimate]:
+        return [Estimate(self.name, mean, self.unit, True) for mean in self.mean_and_std(architectures)[0]]
+
+    def __call__(self, architecture: Architecture) -> Estimate:
+        return self.estimates([architecture])[0]
+
+
 def make(
-    space: Any, folder: Path, *, seed: int = 0, given: dict[str, Evaluator] | None = None, **settings: Any
+    space: Any,
+    folder: Path,
+    *,
+    seed: int = 0,
+    given: dict[str, Evaluator] | None = None,
+    surrogate: type[NearestNeighbours] | None = NearestNeighbours,
+    **settings: Any,
 ) -> Search:
     given = given or evaluators(accuracy=convolutions)
     return Search(
@@ -60,6 +96,7 @@ def make(
         path=folder / "study.journal",
         name="study",
         seed=seed,
+        surrogate=surrogate() if surrogate is not None else None,
     )
 
 

@@ -1,0 +1,40 @@
+"""Architectures that a cheap score ranks low are ruled out before anything costly is asked of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nas.architecture import Architecture
+from nas.objective import Constraint, Evaluator
+from nas.progress import Track
+from nas.search.scores import worths
+
+
+@dataclass(frozen=True)
+class BestShare(Constraint):
+    """A limit on a score at a quantile of its values over random architectures. What is no number breaks it."""
+
+    keep: float
+    among: int
+
+    def is_broken_by(self, value: float) -> bool:
+        """Whether the value is beyond the bound, or not a finite number."""
+        return not math.isfinite(value) or self.violation(value) > 0
+
+    def __str__(self) -> str:
+        return f"among the best {100 * self.keep:g} % of {self.among} random architectures"
+
+
+def best_share(evaluator: Evaluator, sample: Sequence[Architecture], keep: float, track: Track) -> BestShare:
+    """The constraint that the best `keep` of the sample satisfy, rounded up to a whole architecture.
+
+    Values that are not finite count as the worst of the sample.
+    """
+    ranked = sorted(worths(evaluator, sample, track, f"filter by {evaluator.name}"), reverse=True)
+    bound = ranked[math.ceil(keep * len(ranked)) - 1]
+    result = evaluator.evaluate(sample[0])
+    if getattr(result, "higher_is_better", False):
+        return BestShare(evaluator.name, ">=", bound, keep, len(sample))
+    return BestShare(evaluator.name, "<=", -bound, keep, len(sample))

@@ -1,0 +1,55 @@
+"""Evaluators as scores, which are asked about many architectures before the search evaluates one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+
+from nas.architecture import Architecture
+from nas.errors import UserError
+from nas.measurement import Measurement
+from nas.objective import Evaluator
+from nas.progress import Track
+from nas.space import SearchSpace
+
+Allowed = Callable[[Architecture], bool]
+"""Whether an architecture keeps the limits that are known without effort."""
+DRAWS_EACH = 100
+"""Draws for each architecture wanted, before it is taken that there are no more."""
+
+
+def worth(evaluator: Evaluator, architecture: Architecture) -> float:
+    """The evaluator's number, negated where lower is expected to be better; -inf where it is not a finite number."""
+    result = evaluator.evaluate(architecture)
+    if isinstance(result, Measurement):
+        return -result.latency_ms
+    upwards = result.value if result.higher_is_better else -result.value
+    return upwards if math.isfinite(upwards) else -math.inf
+
+
+def worths(evaluator: Evaluator, sample: Sequence[Architecture], track: Track, purpose: str) -> list[float]:
+    """The worth of each architecture of a sample; `purpose` is shown."""
+    return [worth(evaluator, architecture) for architecture in track(sample, purpose, len(sample))]
+
+
+def draw(space: SearchSpace, count: int, allowed: Allowed, *, seed: int) -> list[Architecture]:
+    """Up to `count` different architectures that are allowed, drawn uniformly; fewer where no more are found.
+
+    With one seed, a shorter list is the beginning of a longer one.
+
+    Raises:
+        UserError: there is none.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn: dict[str, Architecture] = {}
+    for _ in range(DRAWS_EACH * count):
+        if len(drawn) == min(count, space.size):
+            break
+        architecture = space.sample(generator)
+        if architecture.id not in drawn and allowed(architecture):
+            drawn[architecture.id] = architecture
+    if not drawn:
+        raise UserError("search.constraints", f"none of {DRAWS_EACH * count} random architectures is allowed")
+    return list(drawn.values())
