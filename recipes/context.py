@@ -258,7 +258,7 @@ class Context:
         settings = self.recipe.search.replay
         assert settings is not None
         columns = [settings.accuracy, *([settings.seconds] if settings.seconds else [])]
-        table = read_table(settings.table, self.space, columns, where="search.replay")
+        table = read_table(settings.table, self.space, columns, where="search.replay.table")
         return {a: (values[0], values[1] if settings.seconds else 0.0) for a, values in table.items()}
 
     def _accuracy(self) -> Evaluator:

@@ -1,0 +1,142 @@
+"""Guides, warm starts, filters, surrogates and replayed tables, as a recipe asks for them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nas_command import nas_here, stage
+
+from nas.architecture import Architecture
+from nas.spaces.nasbench201 import EDGES, OPERATIONS, NasBench201, edge_name
+
+Capture = pytest.CaptureFixture[str]
+
+RECIPE = """\
+name: replayed
+data: {source: digits, limit: 200, split: {train: 0.5, architecture: 0.1, selection: 0.2, test: 0.2}}
+space: {name: nasbench201, channels: 2, cells: 1}
+search:
+  objectives: [accuracy]
+  sampler: random
+  trials: 20
+  replay: {table: table.csv, accuracy: accuracy, seconds: seconds}
+"""
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All cells; the accuracy is the share of edges with a 3x3 convolution, and finding it out takes an hour."""
+    path = tmp_path_factory.mktemp("table") / "table.csv"
+    space = NasBench201((1, 8, 8), 10, channels=2, cells=1)
+    lines = ["arch,accuracy,seconds"]
+    for operations in itertools.product(OPERATIONS, repeat=len(EDGES)):
+        names = (edge_name(*edge) for edge in EDGES)
+        cell = space.format(Architecture(dict(zip(names, operations, strict=True))))
+        lines.append(f"{cell},{operations.count('nor_conv_3x3') / 6},3600")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def here(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the recipe and the table."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "replayed.yaml").write_text(RECIPE)
+    (tmp_path / "table.csv").symlink_to(table)
+    return tmp_path
+
+
+def searched(capsys: Capture, *overrides: str) -> Any:
+    answer = nas_here(capsys, "run", "replayed.yaml", "-o", "run", "--json", *overrides)
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["networks"] == []
+    return stage(Path("run"), "search")
+
+
+def best(search: Any, first: int | None = None) -> float:
+    return max(c["values"]["accuracy"] for c in search["candidates"][:first] if c["status"] == "complete")
+
+
+def test_a_table_stands_in_for_training(capsys: Capture, here: Path) -> None:
+    search = searched(capsys)
+    assert search["counts"]["complete"] == 20
+    assert {candidate["seconds"] for candidate in search["candidates"]} == {3600.0}
+    for candidate in search["candidates"]:
+        assert candidate["values"]["accuracy"] == pytest.approx(candidate["notation"].count("nor_conv_3x3") / 6)
+    page = (here / "run" / "report.html").read_text()
+    assert "this recipe has no train stage" in page
+    assert not (here / "run" / "stages" / "profile.json").exists()
+
+
+def test_the_text_ends_with_the_report(capsys: Capture) -> None:
+    answer = nas_here(capsys, "run", "replayed.yaml", "-o", "run")
+    assert answer.code == 0
+    assert answer.out.splitlines()[-1].startswith("report: ")
+
+
+def test_a_guide_by_params_finds_convolutions_sooner(capsys: Capture) -> None:
+    plain = searched(capsys, "search.trials=15")
+    guided = searched(capsys, "search.trials=15", "search.guide={by: params, proposals: 20}", "-o", "guided")
+    assert best(guided) > best(plain)
+
+
+def test_a_warm_start_comes_first(capsys: Capture) -> None:
+    search = searched(capsys, "search.warm_start={by: params, candidates: 60, best: 4}")
+    values = [candidate["values"]["accuracy"] for candidate in search["candidates"]]
+    assert sum(values[:4]) / 4 > sum(values[4:]) / 16 + 0.15
+
+
+def test_a_filter_rules_out_what_a_score_ranks_low(capsys: Capture) -> None:
+    search = searched(capsys, "search.filters=[{by: params, keep: 0.3, among: 50}]")
+    ruled_out = [c for c in search["candidates"] if c["status"] == "infeasible"]
+    assert ruled_out
+    assert all("among the best 30 % of 50 random architectures" in c["reason"] for c in ruled_out)
+    assert all("accuracy" not in c["values"] for c in ruled_out)
+
+
+@pytest.mark.parametrize("surrogate", ["{}", "{model: forest, encodings: [graph], scores: [params, macs]}"])
+def test_the_surrogate_learns_from_the_search(capsys: Capture, surrogate: str) -> None:
+    search = searched(capsys, "search.sampler=surrogate", "search.trials=40", f"search.surrogate={surrogate}")
+    assert best(search) >= 5 / 6
+    values = [candidate["values"]["accuracy"] for candidate in search["candidates"]]
+    assert sum(values[20:]) / 20 > sum(values[:10]) / 10 + 0.2
+
+
+def test_a_guided_search_is_taken_up(capsys: Capture) -> None:
+    searched(
+        capsys, "search.sampler=surrogate", "search.trials=15", "search.warm_start={by: macs, candidates: 30, best: 3}"
+    )
+    first = stage(Path("run"), "search")["candidates"]
+    answer = nas_here(capsys, "run", "replayed.yaml", "-o", "run", "--resume", "search.trials=20")
+    assert answer.code == 0, answer.err
+    again = stage(Path("run"), "search")
+    assert again["candidates"][: len(first)] == first
+    assert again["counts"]["complete"] == 20
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("search.guide={by: parms}", "search.guide.by: no predictor is called 'parms'"),
+        ("search.warm_start={by: inherited}", "search.warm_start.by: 'inherited' needs a section supernet"),
+        ("search.warm_start={by: surrogate}", "search.warm_start.by: no predictor is called 'surrogate'"),
+        ("search.filters=[{by: nawot}]", "search.filters.0.by: no predictor is called 'nawot'"),
+        ("search.filters=[{by: naswot, keep: 1.5}]", "search.filters.0.keep: "),
+        ("search.surrogate.model=gaussian", "search.surrogate.model: 'gaussian' is not possible; allowed: "),
+        ("search.surrogate.scores=[inherited]", "search.surrogate.scores: 'inherited' needs a section supernet"),
+        ("search.surrogate.encodings=[paths]", "search.surrogate.encodings.0: 'paths' is not possible"),
+        ("search.replay.accuracy=acuracy", "search.replay.table: table.csv has no column 'acuracy'"),
+        ("search.replay.table=no.csv", "search.replay.table: no.csv cannot be read"),
+        ("search.replay.tabel=x", "search.replay.tabel: unknown key"),
+        ("search.replay=null", "search.accuracy: 'inherited' needs a section supernet"),
+    ],
+)
+def test_wrong_settings(capsys: Capture, override: str, line: str) -> None:
+    answer = nas_here(capsys, "run", "replayed.yaml", "-o", "run", override)
+    assert answer.code == 2, answer
+    assert answer.err.splitlines()[-1].startswith(f"error: {line}")
+    assert not Path("run").exists()
