@@ -58,35 +58,28 @@ def contestants(scores: Sequence[str]) -> dict[str, Contestant]:
             for p, s in ((100, 10), (50, 10), (20, 10), (10, 5), (10, 10))
         },
     }
-    best_evolution = {**evolution, "population_size": 10, "sample_size": 10}
-    guided: dict[str, Contestant] = {}
+    evolution |= {"population_size": 10, "sample_size": 10}  # the best of those
+    helped: dict[str, Contestant] = {}
     for score in scores:
         start = {"by": score, "candidates": 1000, "best": 10}
         guide = {"by": score, "proposals": 10}
-        guided[f"random, guide {score}"] = Contestant({"sampler": "random", "guide": guide})
-        guided[f"evolution, guide {score}"] = Contestant({**best_evolution, "guide": guide})
-        guided[f"evolution, start {score}"] = Contestant({**best_evolution, "warm_start": start})
-        guided[f"evolution, start+guide {score}"] = Contestant({**best_evolution, "warm_start": start, "guide": guide})
-        guided[f"evolution, filter {score}"] = Contestant({**best_evolution, "filters": [{"by": score}]})
+        helped |= {
+            f"random, guide {score}": Contestant({"sampler": "random", "guide": guide}),
+            f"evolution, guide {score}": Contestant({**evolution, "guide": guide}),
+            f"evolution, start {score}": Contestant({**evolution, "warm_start": start}),
+            f"evolution, start and guide {score}": Contestant({**evolution, "warm_start": start, "guide": guide}),
+            f"evolution, filter {score}": Contestant({**evolution, "filters": [{"by": score}]}),
+            f"surrogate with scores, start {score}": Contestant(
+                {"sampler": "surrogate", "warm_start": start}, {"scores": scores}
+            ),
+        }
     learnt = {
-        f"surrogate {model}": Contestant({"sampler": "surrogate"}, {"model": model, "encodings": (encoding,)})
-        for model, encoding in (("forest", "one_hot"), ("gp", "one_hot"), ("gp", "path"))
+        "evolution, guide surrogate": Contestant({**evolution, "guide": {"by": "surrogate"}}),
+        "surrogate alone": Contestant({"sampler": "surrogate"}),
+        "surrogate alone, forest": Contestant({"sampler": "surrogate"}, {"model": "forest"}),
+        "surrogate with scores": Contestant({"sampler": "surrogate"}, {"scores": scores}),
     }
-    for score in scores:
-        start = {"by": score, "candidates": 1000, "best": 10}
-        learnt[f"surrogate forest, start {score}"] = Contestant(
-            {"sampler": "surrogate", "warm_start": start}, {"model": "forest"}
-        )
-    if scores:
-        learnt["surrogate forest, all scores"] = Contestant(
-            {"sampler": "surrogate"}, {"model": "forest", "scores": scores}
-        )
-        for score in scores:
-            start = {"by": score, "candidates": 1000, "best": 10}
-            learnt[f"surrogate forest, all scores, start {score}"] = Contestant(
-                {"sampler": "surrogate", "warm_start": start}, {"model": "forest", "scores": scores}
-            )
-    return {**plain, **guided, **learnt}
+    return {**plain, **helped, **learnt}
 
 
 class TableScore:
@@ -123,7 +116,7 @@ def load(table: Path, scores: Path | None) -> Benchmark:
     found = {COST: TableScore(COST, {a: row[3] for a, row in rows.items()})}
     if scores is not None:
         with scores.open() as file:
-            names = [name for name in file.readline().strip().split(",") if name != "arch"]
+            names = [name for name in file.readline().strip().split(",") if name not in ("arch", "index")]
         columns = read_table(scores, space, names)
         found |= {name: TableScore(name, {a: row[i] for a, row in columns.items()}) for i, name in enumerate(names)}
     return Benchmark(space, {a: (r[0], r[2]) for a, r in rows.items()}, {a: r[1] for a, r in rows.items()}, found)
@@ -196,7 +189,7 @@ def row(name: str, found: Sequence[list[tuple[float, float]]]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=Path, default=Path("../shared/data/nasbench201_cifar10.csv.gz"))
-    parser.add_argument("--scores", type=Path, help="a CSV file: a column arch, and one for each score")
+    parser.add_argument("--scores", type=Path, help="a CSV file: a column arch, and one for each score, upwards")
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--trials", type=int, default=1000, help="the budget of each search")
     parser.add_argument("--only", nargs="*", default=[], help="contestants whose names contain one of these")

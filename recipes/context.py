@@ -102,8 +102,8 @@ class Context:
             from recipes.stages.rank import table_sample
 
             table_sample(self, self.recipe.rank)
-        if self.recipe.search.replay is not None:
-            self.replayed()
+        if self.recipe.search.replay is not None and not self.replayed:
+            raise UserError("search.replay.table", "the table has no architectures")
 
     def cost(self, architecture: Architecture) -> Cost:
         """Params and MACs of an architecture's stand-alone network."""
@@ -249,6 +249,7 @@ class Context:
             seed=self.seed("surrogate"),
         )
 
+    @cached_property
     def replayed(self) -> dict[Architecture, tuple[float, float]]:
         """Accuracy and seconds of each architecture of the table that the search replays.
 
@@ -263,7 +264,7 @@ class Context:
 
     def _accuracy(self) -> Evaluator:
         if isinstance(self.clock, VirtualClock):
-            return replay("accuracy", "maximize", self.replayed(), self.clock)
+            return replay("accuracy", "maximize", self.replayed, self.clock)
         name = self.recipe.search.accuracy
         return Evaluator("accuracy", "maximize", self.predictors.make([name])[name])
 

@@ -83,7 +83,7 @@ class RecipeSurrogateSettings(SurrogateSettings):
     encodings: tuple[Literal[*ENCODINGS], ...] = ("one_hot",)  # type: ignore[valid-type]
     """How architectures become numbers: their options, their paths from input to output, or their graph."""
     scores: tuple[NamedPredictor, ...] = ()
-    """Predictors whose values it learns from as well."""
+    """Predictors whose values it learns from as well; each is asked about every proposal."""
 
 
 class ReplaySettings(Settings):

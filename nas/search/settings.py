@@ -26,7 +26,7 @@ class GuideSettings(Settings):
 class SurrogateSettings(Settings):
     """How a predictor that learns from the search chooses among proposals."""
 
-    acquisition: Acquisition = "mean"
+    acquisition: Acquisition = "expected_improvement"
     """What is largest for the one chosen: the mean, mean + beta std, a normal draw, or the expected improvement."""
     beta: float = Field(1.0, ge=0)
     """Weight of the standard deviation in `ucb`."""
@@ -34,7 +34,7 @@ class SurrogateSettings(Settings):
     """Complete candidates before anything is learnt; until then proposals are taken as they come."""
     refit_every: PositiveInt = 5
     """New complete candidates between two fits."""
-    proposals: PositiveInt = 300
+    proposals: PositiveInt = 200
     """Proposals to choose from with the sampler `surrogate`: half near the best `population_size`, half anywhere."""
 
 

@@ -27,6 +27,10 @@ class Surrogate(Learner, Protocol):
 class LearntGuide:
     """An acquisition function of a surrogate, which is fitted to the first objective of the complete candidates.
 
+    It learns their normal scores, z = Φ⁻¹((rank - 1/2) / n), not their values: most of the spread of the values lies
+    among bad architectures, and a standard deviation made of it would promise much where there is nothing to find.
+    Salinas, Shen & Perrone, "A Quantile-based Approach for Hyperparameter Transfer Learning", ICML 2020.
+
     Args:
         surrogate: what is fitted. settings: when, and what is asked of it. seed: of the draws of `thompson`.
     """
@@ -35,6 +39,7 @@ class LearntGuide:
         self._surrogate, self._settings = surrogate, settings
         self._rng = np.random.default_rng(seed)
         self._learnt_from = 0
+        self._best = 0.0
 
     def worths(self, study: Study, architectures: Sequence[Architecture]) -> Floats | None:
         """The acquisition function, after a fit if enough is new; `None` while the history is too short."""
@@ -44,11 +49,19 @@ class LearntGuide:
         if len(history) < self._settings.least_history:
             return None
         if not self._learnt_from or len(history) - self._learnt_from >= self._settings.refit_every:
-            self._surrogate.fit(list(history.items()))
-            self._learnt_from = len(history)
-        best = max(sign * value for value in history.values())
+            z = normal_scores(list(history.values()))
+            self._surrogate.fit(list(zip(history, z.tolist(), strict=True)))
+            self._learnt_from, self._best = len(history), float((sign * z).max())
         mean, std = self._surrogate.mean_and_std(architectures)
-        return ACQUISITIONS[self._settings.acquisition](sign * mean, std, best, self._settings.beta, self._rng)
+        return ACQUISITIONS[self._settings.acquisition](sign * mean, std, self._best, self._settings.beta, self._rng)
+
+
+def normal_scores(values: Sequence[float]) -> Floats:
+    """Φ⁻¹((r - 1/2) / n) of the n values `(n,)`, r the rank from 1, equal values sharing their mean rank."""
+    from scipy.stats import norm, rankdata
+
+    z: Floats = norm.ppf((rankdata(values) - 0.5) / len(values))
+    return z
 
 
 def expected_improvement(mean: Floats, std: Floats, best: float) -> Floats:

@@ -28,7 +28,7 @@ from nas.search.local import LocalSampler
 from nas.search.parameters import distributions, to_architecture, to_parameters
 from nas.search.scores import draw, worth
 from nas.search.settings import SurrogateSettings
-from nas.search.surrogate import ACQUISITIONS, LearntGuide, expected_improvement
+from nas.search.surrogate import ACQUISITIONS, LearntGuide, expected_improvement, normal_scores
 from nas.search.warm_start import WARM_START
 from nas.spaces.nasbench201 import NasBench201
 
@@ -293,6 +293,11 @@ def test_acquisitions() -> None:
     assert ACQUISITIONS["ucb"](mean, std, 1, 0.5, rng) == pytest.approx([2, 2.5, 3, 0])
     many = ACQUISITIONS["thompson"](np.full(20_000, 1.0), np.full(20_000, 2.0), 1, 0.5, rng)
     assert (many.mean(), many.std()) == pytest.approx((1, 2), abs=0.05)
+
+
+def test_normal_scores() -> None:
+    """Ranks 1, 2.5, 2.5 and 4 of 4: shares 1/8, 1/2, 1/2 and 7/8, and Φ(1.1503493804) = 7/8."""
+    assert normal_scores([-5.0, 90, 90, 91]) == pytest.approx([-1.1503493804, 0, 0, 1.1503493804])
 
 
 class Noting(NearestNeighbours):

@@ -50,15 +50,16 @@ def here(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def searched(capsys: Capture, *overrides: str) -> Any:
-    answer = nas_here(capsys, "run", "replayed.yaml", "-o", "run", "--json", *overrides)
+def searched(capsys: Capture, *overrides: str, folder: str = "run") -> Any:
+    answer = nas_here(capsys, "run", "replayed.yaml", "-o", folder, "--json", *overrides)
     assert answer.code == 0, answer.err
     assert json.loads(answer.out)["networks"] == []
-    return stage(Path("run"), "search")
+    return stage(Path(folder), "search")
 
 
-def best(search: Any, first: int | None = None) -> float:
-    return max(c["values"]["accuracy"] for c in search["candidates"][:first] if c["status"] == "complete")
+def mean(search: Any, part: slice = slice(None)) -> float:
+    values = [c["values"]["accuracy"] for c in search["candidates"] if c["status"] == "complete"][part]
+    return sum(values) / len(values)
 
 
 def test_a_table_stands_in_for_training(capsys: Capture, here: Path) -> None:
@@ -79,36 +80,38 @@ def test_the_text_ends_with_the_report(capsys: Capture) -> None:
 
 
 def test_a_guide_by_params_finds_convolutions_sooner(capsys: Capture) -> None:
-    plain = searched(capsys, "search.trials=15")
-    guided = searched(capsys, "search.trials=15", "search.guide={by: params, proposals: 20}", "-o", "guided")
-    assert best(guided) > best(plain)
+    guided = searched(capsys, "search.trials=12", "search.guide={by: params, proposals: 4}")
+    assert mean(guided) > 1 / 5 + 0.1  # a fifth of all edges are such convolutions
 
 
 def test_a_warm_start_comes_first(capsys: Capture) -> None:
-    search = searched(capsys, "search.warm_start={by: params, candidates: 60, best: 4}")
-    values = [candidate["values"]["accuracy"] for candidate in search["candidates"]]
-    assert sum(values[:4]) / 4 > sum(values[4:]) / 16 + 0.15
+    search = searched(capsys, "search.warm_start={by: params, candidates: 40, best: 4}")
+    assert mean(search, slice(4)) > mean(search, slice(4, None)) + 0.15
 
 
 def test_a_filter_rules_out_what_a_score_ranks_low(capsys: Capture) -> None:
-    search = searched(capsys, "search.filters=[{by: params, keep: 0.3, among: 50}]")
+    search = searched(capsys, "search.filters=[{by: params, keep: 0.3, among: 30}]", "search.trials=8")
     ruled_out = [c for c in search["candidates"] if c["status"] == "infeasible"]
     assert ruled_out
-    assert all("among the best 30 % of 50 random architectures" in c["reason"] for c in ruled_out)
+    assert all("among the best 30 % of 30 random architectures" in c["reason"] for c in ruled_out)
     assert all("accuracy" not in c["values"] for c in ruled_out)
 
 
-@pytest.mark.parametrize("surrogate", ["{}", "{model: forest, encodings: [graph], scores: [params, macs]}"])
+@pytest.mark.parametrize("surrogate", ["{}", "{model: forest, encodings: [graph]}"])
 def test_the_surrogate_learns_from_the_search(capsys: Capture, surrogate: str) -> None:
-    search = searched(capsys, "search.sampler=surrogate", "search.trials=40", f"search.surrogate={surrogate}")
-    assert best(search) >= 5 / 6
-    values = [candidate["values"]["accuracy"] for candidate in search["candidates"]]
-    assert sum(values[20:]) / 20 > sum(values[:10]) / 10 + 0.2
+    search = searched(capsys, "search.sampler=surrogate", "search.trials=30", f"search.surrogate={surrogate}")
+    assert mean(search, slice(20, None)) > mean(search, slice(10)) + 0.2
+
+
+def test_the_surrogate_learns_from_scores(capsys: Capture) -> None:
+    surrogate = "{model: ridge, encodings: [], scores: [params], least_history: 8, proposals: 6}"
+    search = searched(capsys, "search.sampler=surrogate", "search.trials=14", f"search.surrogate={surrogate}")
+    assert mean(search, slice(8, None)) > mean(search, slice(8)) + 0.1
 
 
 def test_a_guided_search_is_taken_up(capsys: Capture) -> None:
     searched(
-        capsys, "search.sampler=surrogate", "search.trials=15", "search.warm_start={by: macs, candidates: 30, best: 3}"
+        capsys, "search.sampler=surrogate", "search.trials=15", "search.warm_start={by: macs, candidates: 10, best: 3}"
     )
     first = stage(Path("run"), "search")["candidates"]
     answer = nas_here(capsys, "run", "replayed.yaml", "-o", "run", "--resume", "search.trials=20")
