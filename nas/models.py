@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -24,18 +26,26 @@ def network_factory(text: str, *, image_shape: tuple[int, int, int], classes: in
     """
     kind, colon, name = text.rpartition(":")
     if kind == "timm":
-        return _of_timm(name, image_shape[0], classes)
+        return _of_timm(name, image_shape[0], image_shape[1:], classes)
     if colon and kind.endswith(".py"):
         return _of_file(Path(kind), name)
     raise UserError(text, "is neither timm:NAME nor FILE.py:FUNCTION")
 
 
-def _of_timm(name: str, channels: int, classes: int) -> Callable[[], nn.Module]:
+def _of_timm(name: str, channels: int, size: tuple[int, int], classes: int) -> Callable[[], nn.Module]:
     import timm
 
     if not timm.is_model(name):
         raise UserError(f"timm:{name}", "timm has no such model", allowed=timm.list_models(), given=name)
-    return lambda: timm.create_model(name, pretrained=False, in_chans=channels, num_classes=classes)
+    options: dict[str, Any] = {"pretrained": False, "in_chans": channels, "num_classes": classes}
+
+    def make() -> nn.Module:
+        try:
+            return timm.create_model(name, **options, img_size=size)
+        except TypeError:  # only models of patches are told the size of the images
+            return timm.create_model(name, **options)
+
+    return make
 
 
 def _of_file(path: Path, name: str) -> Callable[[], nn.Module]:
@@ -43,9 +53,10 @@ def _of_file(path: Path, name: str) -> Callable[[], nn.Module]:
     if spec is None or spec.loader is None or not path.is_file():
         raise UserError(str(path), "is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # where dataclasses look their module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's file may raise anything
+    except (Exception, SystemExit) as error:  # the user's file may raise anything
         raise UserError(str(path), f"{type(error).__name__}: {error}") from error
     make = getattr(module, name, None)
     if not callable(make):

@@ -34,6 +34,7 @@ def read_table(path: Path, space: SearchSpace, columns: Sequence[str], *, where:
         text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(where, f"{path} cannot be read ({error})") from error
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     rows = csv.DictReader(io.StringIO(text))
     present = rows.fieldnames or []
     for column in ("arch", *columns):

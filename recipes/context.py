@@ -102,8 +102,9 @@ class Context:
             from recipes.stages.rank import table_sample
 
             table_sample(self, self.recipe.rank)
-        if self.recipe.search.replay is not None and not self.replayed:
-            raise UserError("search.replay.table", "the table has no architectures")
+        if self.recipe.search.replay is not None and len(self.replayed) < self.space.size:
+            problem = f"the table has {len(self.replayed)} of the space's {self.space.size} architectures"
+            raise UserError("search.replay.table", f"{problem}; a replay needs them all")
 
     def cost(self, architecture: Architecture) -> Cost:
         """Params and MACs of an architecture's stand-alone network."""

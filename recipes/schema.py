@@ -6,7 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, create_model
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, create_model, model_validator
 
 from nas.data import SOURCES, SplitFractions
 from nas.errors import UserError
@@ -16,6 +16,7 @@ from nas.settings import Settings
 from nas.training import TrainSettings
 from predictors.encoding import ENCODINGS
 from predictors.regressors import MODELS
+from predictors.surrogate import LEAST
 from recipes.components import DEVICES, INHERITED, PREDICTORS, SPACES, STRATEGIES, load, members
 
 
@@ -71,7 +72,7 @@ class RankSettings(Settings):
     """The column with the true accuracy."""
     samples: PositiveInt = 200
     """Different architectures to draw from the table."""
-    predictors: tuple[NamedPredictor, ...] = ("params", "macs", INHERITED)
+    predictors: tuple[NamedPredictor, ...] = ("params", "macs", "gradsign", "naswot", "synflow")
     """Predictors to compare."""
 
 
@@ -84,6 +85,14 @@ class RecipeSurrogateSettings(SurrogateSettings):
     """How architectures become numbers: their options, their paths from input to output, or their graph."""
     scores: tuple[NamedPredictor, ...] = ()
     """Predictors whose values it learns from as well; each is asked about every proposal."""
+    least_history: int = Field(10, ge=LEAST)
+    """Complete candidates before anything is learnt; until then proposals are taken as they come."""
+
+    @model_validator(mode="after")
+    def _something_to_learn_from(self) -> RecipeSurrogateSettings:
+        if not self.encodings and not self.scores:
+            raise ValueError("a surrogate needs an encoding or a score to learn from")
+        return self
 
 
 class ReplaySettings(Settings):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from nas.cost import count
@@ -16,6 +17,7 @@ from nas.models import network_factory
 from nas.progress import Track
 from nas.space import SearchSpace
 from predictors.zero_cost.examiner import Examiner
+from predictors.zero_cost.probe import logits
 from recipes.components import COSTS, SCORES, load
 from recipes.scoring import ScoreBatch, load_batch, space_from
 
@@ -49,6 +51,8 @@ def score_networks(
     makers = {text: _maker(text, made, batch) for text in networks}
     examiner = Examiner(chosen, batch.x, batch.y, seed=seed, repeats=repeats, limit_s=limit_s)
     records = []
+    for text, make in makers.items():
+        _try(text, make, batch)
     for text, make in track(makers.items(), "score", len(makers)):
         probes = examiner.probes(make)
         cost = count(make(), batch.image_shape)
@@ -81,13 +85,36 @@ def scores_text(records: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _try(text: str, make: Callable[[], nn.Module], batch: ScoreBatch) -> None:
+    """Make the network and run two images through it.
+
+    Raises:
+        UserError: it cannot be made, run or counted, or does not return logits for all classes.
+    """
+    try:
+        network = make().to(batch.x.device)
+        with torch.no_grad():
+            output = logits(network.eval()(batch.x[:2].clone()), len(batch.x[:2]))
+        count(network, batch.image_shape)
+    except UserError:
+        raise
+    except Exception as error:  # the user's network may raise anything
+        cause = next(iter(str(error).splitlines()), "")
+        raise UserError(text, f"{type(error).__name__} on images of {batch.image_shape}: {cause}") from error
+    if output.shape[1] < batch.classes:
+        raise UserError(text, f"it returns {output.shape[1]} logits, and the images have {batch.classes} classes")
+
+
 def _maker(text: str, space: SearchSpace | None, batch: ScoreBatch) -> Callable[[], nn.Module]:
     """What makes the network: a model by name, or an architecture in the space's notation or in a file."""
     if text.startswith("timm:") or ".py:" in text:
         return network_factory(text, image_shape=batch.image_shape, classes=batch.classes)
     if space is None:
         raise UserError(text, "is neither timm:NAME nor FILE.py:FUNCTION; an architecture needs its --space")
-    notation = Path(text).read_text() if text.endswith(".json") and Path(text).is_file() else text
+    try:
+        notation = Path(text).read_text() if text.endswith(".json") and Path(text).is_file() else text
+    except (OSError, ValueError) as error:
+        raise UserError(text, f"cannot be read ({error})") from error
     if notation.lstrip().startswith("{"):
         architecture = SearchSpace.parse(space, notation, where=text)
     else:

@@ -49,6 +49,8 @@ def load_batch(data: str, count: int, *, seed: int, size: int | None = None) -> 
     Raises:
         UserError: the source cannot be used, or has fewer images.
     """
+    if not 0 <= seed < 2**32:
+        raise UserError("--seed", f"must be from 0 to {2**32 - 1}, not {seed}")
     if count < 1:
         raise UserError("--batch-size", f"at least 1 image is needed, not {count}")
     source, path = _source(data)
@@ -75,7 +77,10 @@ def space_from(text: str, batch: ScoreBatch) -> SearchSpace:
         key, equals, value = option.partition("=")
         if not equals:
             raise UserError("--space", f"{option!r} is not of the form key=value")
-        pairs[key] = yaml.safe_load(value)
+        try:
+            pairs[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--space.{key}", f"{value!r} is not a YAML value") from error
     schema = space_settings(name)
     try:
         settings = schema.model_validate({"name": name, **pairs})

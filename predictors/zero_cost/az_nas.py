@@ -23,7 +23,7 @@ class AZExpressivity(Score):
     batch_norm = "batch"
 
     def compute(self, probe: Probe) -> float:
-        return sum(probe.once(BlockPass).entropies)
+        return sum(_several(probe, self.name).entropies)
 
 
 class AZProgressivity(Score):

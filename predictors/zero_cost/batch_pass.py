@@ -50,7 +50,7 @@ class BatchPass:
         model = probe.network()
         self._reads = probe.reads
         self._y = probe.y
-        self._x = probe.x.clone().requires_grad_()
+        self._x = probe.x.requires_grad_()
         self._outputs: list[tuple[nn.Module, Tensor]] = []
         self._parameters = layer_weights(model) if probe.reads - {"codes", "jacobian"} else {}
         self.weights = {name: weight.detach() for name, weight in self._parameters.items()}
@@ -63,7 +63,7 @@ class BatchPass:
                 stack.enter_context(_TwiceDifferentiable())
             if "codes" in probe.reads:
                 stack.enter_context(codes)
-            self._logits = logits(model(self._x), len(self._x))
+            self._logits = logits(model(self._x.clone()), len(self._x))
         self.kernel = codes.kernel
 
     @property
@@ -132,7 +132,7 @@ class _TwiceDifferentiable(TorchFunctionMode):
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is F.hardsigmoid:
-            return F.relu6(args[0] + 3) / 6
+            return (args[0] / 6 + 0.5).clamp(0, 1)  # not relu6, which would count as a ReLU
         return func(*args, **(kwargs or {}))
 
 

@@ -49,7 +49,7 @@ class CodeKernel(ReluInputs):
         self.kernel: Tensor | None = None
 
     def see(self, z: Tensor) -> None:
-        kernel = code_kernel(z)
+        kernel = code_kernel(z) if bool(z.isfinite().all()) else z.new_full((len(z), len(z)), torch.nan).double()
         self.kernel = kernel if self.kernel is None else self.kernel + kernel
 
 

@@ -79,7 +79,8 @@ class Examiner:
 
         The provenance holds `seed`, `repeats`, `images` (their number), `batch_hash` and, with more than one repeat,
         `std`, the sample standard deviation over the repeats (absent where a value is not finite). A score that is
-        not defined for the network, does not fit into memory or takes too long has a status and a reason, no value.
+        not defined for the network, fails in it, does not fit into memory or takes too long has a status and a
+        reason, no value.
         """
         score = self.scores[name]
         provenance: dict[str, str | int | float] = {
@@ -91,12 +92,11 @@ class Examiner:
         about: dict[str, Any] = {"unit": "", "higher_is_better": score.higher_is_better, "provenance": provenance}
         try:
             values = np.array([self._ask(score, probe) for probe in probes])
-        except (ScoreError, TimedOut, MemoryError, RuntimeError) as error:
-            status = _status(error)
-            if status is None:
-                raise
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            return Estimate(name, math.nan, status=status, reason=reason, **about)
+        except Exception as error:  # noqa: BLE001 - the network may raise anything; other scores must not go with it
+            reason = next(iter(str(error).splitlines()), "")
+            if not isinstance(error, ScoreError | TimedOut | MemoryError):
+                reason = f"{type(error).__name__}: {reason}"
+            return Estimate(name, math.nan, status=_status(error), reason=reason, **about)
         if len(values) > 1 and np.isfinite(values).all():
             provenance["std"] = float(values.std(ddof=1))
         with np.errstate(invalid="ignore"):  # infinities of both signs: nan, as it is
@@ -116,12 +116,10 @@ def batch_hash(x: Tensor, y: Tensor) -> str:
     return digest.hexdigest()[:12]
 
 
-def _status(error: Exception) -> Status | None:
-    """What became of a score that raised this; None where it is a defect to be seen."""
-    if isinstance(error, ScoreError):
-        return "failed"
+def _status(error: Exception) -> Status:
+    """What became of a score that raised this."""
     if isinstance(error, TimedOut):
         return "timed out"
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         return "out of memory"
-    return None
+    return "failed"

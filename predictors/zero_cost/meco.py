@@ -52,7 +52,9 @@ class MeCoOpt(Score):
 
 
 def least_eigenvalue(channels: Tensor) -> float:
-    """λ_min of the correlations of rows `(c, positions)`; those with a constant row are 0."""
+    """λ_min of the correlations of rows `(c, positions)`; 0 with a constant row, nan where a value is not finite."""
+    if not bool(channels.isfinite().all()):
+        return float("nan")
     c, positions = channels.shape
     if positions <= c:  # at most positions - 1 rows are independent once centred
         return 0.0

@@ -29,7 +29,7 @@ class Probe:
         own: the network is nobody else's, so needs no copy to be kept from changes.
 
     Attributes:
-        x, y: the batch on the network's device, the images in float32; not to be written to.
+        y: the labels, on the network's device.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Probe:
         own: bool = False,
     ) -> None:
         self.device = next((tensor.device for tensor in model.parameters()), x.device)
-        self.x = x.detach().to(self.device, torch.float32)
+        self._x = x.detach().to(self.device, torch.float32)
         self.y = y.to(self.device)
         self.reads = reads
         self._seed = seed
@@ -64,6 +64,11 @@ class Probe:
                 if "more than 1 value per channel" not in str(error):
                     raise
                 raise ScoreError("network", f"a batch norm has no statistics ({error})") from error
+
+    @property
+    def x(self) -> Tensor:
+        """A copy of the images, on the network's device, in float32: a network may write into its input."""
+        return self._x.clone()
 
     def network(self) -> nn.Module:
         """A copy of the network to use up, in float32 and training mode, all parameters requiring grad."""

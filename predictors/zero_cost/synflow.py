@@ -27,8 +27,9 @@ class SynFlow(Score):
     def compute(self, probe: Probe) -> float:
         model, x = probe.network().double().eval(), probe.x
         with torch.no_grad():
-            for tensor in model.state_dict().values():
-                tensor.abs_()
+            for tensor in (*model.parameters(), *model.buffers()):
+                if tensor.is_floating_point():
+                    tensor.abs_()
             for module in model.modules():
                 if isinstance(module, _BatchNorm):
                     _make_identity(module, x.device)

@@ -44,6 +44,8 @@ def zico(layers: Iterable[Tensor]) -> float:
     score = 0.0
     for layer in layers:
         g = layer.double()  # squares of small gradients are 0 in float32
+        if not bool(g.isfinite().all()):
+            return math.nan
         mean, deviation = g.abs().mean(0), g.std(0, correction=0)
         varies = deviation > 0
         ratios = float((mean[varies] / deviation[varies]).sum())

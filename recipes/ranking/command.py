@@ -18,6 +18,7 @@ from nas.progress import Track, silent
 from nas.run import RunFolder
 from predictors.zero_cost.examiner import batch_hash
 from recipes.components import INHERITED, members
+from recipes.environment import version
 from recipes.loading import load_recipe
 from recipes.predictor_set import PredictorSet
 from recipes.ranking.page import ranking_page
@@ -63,6 +64,7 @@ def rank_table(
         "images": {"data": data, "shape": batch.image_shape, "batch": batch_size, "hash": batch_hash(batch.x, batch.y)},
         "seed": seed,
         "repeats": repeats,
+        "version": version(),
     }
     about = {"table": str(table), "target": target, **settings}
     store = _store(output, settings)
@@ -83,7 +85,7 @@ def rank_run(run: Path, predictors: Sequence[str], *, output: Path | None, seed:
     if not trained.is_file():
         raise UserError(str(run), "is not a run folder with trained networks: it holds no stages/train.json")
     stages = {path.stem: read_json(path) for path in (run / "stages").glob("*.json")}
-    keys = {name: stage["key"] for name, stage in stages.items()}
+    keys = {name: str(stage.get("key")) for name, stage in stages.items()}
     recipe = load_recipe(str(run / "recipe.yaml"))
     context = Context(recipe, RunFolder(run), silent, outputs={}, keys=keys)
     if INHERITED in _parts(predictors) and recipe.supernet is None:
@@ -92,7 +94,7 @@ def rank_run(run: Path, predictors: Sequence[str], *, output: Path | None, seed:
     if len(networks) < 3:
         raise UserError(str(run), f"has trained {len(networks)} networks; a ranking needs at least 3")
     accuracies = {Architecture(network["architecture"]): float(network["accuracy"]) for network in networks}
-    settings = {"run": str(run), "keys": keys}
+    settings = {"run": str(run), "keys": keys, "version": version()}
     about = {"run": str(run), "target": "selection accuracy"}
     store = _store(output, settings)
     return _rank(accuracies, context.predictors, predictors, about=about, seed=seed, store=store, track=track)

@@ -10,6 +10,8 @@ from nas.errors import UserError
 from nas.space import SearchSpace
 from nas.table import read_table
 
+LEAST = 3
+
 
 def draw_sample(
     path: Path, space: SearchSpace, target: str, samples: int, *, seed: int, prefix: str
@@ -22,6 +24,8 @@ def draw_sample(
     Raises:
         UserError: the table cannot be used, or is smaller than the sample.
     """
+    if samples < LEAST:
+        raise UserError(f"{prefix}samples", f"a ranking needs at least {LEAST} architectures, not {samples}")
     table = read_table(path, space, [target], where=f"{prefix}table")
     if samples > len(table):
         raise UserError(f"{prefix}samples", f"the table has {len(table)} architectures, not {samples}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nas.architecture import Architecture
 from nas.errors import CannotWrite, UserError
+from nas.files import write_bytes
 from nas.measurement import Estimate
 from nas.predictor import Predictor
 from nas.progress import Track
@@ -67,7 +68,7 @@ class ValueStore:
             content = path.read_bytes() if path.exists() else b""
             whole = content[: content.rfind(b"\n") + 1]
             if whole != content:
-                path.write_bytes(whole)
+                write_bytes(path, whole)
         except OSError as error:
             raise CannotWrite(path, error) from error
         for number, line in enumerate(whole.splitlines(), start=1):

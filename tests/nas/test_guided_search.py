@@ -316,7 +316,7 @@ class Noting(NearestNeighbours):
 def test_a_learnt_guide_fits_when_enough_is_new(space: NasBench201, direction: str) -> None:
     """Told of 4, 5, ..., 11 outcomes, one of them twice, it learns from 5, 8 and 11."""
     surrogate = Noting()
-    guide = LearntGuide(surrogate, SurrogateSettings(least_history=5, refit_every=3), seed=0)
+    guide = LearntGuide(surrogate, SurrogateSettings(acquisition="mean", least_history=5, refit_every=3), seed=0)
     study = optuna.create_study(direction=direction)
     best, *others = sample = sorted(draw(space, 11, allow_all, seed=0), key=convolutions, reverse=True)
     for count, architecture in enumerate([best, *others], start=1):
@@ -335,10 +335,12 @@ def test_the_surrogate_beats_evolution(space: NasBench201, tmp_path: Path) -> No
 
     def mean_best(name: str) -> float:
         best = []
+        surrogate = {"acquisition": "mean", "proposals": 60}
         for seed in range(5):
             folder = tmp_path / f"{name}{seed}"
             folder.mkdir()
-            search = make(space, folder, seed=seed, sampler=name, trials=40, population_size=10, sample_size=10)
+            search = make(space, folder, seed=seed, sampler=name, trials=40, population_size=10, sample_size=10,
+                          surrogate=surrogate)  # fmt: skip
             search.run()
             best.append(max(c.values["accuracy"] for c in search.candidates()))
         return statistics.mean(best)
@@ -363,7 +365,7 @@ def test_local_proposals_are_near_the_best_and_anywhere(space: NasBench201) -> N
 
 def test_a_surrogate_is_needed_and_is_the_only_guide(space: NasBench201, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="search: a surrogate is asked for, and none is given"):
-        make(space, tmp_path, guide={"by": "surrogate"}, surrogate=None)
+        make(space, tmp_path, guide={"by": "surrogate"}, learner=None)
     with pytest.raises(ValidationError, match="the sampler surrogate is its own guide"):
         make(space, tmp_path, sampler="surrogate", guide={"by": "accuracy"})
 

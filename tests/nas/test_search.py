@@ -85,7 +85,7 @@ def make(
     *,
     seed: int = 0,
     given: dict[str, Evaluator] | None = None,
-    surrogate: type[NearestNeighbours] | None = NearestNeighbours,
+    learner: type[NearestNeighbours] | None = NearestNeighbours,
     **settings: Any,
 ) -> Search:
     given = given or evaluators(accuracy=convolutions)
@@ -96,7 +96,7 @@ def make(
         path=folder / "study.journal",
         name="study",
         seed=seed,
-        surrogate=surrogate() if surrogate is not None else None,
+        surrogate=learner() if learner is not None else None,
     )
 
 

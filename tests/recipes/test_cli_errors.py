@@ -176,8 +176,8 @@ GOOD_ROW = "|none~0|+|none~0|none~1|+|none~0|none~1|nor_conv_3x3~2|,90\n"
     ("table", "what"),
     [
         ("architecture,c10_test\n", "rank.table: table.csv has no column 'arch'"),
-        ("arch,c10_tst\n" + GOOD_ROW, "rank.target: table.csv has no column 'c10_test'; allowed: arch, c10_tst; did"),
-        ("arch,c10_test\n" + GOOD_ROW, "rank.samples: the table has 1 architectures, not 2"),
+        ("arch,c10_tst\n" + GOOD_ROW, "rank.table: table.csv has no column 'c10_test'; allowed: arch, c10_tst; did"),
+        ("arch,c10_test\n" + GOOD_ROW, "rank.samples: the table has 1 architectures, not 3"),
         ("arch,c10_test\n" + GOOD_ROW + "|nor_conv~0|,90\n", "table.csv, line 3: "),
         ("arch,c10_test\n" + GOOD_ROW + GOOD_ROW.replace("90", "good"), "table.csv, line 3: c10_test is not a number"),
         ("arch,c10_test\n" + GOOD_ROW + GOOD_ROW.replace("nor_conv_3x3", "conv"), "table.csv, line 3: no operation"),
@@ -185,7 +185,7 @@ GOOD_ROW = "|none~0|+|none~0|none~1|+|none~0|none~1|nor_conv_3x3~2|,90\n"
 )
 def test_rank_tables_are_read_before_anything_is_trained(capsys: Capture, table: str, what: str) -> None:
     Path("table.csv").write_text(table)
-    assert refused_run(capsys, "rank={table: table.csv, target: c10_test, samples: 2}").startswith(what)
+    assert refused_run(capsys, "rank={table: table.csv, target: c10_test, samples: 3}").startswith(what)
 
 
 def test_where_a_run_cannot_go(capsys: Capture, here: Path) -> None:

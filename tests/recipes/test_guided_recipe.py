@@ -15,6 +15,8 @@ from nas.spaces.nasbench201 import EDGES, OPERATIONS, NasBench201, edge_name
 
 Capture = pytest.CaptureFixture[str]
 
+UNIFORM = 1 / 5
+"""The mean accuracy of all cells: one of five operations is such a convolution."""
 RECIPE = """\
 name: replayed
 data: {source: digits, limit: 200, split: {train: 0.5, architecture: 0.1, selection: 0.2, test: 0.2}}
@@ -81,7 +83,7 @@ def test_the_text_ends_with_the_report(capsys: Capture) -> None:
 
 def test_a_guide_by_params_finds_convolutions_sooner(capsys: Capture) -> None:
     guided = searched(capsys, "search.trials=12", "search.guide={by: params, proposals: 4}")
-    assert mean(guided) > 1 / 5 + 0.1  # a fifth of all edges are such convolutions
+    assert mean(guided) > UNIFORM + 0.1
 
 
 def test_a_warm_start_comes_first(capsys: Capture) -> None:
@@ -100,13 +102,13 @@ def test_a_filter_rules_out_what_a_score_ranks_low(capsys: Capture) -> None:
 @pytest.mark.parametrize("surrogate", ["{}", "{model: forest, encodings: [graph]}"])
 def test_the_surrogate_learns_from_the_search(capsys: Capture, surrogate: str) -> None:
     search = searched(capsys, "search.sampler=surrogate", "search.trials=30", f"search.surrogate={surrogate}")
-    assert mean(search, slice(20, None)) > mean(search, slice(10)) + 0.2
+    assert mean(search, slice(20, None)) > UNIFORM + 0.15  # three standard deviations of ten random cells
 
 
 def test_the_surrogate_learns_from_scores(capsys: Capture) -> None:
     surrogate = "{model: ridge, encodings: [], scores: [params], least_history: 8, proposals: 6}"
     search = searched(capsys, "search.sampler=surrogate", "search.trials=14", f"search.surrogate={surrogate}")
-    assert mean(search, slice(8, None)) > mean(search, slice(8)) + 0.1
+    assert mean(search, slice(8, None)) > UNIFORM + 0.15
 
 
 def test_a_guided_search_is_taken_up(capsys: Capture) -> None:

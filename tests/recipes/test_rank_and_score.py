@@ -27,6 +27,15 @@ def small():
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
 """
 
+BROKEN = """\
+def raises():
+    return 1 / 0
+def few():
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+def lazy():
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(10, dtype=torch.float64))
+"""
+
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
@@ -147,7 +156,9 @@ def test_a_run_is_ranked_by_its_selection_accuracy(capsys: Capture, finished_run
         ("--target acuracy", "--table: table.csv has no column 'acuracy'; allowed: arch, accuracy; did you mean"),
         ("--table no.csv", "--table: no.csv cannot be read"),
         ("--samples 4000", "--samples: the table has 40 architectures, not 4000"),
-        ("--samples 2", "predicted: "),
+        ("--samples 2", "--samples: a ranking needs at least 3 architectures, not 2"),
+        ("--samples -1", "--samples: a ranking needs at least 3 architectures, not -1"),
+        ("--space nasbench201:cells=[1,2]", "--space.cells: '[1' is not a YAML value"),
         ("--batch-size 0", "--batch-size: at least 1"),
         ("--batch-size 9999", "--batch-size: digits has 1797 images, not 9999"),
         ("--space nasbench", "--space: nothing is called 'nasbench'; allowed: nasbench201; did you mean"),
@@ -157,15 +168,12 @@ def test_a_run_is_ranked_by_its_selection_accuracy(capsys: Capture, finished_run
         ("--data nowhere", "--data: nowhere does not exist, and is not digits"),
         ("--repeats 0", "repeats: at least 1"),
         ("--limit-seconds 0", "limit_s: a positive number"),
-        ("--seed -1", "seed: at least 0"),
+        ("--seed -1", "--seed: must be from 0"),
     ],
 )
 def test_wrong_options(capsys: Capture, options: str, line: str) -> None:
     given = ["--table", "table.csv", "--target", "accuracy", "--samples", "10", "--space", SPACE, *options.split()]
     answer = nas_here(capsys, "rank", *given)
-    if options == "--samples 2":  # a ranking of two is none, and says so rather than failing
-        assert answer.code == 0
-        return
     assert answer.code == 2, answer
     assert answer.err.splitlines()[-1].startswith(f"error: {line}")
 
@@ -227,9 +235,13 @@ def test_a_score_that_is_not_defined_says_why(capsys: Capture, here: Path) -> No
         (f"|x| --space {SPACE}", "|x|: '|x|' is not of the form"),
         ("timm:resnet18 --scores naswat", "--scores: no score is called 'naswat'"),
         ("timm:resnet18 --data .", ".: "),
+        ("own.py:raises", "own.py:raises: ZeroDivisionError"),
+        ("own.py:few", "own.py:few: it returns 3 logits, and the images have 10 classes"),
+        ("own.py:lazy", "own.py:lazy: "),
     ],
 )
-def test_wrong_networks(capsys: Capture, arguments: str, line: str) -> None:
+def test_wrong_networks(capsys: Capture, here: Path, arguments: str, line: str) -> None:
+    (here / "own.py").write_text(OWN + BROKEN)
     answer = nas_here(capsys, "score", *arguments.split())
     assert answer.code == 2, answer
     assert answer.err.splitlines()[-1].startswith(f"error: {line}")
