@@ -6,9 +6,11 @@ decisions); they must offer the same options.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
+import torch
 from torch import Tensor, nn
 
 from nas.architecture import Option
@@ -58,11 +60,15 @@ class LayerChoice(Choice):
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor | None:
         """The chosen operation's output, or the mixture's; `None` where nothing passes."""
-        return weigh(self.gate(gates), lambda index: self._run(index, x))
+        return weigh(self.gate(gates), lambda index: self.run(index, x))
 
-    def _run(self, index: int, x: Tensor) -> Tensor | None:
-        option = str(self.options[index])
-        return self.candidates[option](x) if option in self.candidates else None
+    def passes_nothing(self, index: int) -> bool:
+        """Whether the option is the one that lets nothing through."""
+        return str(self.options[index]) not in self.candidates
+
+    def run(self, index: int, x: Tensor) -> Tensor | None:
+        """The output of one option, whatever the gates."""
+        return None if self.passes_nothing(index) else self.candidates[str(self.options[index])](x)
 
 
 class InputChoice(Choice):
@@ -70,15 +76,44 @@ class InputChoice(Choice):
 
     Every subset of that size is an option (a tuple of increasing indices), so that the number of incoming edges
     holds by construction.
+
+    Args:
+        name: the choice's name. inputs: how many tensors there are. chosen: how many of them are summed.
+        edges: the names of the layer choices that make the inputs, in their order, where such there are. Then the
+            strengths of these edges decide (Liu et al., DARTS, section 2.4), and a supernet in training sums them all.
     """
 
-    def __init__(self, name: str, inputs: int, chosen: int = 1) -> None:
-        super().__init__(name, tuple(combinations(range(inputs), chosen)))
-        self._subsets = tuple(combinations(range(inputs), chosen))
+    def __init__(self, name: str, inputs: int, chosen: int = 1, *, edges: Sequence[str] | None = None) -> None:
+        self.subsets = tuple(combinations(range(inputs), chosen))
+        super().__init__(name, self.subsets)
+        if edges is not None and len(edges) != inputs:
+            raise ValueError(f"choice {name}: {len(edges)} edges for {inputs} inputs")
+        self.edges = None if edges is None else tuple(edges)
 
-    def forward(self, inputs: Sequence[Tensor], gates: Gates) -> Tensor | None:
-        """The sum of the chosen inputs, or the mixture's sum over its active subsets."""
-        return weigh(self.gate(gates), lambda index: total([inputs[i] for i in self._subsets[index]]))
+    def forward(self, inputs: Sequence[Tensor | None], gates: Gates) -> Tensor | None:
+        """The sum of the chosen inputs; of a mixture, input i with weight `sum_{S active, i in S} weights[S]`."""
+        gate = self.gate(gates)
+        if not isinstance(gate, Mixture):
+            return total([inputs[i] for i in self.subsets[gate]])
+        terms = []
+        for i, x in enumerate(inputs):
+            weight = total([gate.weights[index] for index in gate.active if i in self.subsets[index]])
+            if x is not None and weight is not None:
+                terms.append(weight * x)
+        return total(terms)
+
+    def open(self, allowed: Sequence[int]) -> Mixture:
+        """The gate that counts every input once which is in an allowed subset, where these are all subsets of them.
+
+        Each subset weighs `1 / C(m - 1, k - 1)`: of m inputs there are as many subsets of k that hold a given one.
+        """
+        inputs = {i for index in allowed for i in self.subsets[index]}
+        weight = 1 / math.comb(len(inputs) - 1, len(self.subsets[0]) - 1)
+        return Mixture(torch.full((len(self.subsets),), weight), tuple(allowed))
+
+    def without(self, allowed: Sequence[int], dropped: int) -> tuple[int, ...]:
+        """The allowed subsets that do not hold the input `dropped`."""
+        return tuple(index for index in allowed if dropped not in self.subsets[index])
 
 
 class ValueChoice(Choice):

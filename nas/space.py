@@ -93,6 +93,10 @@ class SearchSpace(nn.Module):
         """One-hot gates: the index of the architecture's option for each choice."""
         return {name: choice.options.index(architecture[name]) for name, choice in self.choices().items()}
 
+    def architecture(self, gates: Mapping[str, int]) -> Architecture:
+        """The architecture of one-hot gates; the inverse of `gates`."""
+        return Architecture({name: choice.options[gates[name]] for name, choice in self.choices().items()})
+
     def parse(self, text: str, *, where: str = "architecture") -> Architecture:
         """An architecture from the notation of the space; here its JSON.
 

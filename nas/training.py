@@ -212,7 +212,6 @@ def train(
     *,
     evaluate: Callable[[nn.Module], float] | None = None,
     checkpoint: Path | None = None,
-    extra: Checkpointed | None = None,
     track: Track = silent,
     description: str = "training",
     on_epoch: Callable[[dict[str, float]], None] | None = None,
@@ -223,7 +222,6 @@ def train(
         training: new, or about to be resumed from `checkpoint`.
         evaluate: gives the `accuracy` of the result after each epoch.
         checkpoint: file to resume from if it is there, written after every epoch.
-        extra: further state that belongs in the checkpoint (a supernet's strategy).
         track: shows progress. description: what it says.
         on_epoch: called with each new row.
 
@@ -237,8 +235,6 @@ def train(
     if checkpoint and checkpoint.exists():
         state = load_state(checkpoint)
         training.load_state_dict(state["training"])
-        if extra:
-            extra.load_state_dict(state["extra"])
         rows = state["rows"]
     total = training.settings.epochs
     for _ in track(range(training.epoch, total), description, total, done=training.epoch):
@@ -249,13 +245,5 @@ def train(
         if on_epoch:
             on_epoch(row)
         if checkpoint:
-            state = {"training": training.state_dict(), "rows": rows}
-            save_state(checkpoint, {**state, "extra": extra.state_dict()} if extra else state)
+            save_state(checkpoint, {"training": training.state_dict(), "rows": rows})
     return rows
-
-
-class Checkpointed(Protocol):
-    """State that is saved beside a training's."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...

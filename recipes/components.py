@@ -9,7 +9,13 @@ from typing import Any
 from nas.errors import UserError
 
 SPACES = {"nasbench201": "nas.spaces.nasbench201:NasBench201"}
-STRATEGIES = {"spos": "supernets.spos:SinglePathOneShot"}
+STRATEGIES = {
+    "darts": "supernets.darts:DARTS",
+    "drnas": "supernets.drnas:DrNAS",
+    "fixed_alpha": "supernets.darts:FixedAlpha",
+    "gdas": "supernets.gdas:GDAS",
+    "spos": "supernets.spos:SinglePathOneShot",
+}
 COSTS = {"params": "predictors.costs:ParamsPredictor", "macs": "predictors.costs:MacsPredictor"}
 SCORES = {
     "az_expressivity": "predictors.zero_cost.az_nas:AZExpressivity",

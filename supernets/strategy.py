@@ -1,38 +1,116 @@
-"""A supernet strategy: a producer of gates."""
+"""A supernet strategy: a producer of gates, which may learn what it produces."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from nas.choices import Choice
+from nas.device import autocast
 from nas.errors import UserError
 from nas.gates import Gates
+from nas.region import Region
 from nas.space import SearchSpace
+from nas.task import Batch, Classification
+from supernets.alphas import region_gates
 
 
-class Strategy(Protocol):
+@dataclass(frozen=True)
+class Step:
+    """What a strategy may use around one step of the weights.
+
+    Attributes:
+        supernet: in training mode. task: gives the loss. optimizer: of the weights.
+        train: the batch of this step. validation: gives the next batch of the images for architecture parameters.
+        generator: of the draws of gates, on the CPU.
+        epoch, epochs, index, steps: this epoch from 0, their number, this step from 0, steps in an epoch.
+    """
+
+    supernet: SearchSpace
+    task: Classification
+    optimizer: torch.optim.Optimizer
+    train: Batch
+    validation: Callable[[], Batch]
+    generator: torch.Generator
+    epoch: int
+    epochs: int
+    index: int
+    steps: int
+
+    def loss(self, batch: Batch, gates: Gates, weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The loss of the supernet under these gates, with `weights` by name in place of its own."""
+        x, y = batch
+        with autocast(x.device):
+            logits = self.supernet(x, gates) if weights is None else self._with(weights, x, gates)
+            return self.task.loss(logits, y)
+
+    def _with(self, weights: Mapping[str, Tensor], x: Tensor, gates: Gates) -> Tensor:
+        return torch.func.functional_call(self.supernet, dict(weights), (x, gates))
+
+
+class Strategy(ABC):
     """How the weights of a supernet are shared between its architectures while they are trained.
+
+    The keyword arguments of a subclass's constructor are its keys in a recipe.
 
     Attributes:
         name: as in recipes. supports: the kinds of choice it can open.
+        learns: whether it has architecture parameters, and so wants images of their own.
+        region: the options that it still opens; the whole space at first.
     """
 
-    name: str
-    supports: frozenset[type[Choice]]
+    name: ClassVar[str]
+    supports: ClassVar[frozenset[type[Choice]]]
+    learns: ClassVar[bool] = False
 
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+        self.region = Region.whole(space)
+
+    @abstractmethod
     def weight_gates(self, generator: torch.Generator) -> Gates:
         """The gates of one step of the weights; all randomness comes from `generator`."""
-        ...
+
+    def mean_gates(self) -> Gates:
+        """Gates that stand for all the architectures of the region as they count now; here all options alike."""
+        device = next(self.space.parameters()).device
+
+        def alike(name: str) -> Tensor:
+            options = self.region[name]
+            return torch.full((len(self.space.choices()[name].options),), 1 / len(options), device=device)
+
+        return region_gates(self.space, self.region, alike)
+
+    def before_step(self, step: Step) -> None:  # noqa: B027 - most strategies do nothing here
+        """Called before each step of the weights."""
+
+    def after_step(self, step: Step) -> None:  # noqa: B027
+        """Called after each step of the weights."""
+
+    def end_epoch(self, epoch: int, epochs: int) -> Mapping[str, float]:
+        """Called after each epoch (counted from 0); what it gives goes into the epoch's row."""
+        return {}
+
+    def preferences(self) -> Mapping[str, Tensor]:
+        """The probability of each option, for the choices that have architecture parameters."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What the strategy has learnt so far."""
-        ...
+        """What the strategy has learnt so far: tensors, numbers and strings."""
+        return {"region": self.region.to_json()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
-        ...
+        """Go on from `state`.
+
+        Raises:
+            UserError: it is of another space; the choice is named.
+        """
+        self.region = Region.from_json(self.space, state["region"], where="checkpoint")
 
 
 def check_supports(strategy: Strategy, space: SearchSpace) -> None:

@@ -2,39 +2,123 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from nas.errors import UserError
 from nas.progress import Track, silent
 from nas.space import SearchSpace
-from nas.task import Classification
+from nas.task import Batch, Classification
 from nas.training import BatchSource, Training, TrainSettings, train
-from supernets.strategy import Strategy, check_supports
+from supernets.strategy import Step, Strategy, check_supports
+
+
+class SupernetTraining(Training):
+    """The training of the shared weights of a space, and of what its strategy learns beside them.
+
+    Args:
+        space: the supernet, already on its device; trained in place.
+        strategy: draws the gates of each step. settings: of the weights' training. batches: training batches.
+        validation: the batches that architecture parameters learn from; each epoch begins with new ones.
+        task: gives the loss. generator: orders and augments the batches, those of `validation` too.
+        seed: of the draws of gates.
+
+    Raises:
+        UserError: the strategy cannot open a choice of the space, or learns and has no images to learn from.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        strategy: Strategy,
+        settings: TrainSettings,
+        batches: BatchSource,
+        *,
+        validation: BatchSource | None = None,
+        task: Classification,
+        generator: torch.Generator,
+        seed: int,
+    ) -> None:
+        check_supports(strategy, space)
+        if strategy.learns and validation is None:
+            problem = f"{strategy.name} learns which options are good, and needs images of their own for that"
+            raise UserError("data.split.architecture", problem)
+        super().__init__(
+            space,
+            settings,
+            batches,
+            task=task,
+            generator=generator,
+            forward=lambda x: space(x, strategy.weight_gates(self.draws)),
+        )
+        self.space = space
+        self.strategy = strategy
+        self.draws = torch.Generator().manual_seed(seed)
+        self._validation = _Endless(validation) if validation is not None else None
+        self._index = 0
+
+    def run_epoch(self) -> dict[str, float]:
+        """One pass over the batches; the strategy's own numbers are added to the row."""
+        if self._validation is not None:
+            self._validation.restart()
+        self._index = 0
+        row = super().run_epoch()
+        return {**row, **self.strategy.end_epoch(self.epoch - 1, self.settings.epochs)}
+
+    def step(self, x: Tensor, y: Tensor) -> Tensor:
+        """One step of the weights, and whatever the strategy does before and after it."""
+        step = Step(
+            supernet=self.space,
+            task=self.task,
+            optimizer=self.optimizer,
+            train=(x, y),
+            validation=self._next_validation,
+            generator=self.draws,
+            epoch=self.epoch,
+            epochs=self.settings.epochs,
+            index=self._index,
+            steps=len(self.batches),
+        )
+        self.strategy.before_step(step)
+        loss = super().step(x, y)
+        self.strategy.after_step(step)
+        self._index += 1
+        return loss
+
+    def _next_validation(self) -> Batch:
+        assert self._validation is not None
+        return next(self._validation)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next epoch depends on."""
+        return {**super().state_dict(), "strategy": self.strategy.state_dict(), "draws": self.draws.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken.
+
+        Raises:
+            UserError: it is of another space.
+        """
+        self.strategy.load_state_dict(state["strategy"])
+        super().load_state_dict(state)
+        self.draws.set_state(state["draws"])
 
 
 def train_supernet(
-    space: SearchSpace,
-    strategy: Strategy,
-    settings: TrainSettings,
-    batches: BatchSource,
+    training: SupernetTraining,
     *,
-    task: Classification,
-    generator: torch.Generator,
-    seed: int,
     checkpoint: Path | None = None,
     track: Track = silent,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> list[dict[str, float]]:
-    """Train the shared weights of `space` in place, one draw of gates for each batch.
+    """Train to the end; the space is left with the result, the moving average of its weights where there is one.
 
     Args:
-        space: the supernet, already on its device.
-        strategy: draws the gates. settings: of the weights' training. batches: training batches.
-        task: gives the loss. generator: orders and augments the batches. seed: of the draws of paths.
+        training: new, or about to be resumed from `checkpoint`.
         checkpoint: resumed from if it is there, written after each epoch.
         track: shows progress. on_epoch: called with each epoch's row.
 
@@ -42,39 +126,34 @@ def train_supernet(
         A row of numbers for each epoch.
 
     Raises:
-        UserError: the strategy cannot open a choice of the space, or the checkpoint is damaged.
+        UserError: the checkpoint is damaged or of another space, or an architecture parameter is not finite.
         Diverged: the loss is not finite.
     """
-    check_supports(strategy, space)
-    paths = torch.Generator().manual_seed(seed)
-    training = Training(
-        space,
-        settings,
-        batches,
-        task=task,
-        generator=generator,
-        forward=lambda x: space(x, strategy.weight_gates(paths)),
-    )
     rows = train(
         training,
         checkpoint=checkpoint,
-        extra=_StrategyState(strategy, paths),
         track=track,
-        description=f"supernet ({strategy.name})",
+        description=f"supernet ({training.strategy.name})",
         on_epoch=on_epoch,
     )
-    space.load_state_dict(training.result.state_dict())  # the moving average, where there is one
+    training.space.load_state_dict(training.result.state_dict())
     return rows
 
 
-@dataclass
-class _StrategyState:
-    strategy: Strategy
-    paths: torch.Generator
+class _Endless:
+    """Batch after batch; a new epoch of the source begins where one ends."""
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"strategy": self.strategy.state_dict(), "paths": self.paths.get_state()}
+    def __init__(self, source: BatchSource) -> None:
+        self._source = source
+        self._batches: Iterator[Batch] = iter(())
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.strategy.load_state_dict(state["strategy"])
-        self.paths.set_state(state["paths"])
+    def restart(self) -> None:
+        """Begin an epoch now, so that what follows depends on the generator's state alone."""
+        self._batches = iter(self._source)
+
+    def __next__(self) -> Batch:
+        batch = next(self._batches, None)
+        if batch is None:
+            self.restart()
+            batch = next(self._batches)
+        return batch

@@ -1,4 +1,4 @@
-"""A space with all three kinds of choice, small enough to enumerate."""
+"""Spaces with all kinds of choice, small enough to enumerate."""
 
 from __future__ import annotations
 
@@ -34,3 +34,31 @@ class ToySpace(SearchSpace):
         for block in self.blocks[: int(self.depth(gates))]:
             z = block(z)
         return self.head(z.mean((2, 3)))
+
+
+class ToyCell(SearchSpace):
+    """One node that keeps two of three edges, each with an operation of its own, as in DARTS: 3^3 x 3 architectures."""
+
+    def __init__(self, input_shape: tuple[int, int, int] = (1, 8, 8), num_classes: int = 10) -> None:
+        super().__init__()
+        self.input_shape = input_shape
+        self.num_classes = num_classes
+        self.stem = nn.Conv2d(input_shape[0], 4, 3, padding=1)
+        self.edges = nn.ModuleList(
+            LayerChoice(
+                f"edge_{i}",
+                {
+                    "none": None,
+                    "skip": nn.Identity(),
+                    "conv": nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)),
+                },
+            )
+            for i in range(3)
+        )
+        self.node = InputChoice("node", 3, chosen=2, edges=[f"edge_{i}" for i in range(3)])
+        self.head = nn.Linear(4, num_classes)
+
+    def forward(self, x: Tensor, gates: Gates) -> Tensor:
+        x = self.stem(x)
+        y = self.node([edge(x, gates) for edge in self.edges], gates)
+        return self.head((torch.zeros_like(x) if y is None else y).mean((2, 3)))

@@ -13,7 +13,7 @@ from nas.training import Training, TrainSettings, train
 from predictors.inherited import InheritedAccuracy
 from predictors.ranking import rank_correlation
 from supernets.spos import SinglePathOneShot
-from supernets.trainer import train_supernet
+from supernets.trainer import SupernetTraining, train_supernet
 
 TASK = Classification(10)
 CPU = torch.device("cpu")
@@ -46,13 +46,15 @@ def test_inherited_accuracy_ranks_as_training_alone_does() -> None:
     generator = torch.Generator().manual_seed(0)
     settings = TrainSettings(epochs=80, lr=0.1, batch_size=64)
     train_supernet(
-        supernet,
-        SinglePathOneShot(supernet),
-        settings,
-        batches(splits.train, 64, generator),
-        task=TASK,
-        generator=generator,
-        seed=0,
+        SupernetTraining(
+            supernet,
+            SinglePathOneShot(supernet),
+            settings,
+            batches(splits.train, 64, generator),
+            task=TASK,
+            generator=generator,
+            seed=0,
+        )
     )
     calibration = splits.train.subset(torch.arange(750))
     inherited = InheritedAccuracy(

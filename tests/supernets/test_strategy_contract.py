@@ -10,21 +10,22 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from toy_space import ToySpace
+from toy_space import ToyCell, ToySpace
 
 from nas.choices import Choice
 from nas.errors import UserError
-from nas.gates import Gates
+from nas.gates import Gate, Gates, Mixture
 from nas.space import SearchSpace
 from nas.spaces.nasbench201 import NasBench201
 from nas.task import Classification
 from nas.training import TrainSettings
 from recipes.components import STRATEGIES, load
-from supernets.strategy import Strategy
-from supernets.trainer import train_supernet
+from supernets.strategy import Step, Strategy
+from supernets.trainer import SupernetTraining, train_supernet
 
 SPACES: dict[str, Callable[[], SearchSpace]] = {
     "toy": ToySpace,
+    "toy cell": ToyCell,
     "nasbench201": lambda: NasBench201((1, 8, 8), 10, channels=4, cells=1),
 }
 TASK = Classification(10)
@@ -57,16 +58,30 @@ def space(request: pytest.FixtureRequest) -> SearchSpace:
 
 @pytest.fixture(params=STRATEGIES)
 def make_strategy(request: pytest.FixtureRequest) -> Callable[[SearchSpace], Strategy]:
-    strategy: Callable[[SearchSpace], Strategy] = load(STRATEGIES, request.param, where="test")
-    return strategy
+    strategy: type[Strategy] = load(STRATEGIES, request.param, where="test")
+
+    def make(space: SearchSpace) -> Strategy:
+        if any(type(choice) not in strategy.supports for choice in space.choices().values()):
+            pytest.skip(f"{strategy.name} does not open every kind of choice")
+        torch.manual_seed(3)
+        return strategy(space)
+
+    return make
 
 
 def run(space: SearchSpace, strategy: Strategy, epochs: int, **options: Any) -> list[dict[str, float]]:
     generator = torch.Generator().manual_seed(1)
-    settings = TrainSettings(epochs=epochs, lr=0.1)
-    return train_supernet(
-        space, strategy, settings, Digits(generator), task=TASK, generator=generator, seed=2, **options
+    training = SupernetTraining(
+        space,
+        strategy,
+        TrainSettings(epochs=epochs, lr=0.1),
+        Digits(generator),
+        validation=Digits(generator),
+        task=TASK,
+        generator=generator,
+        seed=2,
     )
+    return train_supernet(training, **options)
 
 
 def test_its_gates_open_every_choice(space: SearchSpace, make_strategy: Any) -> None:
@@ -79,7 +94,59 @@ def test_its_gates_open_every_choice(space: SearchSpace, make_strategy: Any) -> 
     for drawn in gates(0):
         assert drawn.keys() == space.choices().keys()
         assert space(torch.zeros(2, *space.input_shape), drawn).shape == (2, 10)
-    assert gates(0) == gates(0)
+    for first, second in zip(gates(0), gates(0), strict=True):
+        assert all(same(first[name], second[name]) for name in first)
+
+
+def test_it_opens_no_more_than_its_region(space: SearchSpace, make_strategy: Any) -> None:
+    strategy = make_strategy(space)
+    first, second = list(space.choices())[:2]
+    strategy.region = strategy.region.decide(first, 1).restrict(second, (0, 2))
+    run(space, strategy, epochs=1)
+    generator = torch.Generator().manual_seed(0)
+    for gates in [strategy.mean_gates(), *(strategy.weight_gates(generator) for _ in range(5))]:
+        assert gates[first] == 1
+        open_options = {gates[second]} if isinstance(gates[second], int) else set(gates[second].active)
+        assert open_options <= {0, 2}
+    for name, weights in strategy.preferences().items():
+        assert float(weights.sum()) == pytest.approx(1)
+        assert all(float(weights[index]) == 0 for index in range(len(weights)) if index not in strategy.region[name])
+
+
+def test_its_state_belongs_to_one_space(make_strategy: Any) -> None:
+    strategy = make_strategy(SPACES["nasbench201"]())
+    with pytest.raises(UserError, match=r"checkpoint\.\w+: of another space"):
+        make_strategy(ToyCell()).load_state_dict(strategy.state_dict())
+
+
+def test_what_it_learns_touches_no_weight_and_no_statistic(make_strategy: Any) -> None:
+    """The step of architecture parameters leaves gradients, weights and running statistics as they are."""
+    space = SPACES["nasbench201"]()
+    strategy = make_strategy(space)
+    x, y = next(iter(Digits(torch.Generator().manual_seed(0))))
+    step = Step(
+        supernet=space.train(),
+        task=TASK,
+        optimizer=torch.optim.SGD(space.parameters(), lr=0.1, momentum=0.9),
+        train=(x, y),
+        validation=lambda: (x, y),
+        generator=torch.Generator().manual_seed(0),
+        epoch=1,
+        epochs=2,
+        index=4,
+        steps=5,
+    )
+    before = {name: tensor.clone() for name, tensor in space.state_dict().items()}
+    strategy.before_step(step)
+    strategy.after_step(step)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in space.state_dict().items())
+    assert all(parameter.grad is None for parameter in space.parameters())
+
+
+def same(first: Gate, second: Gate) -> bool:
+    if isinstance(first, Mixture) and isinstance(second, Mixture):
+        return first.active == second.active and torch.equal(first.weights, second.weights)
+    return first == second
 
 
 def test_the_loss_falls(space: SearchSpace, make_strategy: Any) -> None:
@@ -116,7 +183,7 @@ def test_a_choice_it_cannot_open_is_refused_before_training(make_strategy: Any) 
     class Unheard(Choice):
         pass
 
-    space = ToySpace()
+    space = ToyCell()
     strategy = make_strategy(space)
     space.unheard = Unheard("unheard", (1, 2))
     del space.__dict__["_choices"]

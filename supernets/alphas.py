@@ -1,0 +1,102 @@
+"""Architecture parameters: a vector alpha for each choice, and the gates made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas.choices import InputChoice
+from nas.errors import UserError
+from nas.gates import Gate, Mixture
+from nas.region import Region
+from nas.space import SearchSpace
+
+Weigh = Callable[[Tensor], Tensor]
+"""Weights of the open options of a choice from their alphas, both `(open options,)`."""
+
+
+class Alphas:
+    """One parameter vector `(options,)` for each choice that learns, on the space's device.
+
+    Choices between inputs that come from layer choices learn nothing themselves: the strengths of their edges decide,
+    and in training they stand open.
+
+    Args:
+        space: whose choices they are. std: of the normal initial values, drawn from torch's global generator.
+    """
+
+    def __init__(self, space: SearchSpace, *, std: float) -> None:
+        self._space = space
+        self._device = next(space.parameters()).device
+        self._indices: dict[tuple[int, ...], Tensor] = {}
+        self.values = {
+            name: nn.Parameter((std * torch.randn(len(choice.options))).to(self._device))
+            for name, choice in space.choices().items()
+            if not (isinstance(choice, InputChoice) and choice.edges)
+        }
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The vectors, in the space's order."""
+        return list(self.values.values())
+
+    def weights(self, region: Region, name: str, weigh: Weigh) -> Tensor:
+        """`weigh` of the open options' alphas; exactly 0 for the others, in value and in gradient."""
+        alpha, options = self.values[name], region[name]
+        if len(options) == len(alpha):
+            return weigh(alpha)
+        index = self._index(options)
+        return torch.zeros_like(alpha).index_copy(0, index, weigh(alpha[index]))
+
+    def gates(self, region: Region, weigh: Weigh) -> dict[str, Gate]:
+        """A path for each choice that is decided, a mixture `weigh(alpha)` of the open options for the others."""
+        return region_gates(self._space, region, lambda name: self.weights(region, name, weigh))
+
+    def _index(self, options: tuple[int, ...]) -> Tensor:
+        if options not in self._indices:
+            self._indices[options] = torch.tensor(options, device=self._device)
+        return self._indices[options]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The vectors by choice."""
+        return {name: alpha.detach().clone() for name, alpha in self.values.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take up the vectors.
+
+        Raises:
+            UserError: they are of another space, or not finite; the choice is named.
+        """
+        for name in [*self.values, *state]:
+            if name not in state or name not in self.values or state[name].shape != self.values[name].shape:
+                raise UserError(f"checkpoint.{name}", "of another space: its choices or options differ")
+        with torch.no_grad():
+            for name, alpha in self.values.items():
+                alpha.copy_(state[name])
+        self.check_finite()
+
+    def check_finite(self) -> None:
+        """Raises UserError, naming the choice, where an alpha is NaN or infinite."""
+        for name, alpha in self.values.items():
+            if not bool(alpha.isfinite().all()):
+                raise UserError(f"supernet.strategy.{name}", f"alpha is {alpha.tolist()}; a smaller alpha_lr may help")
+
+
+def region_gates(space: SearchSpace, region: Region, weights: Callable[[str], Tensor]) -> dict[str, Gate]:
+    """Gates that open a region.
+
+    A choice with one option left is a path, one between inputs that come from layer choices stands open, any other
+    is a mixture with `weights(name)`, shape `(options,)`.
+    """
+    gates: dict[str, Gate] = {}
+    for name, choice in space.choices().items():
+        options = region[name]
+        if len(options) == 1:
+            gates[name] = options[0]
+        elif isinstance(choice, InputChoice) and choice.edges:
+            gates[name] = choice.open(options)
+        else:
+            gates[name] = Mixture(weights(name), options)
+    return gates

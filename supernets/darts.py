@@ -1,0 +1,182 @@
+"""DARTS: Liu, Simonyan & Yang, "DARTS: Differentiable Architecture Search", ICLR 2019."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from torch import Tensor
+
+from nas.errors import UserError
+from nas.gates import Gates
+from nas.space import SearchSpace
+from supernets.alphas import Weigh
+from supernets.learnt import LearntStrategy, softmax
+from supernets.strategy import Step
+
+PERTURBATION = 0.01
+"""epsilon = 0.01 / ||dL_val/dw'||, footnote 2 of the paper."""
+
+
+class DARTS(LearntStrategy):
+    """min_alpha L_val(w*(alpha), alpha) with w*(alpha) = argmin_w L_train(w, alpha), one step of each in turn.
+
+    Every choice is the mixture sum_o g_o(alpha) o(x) with g = softmax (equation 2) or, without competition between
+    the options, sigmoid (Chu et al., "Fair DARTS", ECCV 2020).
+
+    Args:
+        space: the supernet.
+        order: 1 takes the present weights for w*(alpha); 2 looks one step of SGD ahead (section 2.3), at four
+            times the cost.
+        gate: how alpha becomes weights.
+        alpha_lr: learning rate of Adam for the architecture parameters.
+        alpha_weight_decay: their decay.
+        alpha_warmup: epochs at the start in which only the weights learn.
+    """
+
+    name = "darts"
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        order: Literal[1, 2] = 1,
+        gate: Literal["softmax", "sigmoid"] = "softmax",
+        alpha_lr: PositiveFloat = 3e-4,
+        alpha_weight_decay: NonNegativeFloat = 1e-3,
+        alpha_warmup: NonNegativeInt = 0,
+    ) -> None:
+        super().__init__(space, alpha_lr=alpha_lr, alpha_weight_decay=alpha_weight_decay, alpha_warmup=alpha_warmup)
+        self._order = order
+        self._weigh: Weigh = softmax if gate == "softmax" else torch.sigmoid
+
+    def weight_gates(self, generator: torch.Generator) -> Gates:
+        """The mixture, without a gradient to alpha."""
+        return self.mean_gates()
+
+    def mean_gates(self) -> Gates:
+        """The mixture that is trained."""
+        with torch.no_grad():
+            return self.alphas.gates(self.region, self._weigh)
+
+    def gradient(self, step: Step) -> Sequence[Tensor | None]:
+        """dL_val/dalpha, of the order asked for."""
+        if self._order == 1:
+            loss = step.loss(step.validation(), self._gates())
+            return torch.autograd.grad(loss, self.alphas.parameters(), allow_unused=True)
+        validation = step.validation()
+        xi, momentum, decay, buffers = _sgd(step)
+        return unrolled_gradient(
+            lambda w: step.loss(step.train, self._gates(), w),
+            lambda w: step.loss(validation, self._gates(), w),
+            self.alphas.parameters(),
+            dict(step.supernet.named_parameters()),
+            xi=xi,
+            momentum=momentum,
+            decay=decay,
+            buffers=buffers,
+        )
+
+    def _gates(self) -> Gates:
+        return self.alphas.gates(self.region, self._weigh)
+
+
+class FixedAlpha(DARTS):
+    """DARTS without architecture steps: alpha stays at its nearly uniform start.
+
+    What perturbation-based selection finds in such a supernet is as good as in a trained one on NAS-Bench-201
+    (Wang et al., "Rethinking Architecture Selection in Differentiable NAS", ICLR 2021, section 5).
+    """
+
+    name = "fixed_alpha"
+    learns = False
+
+    def __init__(self, space: SearchSpace) -> None:
+        super().__init__(space)
+
+    def before_step(self, step: Step) -> None:
+        """Nothing."""
+
+
+Loss = Callable[[Mapping[str, Tensor]], Tensor]
+"""A loss of weights by name, and of alpha."""
+
+
+def unrolled_gradient(
+    train_loss: Loss,
+    validation_loss: Loss,
+    alphas: Sequence[Tensor],
+    weights: Mapping[str, Tensor],
+    *,
+    xi: float,
+    momentum: float = 0.0,
+    decay: Mapping[str, float] | None = None,
+    buffers: Mapping[str, Tensor] | None = None,
+) -> list[Tensor]:
+    """The second-order gradient of the validation loss with respect to alpha (equations 6 to 8).
+
+        w'  = w - xi (mu v + dL_train(w, alpha)/dw + lambda w)
+        dL_val(w', alpha)/dalpha - xi [dL_train(w+, alpha)/dalpha - dL_train(w-, alpha)/dalpha] / (2 epsilon)
+
+    where w+- = w +- epsilon u, u = dL_val(w', alpha)/dw' and epsilon = 0.01 / ||u||: w, not w', is displaced.
+
+    Args:
+        train_loss, validation_loss: of weights by name.
+        alphas: what the gradient is taken with respect to. weights: w by name.
+        xi: learning rate of the look-ahead. momentum: mu. decay: lambda by name. buffers: v by name.
+
+    Returns:
+        One tensor for each of `alphas`.
+    """
+    decay, buffers = decay or {}, buffers or {}
+    w = {name: tensor.detach().requires_grad_() for name, tensor in weights.items()}
+    slope = _gradient(train_loss(w), w)
+    with torch.no_grad():
+        unrolled = {
+            name: tensor - xi * (momentum * buffers.get(name, 0.0) + slope[name] + decay.get(name, 0.0) * tensor)
+            for name, tensor in w.items()
+        }
+    ahead = {name: tensor.requires_grad_() for name, tensor in unrolled.items()}
+    both = torch.autograd.grad(validation_loss(ahead), [*alphas, *ahead.values()], allow_unused=True)
+    direct, reached = _zeros_for_none(both[: len(alphas)], alphas), both[len(alphas) :]
+    u = dict(zip(ahead, _zeros_for_none(reached, list(ahead.values())), strict=True))
+    epsilon = PERTURBATION / torch.nn.utils.get_total_norm(list(u.values())).clamp(min=1e-12)  # u = 0 moves nothing
+    sides = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            displaced = {name: tensor + sign * epsilon * u[name] for name, tensor in w.items()}
+        slopes = torch.autograd.grad(train_loss(displaced), alphas, allow_unused=True)
+        sides.append(_zeros_for_none(slopes, alphas))
+    return [a - xi * (plus - minus) / (2 * epsilon) for a, plus, minus in zip(direct, *sides, strict=True)]
+
+
+def _gradient(loss: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    tensors = list(weights.values())
+    slopes = torch.autograd.grad(loss, tensors, allow_unused=True)
+    return dict(zip(weights, _zeros_for_none(slopes, tensors), strict=True))
+
+
+def _zeros_for_none(slopes: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.zeros_like(x) if slope is None else slope for slope, x in zip(slopes, like, strict=True)]
+
+
+def _sgd(step: Step) -> tuple[float, float, dict[str, float], dict[str, Tensor]]:
+    """xi, mu, and lambda and v by name, of the optimiser of the weights.
+
+    Raises:
+        UserError: it is not SGD.
+    """
+    if not isinstance(step.optimizer, torch.optim.SGD):
+        raise UserError("supernet.optimizer", "second-order DARTS unrolls a step of SGD", allowed=("momentum", "sgd"))
+    names = {parameter: name for name, parameter in step.supernet.named_parameters()}
+    decay, buffers = {}, {}
+    for group in step.optimizer.param_groups:
+        for parameter in group["params"]:
+            decay[names[parameter]] = float(group["weight_decay"])
+            buffer = step.optimizer.state.get(parameter, {}).get("momentum_buffer")
+            if buffer is not None:
+                buffers[names[parameter]] = buffer
+    first = step.optimizer.param_groups[0]
+    return float(first["lr"]), float(first["momentum"]), decay, buffers

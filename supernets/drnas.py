@@ -1,0 +1,82 @@
+"""DrNAS: Chen et al., "DrNAS: Dirichlet Neural Architecture Search", ICLR 2021."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from torch import Tensor
+
+from nas.gates import Gates
+from nas.space import SearchSpace
+from supernets.learnt import LearntStrategy
+from supernets.strategy import Step
+
+
+class DrNAS(LearntStrategy):
+    """Gates theta ~ Dir(beta) with beta = elu(alpha) + 1, drawn anew for every step (section 3.2).
+
+        min_beta E_{theta ~ Dir(beta)} [ L_val(w*, theta) ] + lambda d(beta, 1)
+
+    The gradient goes through the draw: theta = g / sum g with g ~ Gamma(beta) has a pathwise derivative. The distance
+    of beta to its anchor 1 is the decay of alpha to 0. Progressive growth of the supernet is not part of it.
+
+    Args:
+        space: the supernet.
+        alpha_lr: learning rate of Adam for the architecture parameters.
+        alpha_weight_decay: lambda.
+        alpha_warmup: epochs at the start in which only the weights learn.
+    """
+
+    name = "drnas"
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        alpha_lr: PositiveFloat = 6e-4,
+        alpha_weight_decay: NonNegativeFloat = 1e-3,
+        alpha_warmup: NonNegativeInt = 0,
+    ) -> None:
+        super().__init__(space, alpha_lr=alpha_lr, alpha_weight_decay=alpha_weight_decay, alpha_warmup=alpha_warmup)
+
+    def weight_gates(self, generator: torch.Generator) -> Gates:
+        """A draw of the mixture, without a gradient to alpha."""
+        with torch.no_grad():
+            return self._draw(generator)
+
+    def gradient(self, step: Step) -> Sequence[Tensor | None]:
+        """dL_val(w, theta)/dalpha of one draw."""
+        loss = step.loss(step.validation(), self._draw(step.generator))
+        return torch.autograd.grad(loss, self.alphas.parameters(), allow_unused=True)
+
+    def mean_gates(self) -> Gates:
+        """The mean of the distribution, beta / sum beta."""
+        with torch.no_grad():
+            return self.alphas.gates(self.region, _mean)
+
+    def preferences(self) -> Mapping[str, Tensor]:
+        """The mean of the distribution."""
+        with torch.no_grad():
+            return {name: self.alphas.weights(self.region, name, _mean) for name in self.alphas.values}
+
+    def _draw(self, generator: torch.Generator) -> Gates:
+        return self.alphas.gates(self.region, lambda alpha: dirichlet(concentration(alpha), generator))
+
+
+def concentration(alpha: Tensor) -> Tensor:
+    """beta = elu(alpha) + 1 > 0."""
+    return F.elu(alpha) + 1
+
+
+def dirichlet(beta: Tensor, generator: torch.Generator) -> Tensor:
+    """A draw from Dir(beta), differentiable in beta; drawn on the CPU, so that it is the same on every device."""
+    gamma = torch._standard_gamma(beta.cpu().double(), generator)
+    return (gamma / gamma.sum()).to(beta)
+
+
+def _mean(alpha: Tensor) -> Tensor:
+    beta = concentration(alpha)
+    return beta / beta.sum()

@@ -1,0 +1,78 @@
+"""What gates are worth: a supernet judged under several of them on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nas.device import autocast
+from nas.gates import Gates
+from nas.space import SearchSpace
+from nas.task import Batch
+from supernets.statistics import frozen_statistics
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Attributes: correct: bool `(images,)`. losses: cross-entropy of each image `(images,)`. Both on the CPU."""
+
+    correct: Tensor
+    losses: Tensor
+
+    @property
+    def n(self) -> int:
+        """The number of images."""
+        return len(self.correct)
+
+    @property
+    def accuracy(self) -> float:
+        """The share that is right."""
+        return float(self.correct.double().mean())
+
+    @property
+    def loss(self) -> float:
+        """The mean cross-entropy."""
+        return float(self.losses.double().mean())
+
+
+Evaluate = Callable[[Sequence[Gates]], list[Evaluation]]
+"""Judges several gates on the same images in the same order, so that their results can be paired."""
+
+
+class SupernetEvaluator:
+    """Judges a supernet as it stands, in training mode: batch norms use the batch and keep their statistics.
+
+    The running statistics belong to the mixture that was trained, and would put every change of it at a
+    disadvantage (Wang et al., "Rethinking Architecture Selection in Differentiable NAS", ICLR 2021).
+
+    Args:
+        supernet: on its device. batches: the same images in the same order each time, not augmented.
+        seed: of whatever is random in the supernet itself (noise, dropout); the same for all gates.
+    """
+
+    def __init__(self, supernet: SearchSpace, batches: Iterable[Batch], *, seed: int) -> None:
+        self._supernet = supernet
+        self._batches = batches
+        self._seed = seed
+
+    @torch.no_grad()
+    def __call__(self, candidates: Sequence[Gates]) -> list[Evaluation]:
+        """An evaluation for each of the gates."""
+        correct: list[list[Tensor]] = [[] for _ in candidates]
+        losses: list[list[Tensor]] = [[] for _ in candidates]
+        was_training = self._supernet.training
+        self._supernet.train()
+        with frozen_statistics(self._supernet), torch.random.fork_rng():
+            for number, (x, y) in enumerate(self._batches):
+                for i, gates in enumerate(candidates):
+                    torch.manual_seed(self._seed + number)
+                    with autocast(x.device):
+                        logits = self._supernet(x, gates).float()
+                    correct[i].append(logits.argmax(dim=1) == y)
+                    losses[i].append(F.cross_entropy(logits, y, reduction="none"))
+        self._supernet.train(was_training)
+        return [Evaluation(torch.cat(c).cpu(), torch.cat(x).cpu()) for c, x in zip(correct, losses, strict=True)]

@@ -1,0 +1,1 @@
+"""Choosing an architecture from a trained supernet."""
