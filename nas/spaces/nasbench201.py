@@ -17,6 +17,7 @@ from nas.choices import LayerChoice, total
 from nas.errors import UserError
 from nas.gates import Gates
 from nas.space import Edge, SearchSpace
+from nas.spaces.layers import relu_conv_bn, with_affine
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))
@@ -86,7 +87,7 @@ class NasBench201(SearchSpace):
         """Gives the cells' batch norms a scale of 1 and a shift of 0, as the benchmark's networks have them."""
         for name, module in list(network.named_modules()):
             if isinstance(module, nn.BatchNorm2d) and not module.affine:
-                network.set_submodule(name, _with_affine(module))
+                network.set_submodule(name, with_affine(module))
         return network
 
     def parse(self, text: str, *, where: str = "architecture") -> Architecture:
@@ -183,19 +184,3 @@ def operations(channels: int, *, affine: bool) -> Mapping[str, nn.Module | None]
         "nor_conv_3x3": relu_conv_bn(channels, channels, 3, stride=1, affine=affine),
         "avg_pool_3x3": nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False),
     }
-
-
-def relu_conv_bn(channels_in: int, channels_out: int, kernel: int, *, stride: int, affine: bool) -> nn.Sequential:
-    """ReLU, convolution without bias, batch norm."""
-    return nn.Sequential(
-        nn.ReLU(),
-        nn.Conv2d(channels_in, channels_out, kernel, stride=stride, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(channels_out, affine=affine),
-    )
-
-
-def _with_affine(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
-    buffer = next(norm.buffers())
-    affine = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum, device=buffer.device, dtype=buffer.dtype)
-    affine.load_state_dict(norm.state_dict(), strict=False)
-    return affine.train(norm.training)

@@ -13,12 +13,16 @@ from nas.architecture import Architecture
 from nas.cost import CostCounter, count
 from nas.errors import UserError
 from nas.space import SearchSpace
+from nas.spaces.darts import Darts
+from nas.spaces.mobilenet import MobileNet
 from nas.spaces.nasbench201 import NasBench201
 
 SPACES: dict[str, Callable[[], SearchSpace]] = {
     "toy": ToySpace,
     "nasbench201": lambda: NasBench201((1, 8, 8), 10, channels=4, cells=1),
     "nasbench201 affine": lambda: NasBench201((3, 12, 8), 3, channels=2, cells=2, affine=True),
+    "darts": lambda: Darts((1, 8, 8), 10, variant="S0", channels=2, cells=3),
+    "mobilenet": lambda: MobileNet((1, 8, 8), 10, width=0.25, cells=(1, 2, 1, 1, 1, 1), reductions=2),
 }
 
 

@@ -1,0 +1,161 @@
+"""The MobileNet space of ProxylessNAS: 21 inverted bottlenecks, each with a kernel size and an expansion, or skipped.
+
+Cai, Zhu & Han, "ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware", ICLR 2019.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from nas.choices import LayerChoice
+from nas.errors import UserError
+from nas.gates import Gates
+from nas.space import SearchSpace
+
+OPERATIONS = {f"k{kernel}e{expansion}": (kernel, expansion) for kernel in (3, 5, 7) for expansion in (3, 6)}
+"""Kernel size of the depthwise convolution and factor by which a block widens, by name."""
+STRIDES = (2, 2, 2, 2, 1, 2, 1)
+"""Of the stem and the first block of each stage."""
+WIDTHS = (32, 16, 24, 40, 80, 96, 192, 320, 1280)
+
+Cells = Annotated[tuple[PositiveInt, ...], Field(min_length=6, max_length=6)]
+Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=9, max_length=9)]
+
+
+class MobileNet(SearchSpace):
+    """Stem, one fixed block, six stages of searched blocks `block_1`, `block_2`, ..., 1x1 convolution, head.
+
+    A block offers inverted bottlenecks with kernels of 3, 5 or 7 and expansions of 3 or 6, and where it keeps the
+    shape and so has a shortcut also `zero`, which leaves the shortcut alone: the block is skipped. With the defaults
+    there are 6^6 7^15 architectures. Images of any size do; with `reductions` of 5 they are divided by 32.
+
+    Args:
+        input_shape: `(channels, height, width)` of an image.
+        num_classes: number of outputs.
+        width: factor of all channels, rounded to multiples of 8; the last convolution is never made narrower.
+        widths: channels of the stem, the fixed block, the six stages and the last convolution.
+        cells: blocks in each of the six stages.
+        reductions: how many of the five strides of 2 there are; the earliest are left out (5 for images of 224
+            pixels, 3 for 32).
+
+    Raises:
+        UserError: more than five reductions.
+        ValueError: not six stages.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int] = (3, 224, 224),
+        num_classes: int = 1000,
+        *,
+        width: PositiveFloat = 1.0,
+        widths: Widths = WIDTHS,
+        cells: Cells = (4, 4, 4, 4, 4, 1),
+        reductions: Annotated[int, Field(ge=0, le=5)] = 5,
+    ) -> None:
+        super().__init__()
+        self.input_shape = input_shape
+        self.num_classes = num_classes
+        stem, first, *stages = (divisible(width * channels) for channels in widths[:-1])
+        last = divisible(max(width, 1.0) * widths[-1])
+        stem_stride, *strides = keep_last(STRIDES, reductions)
+        self.stem = nn.Sequential(*conv_bn(input_shape[0], stem, 3, stride=stem_stride), nn.ReLU6())
+        self.first = mbconv(stem, first, 3, expansion=1, stride=1)
+        self.blocks = nn.ModuleList()
+        channels = first
+        for stage, count, stride in zip(stages, cells, strides, strict=True):
+            for i in range(count):
+                name = f"block_{len(self.blocks) + 1}"
+                self.blocks.append(Block(name, channels, stage, stride=stride if i == 0 else 1))
+                channels = stage
+        self.last = nn.Sequential(*conv_bn(channels, last, 1), nn.ReLU6())
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, num_classes))
+        _he_fan_out(self)
+
+    def forward(self, x: Tensor, gates: Gates) -> Tensor:
+        x = self.first(self.stem(x))
+        for block in self.blocks:
+            x = block(x, gates)
+        return self.head(self.last(x))
+
+    def initialise(self, network: nn.Module) -> None:
+        """Fresh weights: of convolutions N(0, 2 / (out_channels kernel^2)), else torch's defaults."""
+        super().initialise(network)
+        _he_fan_out(network)
+
+
+class Block(nn.Module):
+    """An inverted bottleneck to be chosen, plus the block's input where the shape stays: `y = x + o(x)`.
+
+    Attributes:
+        in_channels, out_channels, stride: of the block. shortcut: whether it adds its input.
+    """
+
+    def __init__(self, name: str, in_channels: int, out_channels: int, *, stride: int) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.stride = stride
+        self.shortcut = stride == 1 and in_channels == out_channels
+        candidates: dict[str, nn.Module | None] = {
+            option: mbconv(in_channels, out_channels, kernel, expansion=expansion, stride=stride)
+            for option, (kernel, expansion) in OPERATIONS.items()
+        }
+        if self.shortcut:
+            candidates["zero"] = None
+        self.choice = LayerChoice(name, candidates)
+
+    def forward(self, x: Tensor, gates: Gates) -> Tensor:
+        y = self.choice(x, gates)
+        if not self.shortcut:
+            return y
+        return x if y is None else x + y
+
+
+def mbconv(in_channels: int, out_channels: int, kernel: int, *, expansion: int, stride: int) -> nn.Sequential:
+    """An inverted bottleneck: widen by `expansion` (not at all for 1), depthwise convolution, project.
+
+    Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018, table 1.
+    """
+    hidden = in_channels * expansion
+    widen = [] if expansion == 1 else [*conv_bn(in_channels, hidden, 1), nn.ReLU6()]
+    depthwise = [*conv_bn(hidden, hidden, kernel, stride=stride, groups=hidden), nn.ReLU6()]
+    return nn.Sequential(*widen, *depthwise, *conv_bn(hidden, out_channels, 1))
+
+
+def conv_bn(
+    in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1
+) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    """Convolution without bias, batch norm."""
+    return (
+        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.1),
+    )
+
+
+def divisible(channels: float) -> int:
+    """The nearest multiple of 8 that is not more than a tenth below `channels`, and at least 8."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
+def keep_last(strides: tuple[int, ...], reductions: int) -> tuple[int, ...]:
+    """The strides with only the last `reductions` of those above 1.
+
+    Raises:
+        UserError: there are not so many.
+    """
+    places = [i for i, stride in enumerate(strides) if stride > 1]
+    if not 0 <= reductions <= len(places):
+        raise UserError("space.reductions", f"{reductions} is not between 0 and {len(places)}")
+    dropped = places[: len(places) - reductions]
+    return tuple(1 if i in dropped else stride for i, stride in enumerate(strides))
+
+
+def _he_fan_out(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out")
