@@ -102,13 +102,16 @@ class InputChoice(Choice):
                 terms.append(weight * x)
         return total(terms)
 
+    def inputs(self, allowed: Sequence[int]) -> frozenset[int]:
+        """The inputs that are in one of the allowed subsets."""
+        return frozenset(i for index in allowed for i in self.subsets[index])
+
     def open(self, allowed: Sequence[int]) -> Mixture:
         """The gate that counts every input once which is in an allowed subset, where these are all subsets of them.
 
         Each subset weighs `1 / C(m - 1, k - 1)`: of m inputs there are as many subsets of k that hold a given one.
         """
-        inputs = {i for index in allowed for i in self.subsets[index]}
-        weight = 1 / math.comb(len(inputs) - 1, len(self.subsets[0]) - 1)
+        weight = 1 / math.comb(len(self.inputs(allowed)) - 1, len(self.subsets[0]) - 1)
         return Mixture(torch.full((len(self.subsets),), weight), tuple(allowed))
 
     def without(self, allowed: Sequence[int], dropped: int) -> tuple[int, ...]:

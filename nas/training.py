@@ -36,8 +36,8 @@ class TrainSettings(Settings):
     """Momentum of SGD and its kin; adaptive optimisers keep timm's betas."""
     weight_decay: float = Field(5e-4, ge=0)
     """Decay of weights; biases and normalisation parameters are left out."""
-    schedule: Literal["linear", "cosine"] = "linear"
-    """How the learning rate falls to zero, step by step."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls to zero, step by step, or that it does not."""
     warmup_epochs: float = Field(0, ge=0)
     """Epochs of linear increase from zero at the start, out of `epochs`."""
     clip_grad_norm: PositiveFloat | None = 5.0
@@ -190,7 +190,7 @@ class Training:
 
 
 def learning_rate_schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings, *, steps_per_epoch: int) -> Any:
-    """A timm scheduler over the steps of the whole training: linear or cosine to zero, after a linear warm-up."""
+    """A timm scheduler over the steps of the whole training: linear or cosine to zero or constant, after a warm-up."""
     from timm.scheduler import CosineLRScheduler, PolyLRScheduler
 
     total, warm_up = settings.epochs * steps_per_epoch, round(settings.warmup_epochs * steps_per_epoch)
@@ -202,9 +202,9 @@ def learning_rate_schedule(optimizer: torch.optim.Optimizer, settings: TrainSett
         "warmup_prefix": True,  # the fall begins where the warm-up ends, at the full rate
         "t_in_epochs": False,
     }
-    if settings.schedule == "linear":
-        return PolyLRScheduler(optimizer, power=1.0, **common)
-    return CosineLRScheduler(optimizer, **common)
+    if settings.schedule == "cosine":
+        return CosineLRScheduler(optimizer, **common)
+    return PolyLRScheduler(optimizer, power=1.0 if settings.schedule == "linear" else 0.0, **common)
 
 
 def train(

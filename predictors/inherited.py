@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch.optim.swa_utils import update_bn
 
 from nas.architecture import Architecture
 from nas.device import autocast
 from nas.measurement import Estimate
+from nas.region import Region
 from nas.space import SearchSpace
 from nas.task import Batch, Classification
 
@@ -20,7 +21,8 @@ class InheritedAccuracy:
     over the calibration batches before it is judged (Guo et al., SPOS, section 3.4). The supernet is not touched.
 
     Args:
-        supernet: a trained space, on its device.
+        supernets: trained spaces on their device, each with the part of the space that it was trained for. The
+            parts cover the space; an architecture is judged in the one that holds it.
         calibration: training batches of one size (each counts the same), without augmentation, the same each time.
         selection: held-out batches. task: judges.
         images: number of held-out images, recorded with each estimate.
@@ -32,14 +34,14 @@ class InheritedAccuracy:
 
     def __init__(
         self,
-        supernet: SearchSpace,
+        supernets: Sequence[tuple[Region, SearchSpace]],
         *,
         calibration: Iterable[Batch],
         selection: Iterable[Batch],
         task: Classification,
         images: int,
     ) -> None:
-        self._supernet = supernet
+        self._supernets = tuple(supernets)
         self._calibration = calibration
         self._selection = selection
         self._task = task
@@ -47,7 +49,8 @@ class InheritedAccuracy:
 
     def __call__(self, architecture: Architecture) -> Estimate:
         """The share of the held-out images classified rightly, in [0, 1]."""
-        network = self._supernet.build(architecture, weights="inherited")
+        supernet = next(space for region, space in self._supernets if region.holds(space, architecture))
+        network = supernet.build(architecture, weights="inherited")
         device = next(network.parameters()).device
         with autocast(device):
             update_bn(self._calibration, network)

@@ -8,7 +8,11 @@ from typing import Any
 
 from nas.errors import UserError
 
-SPACES = {"nasbench201": "nas.spaces.nasbench201:NasBench201"}
+SPACES = {
+    "darts": "nas.spaces.darts:Darts",
+    "mobilenet": "nas.spaces.mobilenet:MobileNet",
+    "nasbench201": "nas.spaces.nasbench201:NasBench201",
+}
 STRATEGIES = {
     "darts": "supernets.darts:DARTS",
     "drnas": "supernets.drnas:DrNAS",

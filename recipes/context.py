@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,27 +13,27 @@ from torch import Tensor
 from nas.architecture import Architecture
 from nas.cost import Cost
 from nas.data import Augment, Batches, Images, Limit, Splits, load, split
-from nas.device import accelerator, place
+from nas.device import accelerator
 from nas.errors import UserError
-from nas.objective import Constraint, Evaluator
+from nas.objective import Constraint
 from nas.predictor import Predictor
 from nas.progress import Track
 from nas.run import RunFolder
-from nas.search.replay import VirtualClock, replay
 from nas.space import SearchSpace
-from nas.table import read_table
 from nas.task import Classification
-from predictors.surrogate import Surrogate
-from recipes.components import COSTS, DEVICES, SPACES, STRATEGIES
+from recipes.components import COSTS, DEVICES, SPACES
 from recipes.components import load as component
 from recipes.predictor_set import PredictorSet
 from recipes.schema import Recipe
-from supernets.strategy import check_supports
+from recipes.search_parts import SearchParts
+from supernets.fewshot.tree import check_tree
+from supernets.selection.argmax import check_learns
+
+if TYPE_CHECKING:
+    from recipes.trained import TrainedSupernet
 
 EVALUATION_BATCH = 250
 """Images in a batch when nothing is learnt; large enough to keep a device busy, small enough for any memory."""
-MEASURED = frozenset({"accuracy", "latency_ms"})
-"""What a search can name that is no predictor."""
 SCORE_IMAGES = 64
 """Images that zero-cost scores look at."""
 CALIBRATION_IMAGES = 1000
@@ -92,19 +90,21 @@ class Context:
                 raise UserError("data", f"{len(images)} images are too few to learn from")
         if len(self.splits.classes) < 2:
             raise UserError("data", f"all images are of class {self.splits.classes[0]!r}, nothing to tell apart")
-        space = (
-            self.space
-        )  # made here at the latest, so that it refuses images of a wrong size before anything is written
+        space = self.space  # refuses images of a wrong size
         if self.recipe.supernet is not None:
-            strategy = component(STRATEGIES, self.recipe.supernet.strategy, where="supernet.strategy")
-            check_supports(strategy(space), space)
+            from recipes.trained import new_training
+
+            training = new_training(self)  # refuses what does not go together
+            if self.recipe.supernet.few_shot is not None:
+                check_tree(space, self.recipe.supernet.few_shot)
+            if self.recipe.select is not None and "argmax" in self.recipe.select.methods:
+                check_learns(training.strategy)
         if self.recipe.rank is not None:
             from recipes.stages.rank import table_sample
 
             table_sample(self, self.recipe.rank)
-        if self.recipe.search.replay is not None and len(self.replayed) < self.space.size:
-            problem = f"the table has {len(self.replayed)} of the space's {self.space.size} architectures"
-            raise UserError("search.replay.table", f"{problem}; a replay needs them all")
+        if self.recipe.search is not None:
+            SearchParts(self, self.recipe.search).check()
 
     def cost(self, architecture: Architecture) -> Cost:
         """Params and MACs of an architecture's stand-alone network."""
@@ -112,7 +112,8 @@ class Context:
 
     def is_affordable(self, architecture: Architecture) -> bool:
         """Whether an architecture keeps the search's limits on params and MACs."""
-        limits = [Constraint.parse(text) for text in self.recipe.search.constraints]
+        search = self.recipe.search
+        limits = [Constraint.parse(text) for text in search.constraints] if search else []
         return all(
             limit.violation(getattr(self.cost(architecture), limit.name)) <= 0
             for limit in limits
@@ -148,7 +149,7 @@ class Context:
             drop_last=True,
         )
 
-    def new_space(self) -> SearchSpace:
+    def new_space(self, seed: int = 0) -> SearchSpace:
         """The recipe's search space with fresh weights, on the CPU.
 
         Raises:
@@ -157,7 +158,7 @@ class Context:
         options = self.recipe.space.model_dump(exclude={"name"})
         space_class = component(SPACES, self.recipe.space.name, where="space.name")
         with torch.random.fork_rng():
-            torch.manual_seed(self.seed("weights"))
+            torch.manual_seed(self.seed(f"weights {seed}"))
             space: SearchSpace = space_class(self.splits.image_shape, len(self.splits.classes), **options)
         return space
 
@@ -166,20 +167,12 @@ class Context:
         """The search space, for everything but its weights."""
         return self.new_space()
 
-    @property
-    def supernet_path(self) -> Any:
-        """Where the weights of the trained supernet lie."""
-        return self.run / "checkpoints" / f"supernet-{self.keys['supernet']}.safetensors"
-
     @cached_property
-    def supernet(self) -> SearchSpace:
-        """The trained supernet, on its device. Only after the stage `supernet`."""
-        from nas.checkpoint import load_weights
+    def supernets(self) -> list[TrainedSupernet]:
+        """The trained supernets, on their device. Only after the stage `supernet`."""
+        from recipes.trained import find
 
-        supernet = self.new_space()
-        load_weights(self.supernet_path, supernet)
-        place(supernet, self.device)
-        return supernet
+        return [find(self, part["name"]) for part in self.outputs["supernet"]["parts"]]
 
     @cached_property
     def predictors(self) -> PredictorSet:
@@ -206,7 +199,7 @@ class Context:
         size = min(EVALUATION_BATCH, len(images))
         count = min(CALIBRATION_IMAGES, len(images)) // size * size
         return InheritedAccuracy(
-            self.supernet,
+            [(supernet.region, supernet.space) for supernet in self.supernets],
             calibration=self.evaluation_batches(images.subset(order[:count])),
             selection=self.evaluation_batches(self.splits.selection),
             task=self.task,
@@ -216,65 +209,3 @@ class Context:
     def measuring_device(self) -> Any:
         """The device that latency is measured on."""
         return component(DEVICES, self.recipe.profile.device, where="profile.device")()
-
-    def evaluators(self) -> dict[str, Evaluator]:
-        """Everything that the search names, cheap ones first."""
-        search = self.recipe.search
-        names = dict.fromkeys([*search.named, *search.scores])
-        evaluators = {}
-        for name, predictor in self.predictors.make(set(names) - MEASURED).items():
-            better = predictor.higher_is_better and name not in COSTS  # as objectives, costs are to fall
-            evaluators[name] = Evaluator(name, "maximize" if better else "minimize", predictor)
-        if "latency_ms" in names:
-            evaluators["latency_ms"] = Evaluator("latency_ms", "minimize", self._latency())
-        if "accuracy" in names:
-            evaluators["accuracy"] = self._accuracy()
-        return evaluators
-
-    @cached_property
-    def clock(self) -> Callable[[], float]:
-        """Tells the seconds that the search's evaluations take: of the table that it replays, if it does."""
-        return VirtualClock() if self.recipe.search.replay else time.perf_counter
-
-    def surrogate(self) -> Surrogate | None:
-        """The predictor that learns from the search, if the recipe asks for one."""
-        search = self.recipe.search
-        if not search.learns:
-            return None
-        return Surrogate(
-            self.space,
-            model=search.surrogate.model,
-            encodings=search.surrogate.encodings,
-            scores=list(self.predictors.make(search.surrogate.scores).values()),
-            unit="",
-            seed=self.seed("surrogate"),
-        )
-
-    @cached_property
-    def replayed(self) -> dict[Architecture, tuple[float, float]]:
-        """Accuracy and seconds of each architecture of the table that the search replays.
-
-        Raises:
-            UserError: the table cannot be used.
-        """
-        settings = self.recipe.search.replay
-        assert settings is not None
-        columns = [settings.accuracy, *([settings.seconds] if settings.seconds else [])]
-        table = read_table(settings.table, self.space, columns, where="search.replay.table")
-        return {a: (values[0], values[1] if settings.seconds else 0.0) for a, values in table.items()}
-
-    def _accuracy(self) -> Evaluator:
-        if isinstance(self.clock, VirtualClock):
-            return replay("accuracy", "maximize", self.replayed, self.clock)
-        name = self.recipe.search.accuracy
-        return Evaluator("accuracy", "maximize", self.predictors.make([name])[name])
-
-    def _latency(self) -> Any:
-        from export.devices.base import MeasureSpec
-        from export.latency import MeasuredLatency
-
-        profile = self.recipe.profile
-        spec = MeasureSpec(
-            threads=profile.threads, batch=profile.batch, sessions=2, seconds=profile.search_seconds, min_runs=5
-        )
-        return MeasuredLatency(self.space, self.measuring_device(), spec, self.run.path)

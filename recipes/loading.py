@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 from collections.abc import Sequence
@@ -12,9 +11,9 @@ import yaml
 from pydantic import ValidationError
 
 from nas.errors import UserError
-from nas.settings import Settings
+from recipes.causes import first_cause
 from recipes.components import COSTS, INHERITED, PREDICTORS, SCORES, members
-from recipes.schema import Recipe
+from recipes.schema import Recipe, RecipeSearchSettings
 from recipes.shipped import find_recipe
 
 
@@ -44,7 +43,7 @@ def recipe_from(document: Any, overrides: Sequence[str] = (), *, where: str = "r
     try:
         recipe = Recipe.model_validate(_scaled(document, float(scale)))
     except ValidationError as error:
-        raise first_cause(error) from error
+        raise first_cause(error, Recipe) from error
     _check_names(recipe)
     return recipe
 
@@ -52,40 +51,6 @@ def recipe_from(document: Any, overrides: Sequence[str] = (), *, where: str = "r
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML, such that `recipe_from` gives it back."""
     return yaml.safe_dump(json.loads(recipe.model_dump_json()), sort_keys=False, allow_unicode=True)
-
-
-def first_cause(error: ValidationError, schema: type[Settings] = Recipe) -> UserError:
-    """The first of pydantic's complaints about a document of this schema, as a user wants to read it."""
-    details = error.errors(include_url=False)[0]
-    location = [str(part) for part in details["loc"]]
-    if details["type"] == "extra_forbidden":
-        siblings = _fields_at(location[:-1], schema)
-        return UserError(".".join(location), "unknown key", allowed=siblings, given=location[-1])
-    where = ".".join(location) or "recipe"
-    if details["type"] == "missing":
-        return UserError(where, "is missing")
-    if details["type"] in ("model_type", "model_attributes_type"):
-        return UserError(where, "is a section, with keys inside", allowed=_fields_at(location, schema))
-    given = details["input"]
-    if details["type"] == "literal_error":
-        allowed = [part.strip(" '") for part in details["ctx"]["expected"].replace(" or ", ", ").split(",")]
-        return UserError(where, f"{given!r} is not possible", allowed=allowed, given=given)
-    if details["type"] == "predictor_name":
-        return UserError(where, details["msg"], allowed=details["ctx"]["allowed"], given=given)
-    problem = details["msg"].removeprefix("Value error, ").replace("valid tuple", "list such as [a, b]")
-    # A check of our own says itself what it does not like.
-    ending = "" if details["type"] == "value_error" else f", not {given!r}"
-    return UserError(where, f"{problem[0].lower()}{problem[1:]}{ending}")
-
-
-def _fields_at(location: Sequence[str], schema: type[Settings]) -> Sequence[str]:
-    """The keys that the schema allows at a place in the document."""
-    model: Any = schema
-    for part in location:
-        annotation = model.model_fields[part].annotation
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(c for c in candidates if inspect.isclass(c) and issubclass(c, Settings))
-    return list(model.model_fields)
 
 
 def _apply(document: dict[str, Any], override: str) -> None:
@@ -125,7 +90,17 @@ def _is_number(value: Any) -> bool:
 
 def _check_names(recipe: Recipe) -> None:
     """Refuse names that do not go together, before anything is computed."""
-    search = recipe.search
+    if recipe.search is not None:
+        _check_search(recipe.search)
+    if recipe.select is not None and recipe.supernet is None:
+        raise UserError("select", "chooses from a supernet, and needs a section supernet")
+    users = {"rank.predictors": recipe.rank.predictors if recipe.rank else (), **_askers(recipe.search)}
+    for where, used in users.items():
+        if recipe.supernet is None and any(INHERITED in name.split("+") for name in used):
+            raise UserError(where, f"{INHERITED!r} needs a section supernet", allowed=(*COSTS, *SCORES))
+
+
+def _check_search(search: RecipeSearchSettings) -> None:
     if len(set(search.objectives)) < len(search.objectives):
         raise UserError("search.objectives", f"{', '.join(search.objectives)} names one of them twice")
     known = ("accuracy", "latency_ms", *PREDICTORS)
@@ -135,14 +110,16 @@ def _check_names(recipe: Recipe) -> None:
             raise UserError(where, f"nothing is called {name!r}", allowed=known, given=name)
     for where, name in search.asked.items():
         members(name, where=where)
-    users = {
+
+
+def _askers(search: RecipeSearchSettings | None) -> dict[str, Sequence[str]]:
+    """The predictors that a search asks, by the key that names them."""
+    if search is None:
+        return {}
+    return {
         "search.accuracy": () if search.replay else (search.accuracy,),
         "search.objectives": search.objectives,
         "search.constraints": search.named,
         **{where: (name,) for where, name in search.asked.items()},
         "search.surrogate.scores": search.surrogate.scores,
-        "rank.predictors": recipe.rank.predictors if recipe.rank else (),
     }
-    for where, used in users.items():
-        if recipe.supernet is None and any(INHERITED in name.split("+") for name in used):
-            raise UserError(where, f"{INHERITED!r} needs a section supernet", allowed=(*COSTS, *SCORES))

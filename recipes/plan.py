@@ -33,8 +33,9 @@ STAGES = (
     Stage("data", ("data", "seed"), ()),
     Stage("supernet", ("supernet", "space"), ("data",)),
     Stage("rank", ("rank", "space"), ("data", "supernet")),
+    Stage("select", ("select", "space"), ("data", "supernet")),
     Stage("search", ("search", "space", "profile"), ("data", "supernet")),
-    Stage("train", ("train",), ("search",)),
+    Stage("train", ("train",), ("select", "search")),
     Stage("export", ("train",), ("train",)),
     Stage("profile", ("train", "profile"), ("export",)),
     Stage("test", ("train",), ("train",)),
@@ -70,7 +71,7 @@ def digest(value: Any) -> str:
 
 def _section(recipe: Recipe, stage: Stage, name: str) -> Any:
     """The part of a section that the stage depends on."""
-    if stage.name == "search" and name == "profile":
+    if stage.name == "search" and name == "profile" and recipe.search is not None:
         timed = {"device", "threads", "batch", "search_seconds"} if recipe.search.measures_latency else set()
         return recipe.profile.model_dump(mode="json", include=timed)
     if stage.name == "profile" and name == "profile":
@@ -84,7 +85,7 @@ def _files(context: Context, stage: Stage) -> str | None:
         return context.splits.fingerprint
     if stage.name == "rank" and context.recipe.rank is not None:
         return _content(context.recipe.rank.table, "rank.table")
-    if stage.name == "search" and context.recipe.search.replay is not None:
+    if stage.name == "search" and context.recipe.search is not None and context.recipe.search.replay is not None:
         return _content(context.recipe.search.replay.table, "search.replay.table")
     return None
 

@@ -48,7 +48,9 @@ def run_recipe(
     stages = plan(context)
     context.check()
     with context.run.lock() as run:
-        if recipe.search.storage is not None:  # rather now than when the supernet has been trained
+        if (
+            recipe.search is not None and recipe.search.storage is not None
+        ):  # rather now than when the supernet has been trained
             open_storage(recipe.search.storage, run / "study.journal")
         remember(run.path, recipe, overrides)
         write_json(run / "environment.json", environment())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, create_model, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, create_model, model_validator
 
 from nas.data import SOURCES, SplitFractions
 from nas.errors import UserError
@@ -18,6 +19,7 @@ from predictors.encoding import ENCODINGS
 from predictors.regressors import MODELS
 from predictors.surrogate import LEAST
 from recipes.components import DEVICES, INHERITED, PREDICTORS, SPACES, STRATEGIES, load, members
+from supernets.fewshot.plan import FewShotSettings
 
 
 def _known(name: str) -> str:
@@ -56,11 +58,48 @@ class DataSettings(Settings):
     """Shares of the images; `test` is 0 where the source brings its own test images."""
 
 
+def options_of(table: Mapping[str, str], name: str, kind: str) -> Any:
+    """The settings of a space or a strategy are its name and the keyword-only arguments of its constructor."""
+    parameters = inspect.signature(load(table, name, where=kind), eval_str=True).parameters.values()
+    options: dict[str, Any] = {
+        p.name: (p.annotation, p.default) for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    return create_model(f"{name}_{kind}", __base__=Settings, **{"name": Literal[name], **options})
+
+
+def _any_of(table: Mapping[str, str], kind: str) -> Any:
+    """The settings of one member of the table, told apart by `name`; a bare name stands for all its defaults."""
+    members = tuple(options_of(table, name, kind) for name in table)
+    union: Any = Union[members]  # noqa: UP007 - made at run time
+    return Annotated[union, Field(discriminator="name"), BeforeValidator(_named)]
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 class SupernetSettings(TrainSettings):
     """Training of the weights that all architectures share."""
 
-    strategy: Literal[*STRATEGIES] = "spos"  # type: ignore[valid-type]
-    """How the weights are shared while they are trained."""
+    strategy: _any_of(STRATEGIES, "strategy") = Field("spos", validate_default=True)  # type: ignore[valid-type]
+    """How the weights are shared while they are trained: a name, or `{name: darts, order: 2}` with its options."""
+    few_shot: FewShotSettings | None = None
+    """Split the space, and train a supernet for each part; then `epochs` is not used."""
+
+
+class SelectSettings(Settings):
+    """Choosing architectures from the supernet itself, each to be trained alone."""
+
+    methods: tuple[Literal["argmax", "perturbation"], ...] = Field(("perturbation",), min_length=1)
+    """argmax takes the largest architecture parameters, perturbation what the supernet can least do without."""
+    criterion: Literal["auto", "accuracy", "loss"] = "auto"
+    """What perturbation goes by; auto takes the accuracy where the difference is significant, else the loss."""
+    topology: Literal["conditional", "leave_one_out"] = "conditional"
+    """How perturbation drops edges: one after the other, or by the rank of each alone."""
+    epochs: PositiveInt = 5
+    """Epochs of further training between two visits of perturbation."""
+    lr: PositiveFloat | None = None
+    """Learning rate of that training, which stays as it is; null takes a tenth of the supernet's."""
 
 
 class RankSettings(Settings):
@@ -166,21 +205,6 @@ class ProfileSettings(Settings):
     """The same during the search, where `latency_ms` is asked for."""
 
 
-def space_settings(name: str) -> Any:
-    """The settings of a space are the keyword-only arguments of its constructor."""
-    parameters = inspect.signature(load(SPACES, name, where="space.name"), eval_str=True).parameters.values()
-    options: dict[str, Any] = {
-        p.name: (p.annotation, p.default) for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY
-    }
-    return create_model(f"{name}_space", __base__=Settings, **{"name": Literal[name], **options})
-
-
-def _any_space() -> Any:
-    """The settings of one of the spaces, told apart by `name`."""
-    settings = [space_settings(name) for name in SPACES]
-    return settings[0] if len(settings) == 1 else Annotated[Union[tuple(settings)], Field(discriminator="name")]  # noqa: UP007 - made at run time
-
-
 class Recipe(Settings):
     """A run from data to checked, timed networks. A section that is left out is a stage that is not run."""
 
@@ -193,9 +217,17 @@ class Recipe(Settings):
     scale: PositiveFloat = 1.0
     """Size of the run: a value written `{full: F, least: L}` becomes max(L, round(F * scale))."""
     data: DataSettings
-    space: _any_space()  # type: ignore[valid-type]
+    space: _any_of(SPACES, "space")  # type: ignore[valid-type]
+    """The networks to choose among: a name, or `{name: darts, cells: 6}` with its options."""
     supernet: SupernetSettings | None = None
     rank: RankSettings | None = None
-    search: RecipeSearchSettings
+    select: SelectSettings | None = None
+    search: RecipeSearchSettings | None = None
     train: FinalTrainSettings | None = None
     profile: ProfileSettings = ProfileSettings()
+
+    @model_validator(mode="after")
+    def _something_to_find(self) -> Recipe:
+        if self.search is None and self.select is None:
+            raise ValueError("a recipe needs a section search or select")
+        return self

@@ -15,10 +15,10 @@ from nas.data import Batches, Limit, channel_statistics, load
 from nas.device import accelerator
 from nas.errors import UserError
 from nas.space import SearchSpace
+from recipes.causes import first_cause
 from recipes.components import SPACES
 from recipes.components import load as component
-from recipes.loading import first_cause
-from recipes.schema import space_settings
+from recipes.schema import options_of
 
 MOST_READ = 2000
 """Images to read at most: the batch is drawn from them, and their mean and standard deviation normalise it."""
@@ -81,7 +81,7 @@ def space_from(text: str, batch: ScoreBatch) -> SearchSpace:
             pairs[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise UserError(f"--space.{key}", f"{value!r} is not a YAML value") from error
-    schema = space_settings(name)
+    schema = options_of(SPACES, name, "space")
     try:
         settings = schema.model_validate({"name": name, **pairs})
     except ValidationError as error:

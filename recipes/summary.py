@@ -48,9 +48,10 @@ def run_summary(folder: Path) -> dict[str, Any]:
     return {
         "run": str(folder),
         "report": str(folder / "report.html"),
-        "search": outputs["search"]["counts"],
-        "stopped": outputs["search"]["stopped"],
-        "front": outputs["search"]["front"],
+        "selected": outputs.get("select", {"chosen": []})["chosen"],
+        "search": outputs["search"]["counts"] if "search" in outputs else None,
+        "stopped": outputs["search"]["stopped"] if "search" in outputs else "",
+        "front": outputs["search"]["front"] if "search" in outputs else [],
         "test_images": outputs["test"]["images"] if "test" in outputs else 0,
         "networks": sorted(networks, key=lambda network: network["latency_ms"]),
         "rank": outputs["rank"]["correlations"] if "rank" in outputs else [],
@@ -59,8 +60,10 @@ def run_summary(folder: Path) -> dict[str, Any]:
 
 def run_text(summary: dict[str, Any]) -> str:
     """The same for a person: what was searched, a line for each trained network, where the report is."""
-    counts = ", ".join(f"{count} {what}" for what, count in summary["search"].items() if count)
-    lines = [f"search: {counts}; {len(summary['front'])} on the front"]
+    lines = [f"select: {one['method']} chose {one['id']}, {one['notation']}" for one in summary["selected"]]
+    if summary["search"] is not None:
+        counts = ", ".join(f"{count} {what}" for what, count in summary["search"].items() if count)
+        lines.append(f"search: {counts}; {len(summary['front'])} on the front")
     if summary["stopped"]:
         lines.append(f"search: ended early, {summary['stopped']}")
     for row in summary["rank"]:
@@ -68,11 +71,11 @@ def run_text(summary: dict[str, Any]) -> str:
         lines.append(f"rank: {row['name']:10} Kendall tau {kendall}, n = {row['n']}")
     if not summary["networks"]:
         return "\n".join([*lines, f"report: {summary['report']}"])
-    lines.append(f"{'network':14}{'found as':10}{'params':>10}{'MACs':>13}{'test':>8}  latency p50 (95 % interval)")
+    lines.append(f"{'network':14}{'found as':14}{'params':>10}{'MACs':>13}{'test':>8}  latency p50 (95 % interval)")
     for n in summary["networks"]:
         latency = f"{n['latency_ms']:.3f} ms {_interval(n['latency_ms_ci95'], 3)} {n['verdict']}"
         lines.append(
-            f"{n['id']:14}{n['origin']:10}{n['params']:>10,}{n['macs']:>13,}{n['test_accuracy']:>8.1%}  {latency}"
+            f"{n['id']:14}{n['origin']:14}{n['params']:>10,}{n['macs']:>13,}{n['test_accuracy']:>8.1%}  {latency}"
         )
     lines.append(f"test: {summary['test_images']} images that nothing above has chosen by")
     lines.append(f"report: {summary['report']}")

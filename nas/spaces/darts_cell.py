@@ -103,8 +103,7 @@ class Node(nn.Module):
         if self.kept is None:
             return total([edge(x, gates) for edge, x in zip(self.edges, states, strict=True)])
         gate = self.kept.gate(gates)
-        active = gate.active if isinstance(gate, Mixture) else (gate,)
-        sources = {source for index in active for source in self.kept.subsets[index]}
+        sources = self.kept.inputs(gate.active if isinstance(gate, Mixture) else (gate,))
         terms = [self.edges[i](x, gates) if i in sources else None for i, x in enumerate(states)]
         return self.kept(terms, gates)
 

@@ -7,20 +7,24 @@ from typing import Any
 
 from nas.search.loop import Search
 from recipes.context import Context
+from recipes.search_parts import SearchParts
 
 
 def run(context: Context) -> dict[str, Any]:
     """Runs the study; it goes on where an earlier process left it, also when more trials are asked for."""
+    settings = context.recipe.search
+    assert settings is not None
+    parts = SearchParts(context, settings)
     search = Search(
         context.space,
-        context.evaluators(),
-        context.recipe.search,
+        parts.evaluators(),
+        settings,
         path=context.run / "study.journal",
         name=f"{context.run.path.resolve().name}-{context.study_key}",
         seed=context.seed("search"),
-        surrogate=context.surrogate(),
+        surrogate=parts.surrogate(),
         allowed=context.is_affordable,
-        clock=context.clock,
+        clock=parts.clock,
     )
     search.run(track=context.track)
     candidates = search.candidates()

@@ -39,20 +39,37 @@ def run(context: Context) -> dict[str, Any]:
 
 
 def choose(context: Context) -> list[tuple[Architecture, str]]:
-    """Architectures spread evenly along the front, both its ends included, then random ones of the space as a control.
+    """What was selected from the supernet, then architectures spread evenly along the front of the search, both its
+    ends included, then random ones of the space as a control.
 
     The random ones keep the limits on params and MACs, which cost nothing to know. No two of all are isomorphic.
     """
-    found = context.outputs["search"]
     settings = _settings(context)
-    options = {candidate["id"]: candidate["architecture"] for candidate in found["candidates"]}
-    front = _distinct(context, (Architecture(options[id_]) for id_ in found["front"]))
-    count = min(settings.front, len(front))
-    picked = [front[round(i * (len(front) - 1) / max(1, count - 1))] for i in range(count)]
+    chosen: list[tuple[Architecture, str]] = []
+
+    def add(architectures: Iterable[Architecture], origin: str, most: int) -> None:
+        new = _distinct(context, architectures, [a for a, _ in chosen], most)
+        chosen.extend((architecture, origin) for architecture in new)
+
+    for record in context.outputs.get("select", {"chosen": []})["chosen"]:
+        add([Architecture(record["architecture"])], record["method"], 1)
+    front = _front(context)
+    add(front, "front", len(front))
     generator = context.generator("control")
     draws = (context.space.sample(generator) for _ in range(CONTROL_DRAWS))
-    control = _distinct(context, filter(context.is_affordable, draws), picked, settings.random)
-    return [(a, "front") for a in picked] + [(a, "random") for a in control]
+    add(filter(context.is_affordable, draws), "random", settings.random)
+    return chosen
+
+
+def _front(context: Context) -> list[Architecture]:
+    """Architectures spread evenly along the front of the search, no two of them isomorphic."""
+    if "search" not in context.outputs:
+        return []
+    found = context.outputs["search"]
+    options = {candidate["id"]: candidate["architecture"] for candidate in found["candidates"]}
+    front = _distinct(context, (Architecture(options[id_]) for id_ in found["front"]), [], len(found["front"]))
+    count = min(_settings(context).front, len(front))
+    return [front[round(i * (len(front) - 1) / max(1, count - 1))] for i in range(count)]
 
 
 def _settings(context: Context) -> FinalTrainSettings:
@@ -62,13 +79,13 @@ def _settings(context: Context) -> FinalTrainSettings:
 
 
 def _distinct(
-    context: Context, architectures: Iterable[Architecture], but: Sequence[Architecture] = (), most: int | None = None
+    context: Context, architectures: Iterable[Architecture], but: Sequence[Architecture], most: int
 ) -> list[Architecture]:
     """The first `most` of each isomorphism class, without the classes of `but`."""
     seen = {context.space.isomorphism_class(architecture) for architecture in but}
     kept: list[Architecture] = []
     for architecture in architectures:
-        if most is not None and len(kept) >= most:
+        if len(kept) >= most:
             break
         name = context.space.isomorphism_class(architecture)
         if name not in seen:

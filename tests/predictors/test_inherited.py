@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nas.region import Region
 from nas.spaces.nasbench201 import NasBench201
 from nas.task import Classification
 from predictors.inherited import InheritedAccuracy
@@ -30,7 +31,8 @@ def supernet() -> NasBench201:
 
 
 def make(supernet: NasBench201) -> InheritedAccuracy:
-    return InheritedAccuracy(supernet, calibration=Fixed(96, 1), selection=Fixed(64, 2), task=TASK, images=64)
+    parts = [(Region.whole(supernet), supernet)]
+    return InheritedAccuracy(parts, calibration=Fixed(96, 1), selection=Fixed(64, 2), task=TASK, images=64)
 
 
 def test_it_is_the_accuracy_with_recalibrated_statistics(supernet: NasBench201) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from nas.data import Batches, Images, SplitFractions, load, split
 from nas.device import place
+from nas.region import Region
 from nas.spaces.nasbench201 import NasBench201
 from nas.task import Classification
 from nas.training import Training, TrainSettings, train
@@ -58,7 +59,7 @@ def test_inherited_accuracy_ranks_as_training_alone_does() -> None:
     )
     calibration = splits.train.subset(torch.arange(750))
     inherited = InheritedAccuracy(
-        supernet,
+        [(Region.whole(supernet), supernet)],
         calibration=batches(calibration, 250),
         selection=batches(splits.selection, 250),
         task=TASK,

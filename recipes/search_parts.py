@@ -1,0 +1,100 @@
+"""What the search of a recipe is made of: evaluators, a surrogate, a clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from nas.architecture import Architecture
+from nas.errors import UserError
+from nas.objective import Evaluator
+from nas.search.replay import VirtualClock, replay
+from nas.table import read_table
+from predictors.surrogate import Surrogate
+from recipes.components import COSTS
+from recipes.schema import RecipeSearchSettings
+
+if TYPE_CHECKING:
+    from recipes.context import Context
+
+MEASURED = frozenset({"accuracy", "latency_ms"})
+"""What a search can name that is no predictor."""
+
+
+class SearchParts:
+    """Made for one search of one run.
+
+    Args:
+        context: of the run. settings: its section `search`.
+    """
+
+    def __init__(self, context: Context, settings: RecipeSearchSettings) -> None:
+        self._context = context
+        self._settings = settings
+
+    def check(self) -> None:
+        """Raises UserError where a table that is to be replayed cannot be."""
+        size = self._context.space.size
+        if self._settings.replay is not None and len(self._replayed) < size:
+            problem = f"the table has {len(self._replayed)} of the space's {size} architectures"
+            raise UserError("search.replay.table", f"{problem}; a replay needs them all")
+
+    def evaluators(self) -> dict[str, Evaluator]:
+        """Everything that the search names, cheap ones first."""
+        names = list(dict.fromkeys([*self._settings.named, *self._settings.scores]))
+        evaluators = {}
+        predictors = self._context.predictors.make([name for name in names if name not in MEASURED])
+        for name, predictor in predictors.items():
+            better = predictor.higher_is_better and name not in COSTS  # as objectives, costs are to fall
+            evaluators[name] = Evaluator(name, "maximize" if better else "minimize", predictor)
+        if "latency_ms" in names:
+            evaluators["latency_ms"] = Evaluator("latency_ms", "minimize", self._latency())
+        if "accuracy" in names:
+            evaluators["accuracy"] = self._accuracy()
+        return evaluators
+
+    @cached_property
+    def clock(self) -> Callable[[], float]:
+        """Tells the seconds that evaluations take: of the table that is replayed, if there is one."""
+        return VirtualClock() if self._settings.replay else time.perf_counter
+
+    def surrogate(self) -> Surrogate | None:
+        """The predictor that learns from the search, if the recipe asks for one."""
+        settings = self._settings.surrogate
+        if not self._settings.learns:
+            return None
+        return Surrogate(
+            self._context.space,
+            model=settings.model,
+            encodings=settings.encodings,
+            scores=list(self._context.predictors.make(settings.scores).values()),
+            unit="",
+            seed=self._context.seed("surrogate"),
+        )
+
+    @cached_property
+    def _replayed(self) -> dict[Architecture, tuple[float, float]]:
+        """Accuracy and seconds of each architecture of the table."""
+        settings = self._settings.replay
+        assert settings is not None
+        columns = [settings.accuracy, *([settings.seconds] if settings.seconds else [])]
+        table = read_table(settings.table, self._context.space, columns, where="search.replay.table")
+        return {a: (values[0], values[1] if settings.seconds else 0.0) for a, values in table.items()}
+
+    def _accuracy(self) -> Evaluator:
+        if isinstance(self.clock, VirtualClock):
+            return replay("accuracy", "maximize", self._replayed, self.clock)
+        name = self._settings.accuracy
+        return Evaluator("accuracy", "maximize", self._context.predictors.make([name])[name])
+
+    def _latency(self) -> Any:
+        from export.devices.base import MeasureSpec
+        from export.latency import MeasuredLatency
+
+        context, profile = self._context, self._context.recipe.profile
+        spec = MeasureSpec(
+            threads=profile.threads, batch=profile.batch, sessions=2, seconds=profile.search_seconds, min_runs=5
+        )
+        return MeasuredLatency(context.space, context.measuring_device(), spec, context.run.path)

@@ -1,0 +1,115 @@
+"""Choose architectures from the trained supernets themselves."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from nas.architecture import Architecture
+from nas.checkpoint import load_state, save_state
+from nas.choices import InputChoice
+from recipes.context import Context
+from recipes.schema import SelectSettings
+from recipes.trained import TrainedSupernet, find, training_of
+from supernets.evaluation import SupernetEvaluator
+from supernets.selection.argmax import argmax
+from supernets.selection.decisions import Decision
+from supernets.selection.perturbation import Perturbation
+
+SHARE_OF_LR = 0.1
+"""Of the supernet's learning rate, in the training between decisions (the authors' code of perturbation selection)."""
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Every method chooses from each supernet; of a divided space, the best on the `selection` split is taken."""
+    settings = context.recipe.select
+    assert settings is not None
+    inherited = context.predictors.make(["inherited"])["inherited"]
+    candidates: list[dict[str, Any]] = []
+    decisions: list[dict[str, Any]] = []
+    for part in (part["name"] for part in context.outputs["supernet"]["parts"]):
+        for method in settings.methods:
+            supernet = find(context, part)  # as it was trained: perturbation trains it further
+            if method == "argmax":
+                architecture = argmax(supernet.space, supernet.strategy.preferences(), supernet.region)
+            else:
+                architecture, made = _perturbation(context, settings, supernet)
+                decisions += [{"part": part, "method": method, **_describe(context, decision)} for decision in made]
+            candidates.append(
+                {
+                    "method": method,
+                    "part": part,
+                    "id": architecture.id,
+                    "notation": context.space.format(architecture),
+                    "architecture": json.loads(architecture.to_json()),
+                    "accuracy": inherited(architecture).value,
+                }
+            )
+    best = [
+        max((c for c in candidates if c["method"] == method), key=lambda candidate: candidate["accuracy"])
+        for method in settings.methods
+    ]
+    return {"chosen": best, "candidates": candidates, "decisions": decisions}
+
+
+def _perturbation(
+    context: Context, settings: SelectSettings, supernet: TrainedSupernet
+) -> tuple[Architecture, list[Decision]]:
+    """Goes on from the visit at which an earlier process was killed."""
+    trained = context.recipe.supernet
+    assert trained is not None
+    lr = trained.lr * SHARE_OF_LR if settings.lr is None else settings.lr
+    selection = Perturbation(
+        supernet.space,
+        supernet.strategy,
+        SupernetEvaluator(
+            supernet.space, context.evaluation_batches(context.splits.selection), seed=context.seed("noise")
+        ),
+        criterion=settings.criterion,
+        topology=settings.topology,
+        interval=settings.epochs,
+        seed=context.seed(f"order of decisions {supernet.name}"),
+    )
+    tuning = trained.model_copy(
+        update={
+            "lr": lr,
+            "schedule": "constant",
+            "warmup_epochs": 0,
+            "ema_decay": None,
+            "epochs": max(1, selection.epochs[-1]),
+        }
+    )
+    training = training_of(context, supernet.space, supernet.strategy, tuning, purpose=f"select {supernet.name}")
+    checkpoint = context.run / "checkpoints" / f"select-{context.keys['select']}-{supernet.name}.pt"
+    if checkpoint.exists():
+        state = load_state(checkpoint)
+        training.load_state_dict(state["training"])
+        selection.load_state_dict(state["selection"])
+
+    def tune(epochs: int) -> None:
+        for _ in range(epochs):
+            context.run.log("select", part=supernet.name, **training.run_epoch())
+
+    def save() -> None:
+        save_state(checkpoint, {"training": training.state_dict(), "selection": selection.state_dict()})
+
+    architecture = selection.run(tune, track=context.track, description=f"select ({supernet.name})", on_visit=save)
+    return architecture, selection.decisions
+
+
+def _describe(context: Context, decision: Decision) -> dict[str, Any]:
+    """A decision with the names of what it was about."""
+    choice = context.space.choices()[decision.choice]
+    removed = choice.edges if isinstance(choice, InputChoice) and choice.edges else choice.options
+    return {
+        "choice": choice.name,
+        "option": str(choice.options[decision.option]),
+        "comparisons": [
+            {
+                **comparison.model_dump(mode="json"),
+                "candidates": [str(removed[candidate]) for candidate in comparison.candidates],
+                "winner": str(removed[comparison.winner]),
+            }
+            for comparison in decision.comparisons
+        ],
+    }

@@ -1,0 +1,123 @@
+"""The supernets of a run: one, or one for each part of a divided space. How they are made, kept and found again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from nas.checkpoint import load_state, load_weights, save_state, save_weights
+from nas.data import Batches
+from nas.device import place
+from nas.region import Region
+from nas.space import SearchSpace
+from nas.training import TrainSettings
+from recipes.components import STRATEGIES, load
+from supernets.strategy import Strategy
+from supernets.trainer import SupernetTraining
+
+if TYPE_CHECKING:
+    from recipes.context import Context
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedSupernet:
+    """Attributes: name: `root`, or `root.0.1` of a divided space. space: with its weights. strategy: as it ended."""
+
+    name: str
+    space: SearchSpace
+    strategy: Strategy
+
+    @property
+    def region(self) -> Region:
+        """The part of the space that it was trained for."""
+        return self.strategy.region
+
+
+def new_strategy(context: Context, space: SearchSpace, *, seed: int = 0) -> Strategy:
+    """The recipe's strategy for a supernet, its first architecture parameters drawn from `seed`.
+
+    Raises:
+        UserError: an option does not go with the space (a cost table of another space).
+    """
+    assert context.recipe.supernet is not None
+    options = context.recipe.supernet.strategy
+    strategy_class = load(STRATEGIES, options.name, where="supernet.strategy")
+    with torch.random.fork_rng():
+        torch.manual_seed(context.seed(f"alphas {seed}"))
+        strategy: Strategy = strategy_class(space, **options.model_dump(exclude={"name"}))
+    return strategy
+
+
+def new_training(context: Context, *, seed: int = 0, epochs: int | None = None) -> SupernetTraining:
+    """A supernet about to be trained, opened to the whole space.
+
+    Args:
+        seed: of its weights, batches and gates. epochs: over which its learning rate falls, instead of the recipe's.
+    """
+    settings = context.recipe.supernet
+    assert settings is not None
+    space = context.new_space(seed)
+    place(space, context.device)
+    return training_of(
+        context,
+        space,
+        new_strategy(context, space, seed=seed),
+        settings if epochs is None else settings.model_copy(update={"epochs": epochs}),
+        purpose=f"supernet {seed}",
+    )
+
+
+def training_of(
+    context: Context, space: SearchSpace, strategy: Strategy, settings: TrainSettings, *, purpose: str
+) -> SupernetTraining:
+    """The training of a supernet on the `train` split, its strategy's on the `architecture` split.
+
+    Args:
+        purpose: what the draws of batches and gates are for, so that no two trainings share them.
+    """
+    generator = context.generator(f"{purpose} data")
+
+    def batches(part: str) -> Batches:
+        images = getattr(context.splits, part)
+        return context.training_batches(images, settings.batch_size, settings.augment, generator)
+
+    return SupernetTraining(
+        space,
+        strategy,
+        settings,
+        batches("train"),
+        validation=batches("architecture") if strategy.learns and len(context.splits.architecture) else None,
+        task=context.task_with(settings.label_smoothing),
+        generator=generator,
+        seed=context.seed(f"{purpose} paths"),
+    )
+
+
+def keep(context: Context, name: str, training: SupernetTraining) -> None:
+    """Write a trained supernet to `checkpoints/`: its weights, and what its strategy has learnt."""
+    weights, state = _files(context, name)
+    save_weights(weights, training.space)
+    save_state(state, training.strategy.state_dict())
+
+
+def find(context: Context, name: str) -> TrainedSupernet:
+    """A supernet that `keep` wrote, on the device.
+
+    Raises:
+        UserError: a file is missing, damaged or of another space.
+    """
+    weights, state = _files(context, name)
+    space = context.new_space()
+    load_weights(weights, space)
+    place(space, context.device)
+    strategy = new_strategy(context, space)
+    strategy.load_state_dict(load_state(state))
+    return TrainedSupernet(name, space, strategy)
+
+
+def _files(context: Context, name: str) -> tuple[Path, Path]:
+    folder, key = context.run / "checkpoints", context.keys["supernet"]
+    return folder / f"{key}-{name}.safetensors", folder / f"{key}-{name}.strategy.pt"

@@ -1,0 +1,11 @@
+"""Few-shot NAS: a tree of supernets, each for a part of the space whose options get along.
+
+Zhao et al., "Few-Shot Neural Architecture Search", ICML 2021, with the splits of Hu et al., "Generalizing Few-Shot NAS
+with Gradient Matching", ICLR 2022.
+"""
+
+from supernets.fewshot.plan import FewShotSettings
+from supernets.fewshot.split import Split
+from supernets.fewshot.tree import Leaf, MakeTraining, Tree, train_tree
+
+__all__ = ["FewShotSettings", "Leaf", "MakeTraining", "Split", "Tree", "train_tree"]
