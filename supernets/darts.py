@@ -61,6 +61,12 @@ class DARTS(LearntStrategy):
         with torch.no_grad():
             return self.alphas.gates(self.region, self._weigh)
 
+    def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Raises UserError where a step of SGD is to be looked ahead of, and another optimiser makes the steps."""
+        if self._order == 2 and not isinstance(optimizer, torch.optim.SGD):
+            problem = "second-order DARTS unrolls a step of SGD"
+            raise UserError("supernet.optimizer", problem, allowed=("momentum", "sgd"))
+
     def gradient(self, step: Step) -> Sequence[Tensor | None]:
         """dL_val/dalpha, of the order asked for."""
         if self._order == 1:
@@ -163,13 +169,7 @@ def _zeros_for_none(slopes: Sequence[Tensor | None], like: Sequence[Tensor]) -> 
 
 
 def _sgd(step: Step) -> tuple[float, float, dict[str, float], dict[str, Tensor]]:
-    """xi, mu, and lambda and v by name, of the optimiser of the weights.
-
-    Raises:
-        UserError: it is not SGD.
-    """
-    if not isinstance(step.optimizer, torch.optim.SGD):
-        raise UserError("supernet.optimizer", "second-order DARTS unrolls a step of SGD", allowed=("momentum", "sgd"))
+    """xi, mu, and lambda and v by name, of the optimiser of the weights."""
     names = {parameter: name for name, parameter in step.supernet.named_parameters()}
     decay, buffers = {}, {}
     for group in step.optimizer.param_groups:

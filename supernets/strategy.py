@@ -86,6 +86,13 @@ class Strategy(ABC):
 
         return region_gates(self.space, self.region, alike)
 
+    def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: B027 - most go with any
+        """Refuse, before any training, an optimiser of the weights that the strategy cannot work with.
+
+        Raises:
+            UserError: naming those that would do.
+        """
+
     def before_step(self, step: Step) -> None:  # noqa: B027 - most strategies do nothing here
         """Called before each step of the weights."""
 

@@ -55,6 +55,7 @@ class SupernetTraining(Training):
             generator=generator,
             forward=lambda x: space(x, strategy.weight_gates(self.draws)),
         )
+        strategy.check_optimizer(self.optimizer)
         self.space = space
         self.strategy = strategy
         self.draws = torch.Generator().manual_seed(seed)

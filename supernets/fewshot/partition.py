@@ -1,6 +1,6 @@
 """Groups of options that agree within and disagree across: an exact cut of the similarity graph.
 
-Hu et al., "Generalizing Few-Shot NAS with Gradient Matching", ICLR 2022, section 3.3.
+Hu et al., "Generalizing Few-Shot NAS with Gradient Matching", ICLR 2022.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How far the options of a choice pull the shared weights apart: distances between their gradients.
 
-Hu et al., "Generalizing Few-Shot NAS with Gradient Matching", ICLR 2022, section 3.2: options whose gradients on the
+Hu et al., "Generalizing Few-Shot NAS with Gradient Matching", ICLR 2022: options whose gradients on the
 weights they share point in different directions harm each other in one supernet.
 """
 

@@ -161,12 +161,12 @@ def test_gdas_draws_each_option_with_its_probability() -> None:
     assert float(((torch.bincount(draws, minlength=3) - expected) ** 2 / expected).sum()) < 13.8
 
 
-def step_of(space: ToyCell, optimizer: torch.optim.Optimizer | None = None) -> Step:
+def step_of(space: ToyCell) -> Step:
     x, y = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 10
     return Step(
         supernet=space.train(),
         task=Classification(10),
-        optimizer=optimizer or torch.optim.SGD(space.parameters(), lr=0.1),
+        optimizer=torch.optim.SGD(space.parameters(), lr=0.1),
         train=(x, y),
         validation=lambda: (x, y),
         generator=torch.Generator().manual_seed(0),
@@ -227,7 +227,7 @@ def test_second_order_needs_sgd() -> None:
     space = ToyCell()
     adam = torch.optim.Adam(space.parameters())
     with pytest.raises(UserError, match=r"supernet\.optimizer: .* allowed: momentum, sgd"):
-        DARTS(space, order=2).before_step(step_of(space, adam))
+        DARTS(space, order=2).check_optimizer(adam)
 
 
 @pytest.mark.parametrize("strategy_class", [DARTS, DrNAS, GDAS])
