@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -67,6 +68,8 @@ def run_recipe(
                 run.finish(stage.name, context.keys[stage.name], outputs)
                 for checkpoint in (run / "checkpoints").glob(f"{stage.name}-*.pt"):
                     checkpoint.unlink()
+                for folder_of_checkpoints in (run / "checkpoints").glob(f"{stage.name}-*/"):
+                    shutil.rmtree(folder_of_checkpoints)
                 seconds = time.perf_counter() - started
                 run.log("finished", stage=stage.name, seconds=round(seconds, 2))
                 announce(f"{stage.name}: done in {seconds:.1f} s")

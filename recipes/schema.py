@@ -20,6 +20,8 @@ from predictors.regressors import MODELS
 from predictors.surrogate import LEAST
 from recipes.components import DEVICES, INHERITED, PREDICTORS, SPACES, STRATEGIES, load, members
 from supernets.fewshot.plan import FewShotSettings
+from supernets.selection.criterion import Criterion
+from supernets.selection.perturbation import Topology
 
 
 def _known(name: str) -> str:
@@ -92,9 +94,9 @@ class SelectSettings(Settings):
 
     methods: tuple[Literal["argmax", "perturbation"], ...] = Field(("perturbation",), min_length=1)
     """argmax takes the largest architecture parameters, perturbation what the supernet can least do without."""
-    criterion: Literal["auto", "accuracy", "loss"] = "auto"
+    criterion: Criterion = "auto"
     """What perturbation goes by; auto takes the accuracy where the difference is significant, else the loss."""
-    topology: Literal["conditional", "leave_one_out"] = "conditional"
+    topology: Topology = "conditional"
     """How perturbation drops edges: one after the other, or by the rank of each alone."""
     epochs: PositiveInt = 5
     """Epochs of further training between two visits of perturbation."""

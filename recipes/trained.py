@@ -120,4 +120,4 @@ def find(context: Context, name: str) -> TrainedSupernet:
 
 def _files(context: Context, name: str) -> tuple[Path, Path]:
     folder, key = context.run / "checkpoints", context.keys["supernet"]
-    return folder / f"{key}-{name}.safetensors", folder / f"{key}-{name}.strategy.pt"
+    return folder / f"supernet-{key}-{name}.safetensors", folder / f"strategy-{key}-{name}.pt"

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from typing import Any
 import pytest
 
 COMMAND = (sys.executable, "-c", "from recipes.cli import main; main()")
+
+POLL_S = 0.002
 
 TINY = """\
 name: tiny
@@ -62,6 +66,20 @@ def nas(*arguments: object, cwd: Path, **variables: str) -> Answer:
     return Answer(process.returncode, out, err)
 
 
+def kill_when(ready: Callable[[Path], bool], run: Path, recipe: Path) -> None:
+    """Start or resume the run, and kill the process the moment `ready(run)` holds."""
+    resume = ["--resume"] if run.exists() else []
+    process = start("run", recipe, "-o", run, *resume, cwd=run.parent)
+    deadline = time.monotonic() + 200
+    while not ready(run):
+        assert process.poll() is None, f"ended before it could be killed: {process.communicate()[1]}"
+        assert time.monotonic() < deadline, "nothing to kill for"
+        time.sleep(POLL_S)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -9
+
+
 def nas_here(capsys: pytest.CaptureFixture[str], *arguments: object) -> Answer:
     """The command in this process, which saves the seconds that torch takes to load."""
     from recipes.cli import main
@@ -90,11 +108,16 @@ def stage(folder: Path, name: str) -> Any:
     return json.loads((folder / "stages" / f"{name}.json").read_text())["outputs"]
 
 
+def losses(folder: Path) -> list[list[float]]:
+    """The training losses of each supernet, epoch by epoch."""
+    return [[row["loss"] for row in part["rows"]] for part in stage(folder, "supernet")["parts"]]
+
+
 def findings(folder: Path) -> dict[str, Any]:
     """What a run found, without what depends on the clock."""
     networks = stage(folder, "train")["networks"]
     return {
-        "losses": [row["loss"] for row in stage(folder, "supernet")["rows"]],
+        "losses": losses(folder),
         "candidates": [(c["id"], c["status"], c["values"]) for c in stage(folder, "search")["candidates"]],
         "front": stage(folder, "search")["front"],
         "networks": [(n["id"], n["origin"], [row["accuracy"] for row in n["rows"]]) for n in networks],

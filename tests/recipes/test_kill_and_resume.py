@@ -11,12 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import FinishedRun
-from nas_command import findings, leftovers, log, nas, stage, start
+from nas_command import findings, kill_when, leftovers, log, losses, nas, stage, start
 from safetensors.torch import load_file
 
 from nas.run import RunFolder
-
-POLL_S = 0.002
 
 
 def records(folder: Path) -> list[str]:
@@ -24,20 +22,6 @@ def records(folder: Path) -> list[str]:
     path = folder / "study.journal"
     lines = path.read_text().splitlines() if path.exists() else []
     return [line.partition('"id":"')[2][:12] for line in lines if '"record"' in line and '"id":"' in line]
-
-
-def kill_when(ready: Callable[[Path], bool], run: Path, recipe: Path) -> None:
-    """Start or resume the run, and kill the process the moment `ready(run)` holds."""
-    resume = ["--resume"] if run.exists() else []
-    process = start("run", recipe, "-o", run, *resume, cwd=run.parent)
-    deadline = time.monotonic() + 200
-    while not ready(run):
-        assert process.poll() is None, f"ended before it could be killed: {process.communicate()[1]}"
-        assert time.monotonic() < deadline, "nothing to kill for"
-        time.sleep(POLL_S)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -9
 
 
 def finished_stages(run: Path) -> list[str]:
@@ -57,7 +41,7 @@ def test_killed_in_training_and_in_the_search(finished_run: FinishedRun, tmp_pat
     assert sorted(set(epochs)) == list(range(1, 13))
     assert len(epochs) <= 13
     assert finished_stages(run) == ["data", "supernet"]
-    assert [row["loss"] for row in stage(run, "supernet")["rows"]] == whole["losses"]
+    assert losses(run) == whole["losses"]
     before = records(run)
     assert len(before) < 12
 
