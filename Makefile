@@ -26,7 +26,7 @@ format: .venv/installed-test
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -e .
+	$(BIN)/pip install --quiet -e '.[nni]'
 	touch $@
 
 .venv/installed-test: .venv/installed

@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -48,7 +49,12 @@ def _of_timm(name: str, channels: int, size: tuple[int, int], classes: int) -> C
     return make
 
 
-def _of_file(path: Path, name: str) -> Callable[[], nn.Module]:
+def module_of(path: Path) -> ModuleType:
+    """A user's Python file, executed as `import` would.
+
+    Raises:
+        UserError: no such file, or it raises.
+    """
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise UserError(str(path), "is not a Python file")
@@ -58,6 +64,11 @@ def _of_file(path: Path, name: str) -> Callable[[], nn.Module]:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # the user's file may raise anything
         raise UserError(str(path), f"{type(error).__name__}: {error}") from error
+    return module
+
+
+def _of_file(path: Path, name: str) -> Callable[[], nn.Module]:
+    module = module_of(path)
     make = getattr(module, name, None)
     if not callable(make):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]

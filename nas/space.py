@@ -89,6 +89,10 @@ class SearchSpace(nn.Module):
                 raise UserError(f"{where}.{name}", "the choice is missing")
         return architecture
 
+    def contains(self, architecture: Architecture) -> bool:
+        """Whether an architecture with options of this space keeps what the space demands beyond them; here always."""
+        return True
+
     def gates(self, architecture: Architecture) -> dict[str, int]:
         """One-hot gates: the index of the architecture's option for each choice."""
         return {name: choice.options.index(architecture[name]) for name, choice in self.choices().items()}

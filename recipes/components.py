@@ -12,6 +12,7 @@ SPACES = {
     "darts": "nas.spaces.darts:Darts",
     "mobilenet": "nas.spaces.mobilenet:MobileNet",
     "nasbench201": "nas.spaces.nasbench201:NasBench201",
+    "nni": "nas.spaces.nni.space:NniSpace",
 }
 STRATEGIES = {
     "darts": "supernets.darts:DARTS",

@@ -64,7 +64,9 @@ def options_of(table: Mapping[str, str], name: str, kind: str) -> Any:
     """The settings of a space or a strategy are its name and the keyword-only arguments of its constructor."""
     parameters = inspect.signature(load(table, name, where=kind), eval_str=True).parameters.values()
     options: dict[str, Any] = {
-        p.name: (p.annotation, p.default) for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY
+        p.name: (p.annotation, ... if p.default is inspect.Parameter.empty else p.default)
+        for p in parameters
+        if p.kind is inspect.Parameter.KEYWORD_ONLY
     }
     return create_model(f"{name}_{kind}", __base__=Settings, **{"name": Literal[name], **options})
 
@@ -77,7 +79,11 @@ def _any_of(table: Mapping[str, str], kind: str) -> Any:
 
 
 def _named(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
+    """A bare name, or `nni:MODEL`, as a section."""
+    if not isinstance(value, str):
+        return value
+    name, colon, model = value.partition(":")
+    return {"name": name, "model": model} if colon else {"name": name}
 
 
 class SupernetSettings(TrainSettings):
@@ -220,7 +226,7 @@ class Recipe(Settings):
     """Size of the run: a value written `{full: F, least: L}` becomes max(L, round(F * scale))."""
     data: DataSettings
     space: _any_of(SPACES, "space")  # type: ignore[valid-type]
-    """The networks to choose among: a name, or `{name: darts, cells: 6}` with its options."""
+    """The networks to choose among: a name, `{name: darts, cells: 6}` with its options, or `nni:MODEL`."""
     supernet: SupernetSettings | None = None
     rank: RankSettings | None = None
     select: SelectSettings | None = None

@@ -21,5 +21,8 @@ class SinglePathOneShot(Strategy):
     supports = frozenset({LayerChoice, InputChoice, ValueChoice})
 
     def weight_gates(self, generator: torch.Generator) -> dict[str, int]:
-        """A uniform one-hot gate for each choice."""
-        return self.region.sample_gates(generator)
+        """A uniform one-hot gate for each choice, drawn again where the space does not contain what was drawn."""
+        while True:
+            gates = self.region.sample_gates(generator)
+            if self.space.contains(self.space.architecture(gates)):
+                return gates

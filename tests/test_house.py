@@ -16,7 +16,7 @@ MAY_IMPORT = {"nas": {"nas"}, "recipes": {"nas", *WINGS, "recipes"}, **{wing: {"
 HOMES = {
     "optuna": ("nas/search/",),
     "timm": ("nas/",),
-    "nni": ("nas/spaces/nni.py",),
+    "nni": ("nas/spaces/nni/",),
     "onnx": ("export/",),
     "onnxruntime": ("export/",),
     "onnxscript": ("export/",),

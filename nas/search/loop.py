@@ -197,19 +197,23 @@ class Search:
             # TPE has to see it, or it goes on proposing it.
             self._tell(trial, known if self.settings.sampler == "tpe" else None)
             return None
-        names = [objective.name for objective in self.objectives]
-        candidate = judge(
-            trial.number,
-            architecture,
-            self.evaluators,
-            objectives=names,
-            constraints=self._limits,
-            clock=self.clock,
-        )
+        candidate = self._judge(trial.number, architecture)
         trial.set_user_attr(RECORD, candidate.to_record())
         self._tell(trial, candidate)
         self._known[architecture.id] = candidate
         return candidate
+
+    def _judge(self, trial: int, architecture: Architecture) -> Candidate:
+        if not self.space.contains(architecture):
+            return Candidate(trial, architecture, "infeasible", {}, {}, "the space rules it out", 0.0)
+        return judge(
+            trial,
+            architecture,
+            self.evaluators,
+            objectives=[objective.name for objective in self.objectives],
+            constraints=self._limits,
+            clock=self.clock,
+        )
 
     def _tell(self, trial: Trial, candidate: Candidate | None) -> None:
         """Finish the trial with the candidate's values, or as failed where there is nothing to learn from it."""

@@ -1,0 +1,108 @@
+"""NNI's mutables as choices: which of our options stands for which of NNI's values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import chain, combinations
+from typing import Any
+
+from nas.architecture import Architecture, Option
+from nas.choices import ValueChoice
+from nas.errors import UserError
+from nas.spaces.nni.library import WHERE
+
+MOST_SUBSETS = 4096
+"""Options of one choice between subsets; a larger one is no single decision any more."""
+
+
+class MutableChoice(ValueChoice):
+    """The choice that stands for one of NNI's mutables, known by the mutable's label.
+
+    A `Categorical` offers its values; those that are not plain (lists, objects) are written as strings. A
+    `CategoricalMultiple` offers the subsets of its values, each a tuple of increasing indices.
+
+    Attributes:
+        label: of the mutable; dots in it are written `:` in the choice's name. values: NNI's, one for each option.
+    """
+
+    def __init__(self, label: str, options: Mapping[Option, Any]) -> None:
+        super().__init__(label.replace(".", ":"), tuple(options))
+        self.label = label
+        self.values = tuple(options.values())
+
+    @property
+    def is_size(self) -> bool:
+        """Whether the values are numbers that may measure layers, so that the largest needs the most weights."""
+        return all(type(value) in (int, float) for value in self.values)
+
+    @property
+    def is_subset(self) -> bool:
+        """Whether the options are subsets."""
+        return isinstance(self.options[0], tuple)
+
+
+def choices_of(mutables: Mapping[str, Any]) -> list[MutableChoice]:
+    """A choice for each mutable of a simplified model space; constraints are none.
+
+    Raises:
+        UserError: a mutable cannot be one choice: a continuous one, one with too many subsets, or an unknown kind.
+    """
+    from nni.mutable import Categorical, CategoricalMultiple
+    from nni.mutable.annotation import MutableAnnotation
+
+    choices = []
+    for label, mutable in mutables.items():
+        if isinstance(mutable, CategoricalMultiple):
+            choices.append(MutableChoice(label, _subsets(label, mutable)))
+        elif isinstance(mutable, Categorical):
+            choices.append(MutableChoice(label, _values(label, mutable.values)))
+        elif not isinstance(mutable, MutableAnnotation):
+            problem = f"{label!r} is a {type(mutable).__name__}; choices have finitely many options"
+            raise UserError(WHERE, problem, allowed=("Categorical", "CategoricalMultiple"))
+    names = [choice.name for choice in choices]
+    if clash := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(WHERE, f"two mutables would both be called {clash[0]!r}")
+    return choices
+
+
+def sample_of(choices: Mapping[str, Any], architecture: Architecture) -> dict[str, Any]:
+    """NNI's sample, value by label."""
+    return {choice.label: choice.values[choice.options.index(architecture[name])] for name, choice in choices.items()}
+
+
+def architecture_of(choices: Mapping[str, Any], sample: Mapping[str, Any]) -> Architecture:
+    """The architecture of NNI's sample; labels that are no choice (of constraints) are left aside.
+
+    Raises:
+        UserError: a choice is missing, or its value is not offered.
+    """
+    options: dict[str, Option] = {}
+    for name, choice in choices.items():
+        value = sample.get(choice.label)
+        value = (
+            sorted(value, key=choice.values[-1].index)
+            if isinstance(value, list) and value not in choice.values
+            else value
+        )
+        if value not in choice.values:
+            raise UserError(f"sample.{choice.label}", f"no value {value!r}", allowed=choice.values, given=value)
+        options[name] = choice.options[choice.values.index(value)]
+    return Architecture(options)
+
+
+def _values(label: str, values: list[Any]) -> dict[Option, Any]:
+    plain = {value if type(value) in (str, int, float, bool) else str(value): value for value in values}
+    if len(plain) != len(values):
+        raise UserError(WHERE, f"{label!r}: two values are written alike")
+    return plain
+
+
+def _subsets(label: str, mutable: Any) -> dict[Option, Any]:
+    count = len(mutable.values)
+    sizes = range(count + 1) if mutable.n_chosen is None else (mutable.n_chosen,)
+    total = sum(math.comb(count, size) for size in sizes)
+    if total > MOST_SUBSETS:
+        raise UserError(WHERE, f"{label!r} has {total} subsets; one choice has at most {MOST_SUBSETS} options")
+    subsets = chain.from_iterable(combinations(range(count), size) for size in sizes)
+    return {subset: [mutable.values[i] for i in subset] for subset in subsets}

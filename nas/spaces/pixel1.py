@@ -1,0 +1,114 @@
+"""Latencies of the MobileNet space's blocks on a Pixel 1, as ProxylessNAS published them.
+
+Cai, Zhu & Han, "ProxylessNAS", ICLR 2019, section 3.2: TF-Lite, batch 1, one entry for each block by its shapes.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+import zlib
+from pathlib import Path
+
+from torch import nn
+
+from nas.cost_table import CostTable, cost_table
+from nas.errors import UserError
+from nas.places import Place, Shape, places
+from nas.spaces.mobilenet import OPERATIONS, MobileNet
+
+COLUMN = "mean_ms"
+
+
+def pixel1_table(path: Path, space: MobileNet) -> CostTable:
+    """The table of `space` in milliseconds; it knows the default widths at 224 x 224 pixels only.
+
+    Args:
+        path: a CSV file, gzipped or not, with columns `op` (see `conv_key`, `block_key`) and `mean_ms`.
+
+    Raises:
+        UserError: the file cannot be read, or has no entry for a layer of this space; the entry is named.
+    """
+    entries = _read(path)
+
+    def latency(key: str) -> float:
+        if key not in entries:
+            raise UserError(str(path), f"has no entry {key}", allowed=entries, given=key)
+        return entries[key]
+
+    blocks = places(space)
+    costs: dict[str, dict[str, float]] = {}
+    for place, block in zip(blocks, space.blocks, strict=True):
+        costs[place.choice] = {
+            option: latency(_option_key(place, kernel, expansion)) for option, (kernel, expansion) in OPERATIONS.items()
+        }
+        if block.shortcut:
+            costs[place.choice]["zero"] = 0.0
+    return cost_table(
+        space,
+        unit="ms",
+        fixed=sum(latency(key) for key in fixed_keys(space, blocks)),
+        costs=costs,
+        provenance={"device": "Pixel 1", "runtime": "TF-Lite", "file": path.name},
+        where=str(path),
+    )
+
+
+def fixed_keys(space: MobileNet, blocks: list[Place]) -> list[str]:
+    """The entries that every architecture pays for: stem, first block, last convolution, classifier."""
+    first, last = blocks[0].input_shape, blocks[-1].output_shape
+    stem = (_width(space.stem), *first[1:])
+    features = (_width(space.last), *last[1:])
+    return [
+        conv_key("Conv", space.input_shape, stem),
+        block_key(stem, first, expand=1, kernel=3),
+        conv_key("Conv_1", last, features),
+        conv_key("Logits", features, space.num_classes),
+    ]
+
+
+def conv_key(name: str, before: Shape, after: Shape | int) -> str:
+    """`Conv`, `Conv_1` or `Logits` with its shapes, such as `Conv_1-input:7x7x320-output:7x7x1280`."""
+    return f"{name}-input:{_hwc(before)}-output:{after if isinstance(after, int) else _hwc(after)}"
+
+
+def block_key(before: Shape, after: Shape, *, expand: int, kernel: int) -> str:
+    """The entry of an inverted bottleneck; `idskip` says whether it adds its input, which the entry includes."""
+    stride = before[1] // after[1]
+    shapes = f"input:{_hwc(before)}-output:{_hwc(after)}"
+    skip = int(before == after)
+    return f"expanded_conv-{shapes}-expand:{expand}-kernel:{kernel}-stride:{stride}-idskip:{skip}"
+
+
+def _option_key(place: Place, kernel: int, expansion: int) -> str:
+    return block_key(place.input_shape, place.output_shape, expand=expansion, kernel=kernel)
+
+
+def _width(layers: nn.Sequential) -> int:
+    convolution = layers[0]
+    assert isinstance(convolution, nn.Conv2d)
+    return convolution.out_channels
+
+
+def _hwc(shape: Shape) -> str:
+    channels, height, width = shape
+    return f"{height}x{width}x{channels}"
+
+
+def _read(path: Path) -> dict[str, float]:
+    try:
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise UserError(str(path), f"cannot be read ({error})") from error
+    rows = csv.DictReader(text.splitlines())
+    for column in ("op", COLUMN):
+        if column not in (rows.fieldnames or []):
+            raise UserError(str(path), f"has no column {column!r}", allowed=rows.fieldnames or [], given=column)
+    entries: dict[str, float] = {}
+    for row in rows:
+        if not re.fullmatch(r"\d+(\.\d+)?", row[COLUMN] or ""):
+            raise UserError(str(path), f"{row['op']} has {COLUMN} {row[COLUMN]!r}, which is no number")
+        entries[row["op"]] = float(row[COLUMN])
+    return entries

@@ -1,0 +1,151 @@
+"""How the expected cost of an architecture enters the loss of its parameters.
+
+Cai, Zhu & Han, "ProxylessNAS", ICLR 2019, section 3.2, add it to the cross-entropy; their code multiplies by it.
+Neither makes the reference a target: it only scales a gradient, which Adam ignores in the multiplicative form, or
+lambda in the additive one. `TargetLoss` does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+from torch import Tensor
+
+from nas.cost_table import CostTable
+from nas.errors import UserError
+from nas.region import Region
+
+CostLossName = Literal["none", "multiplicative", "additive", "target"]
+
+
+class CostLoss:
+    """A loss of the cross-entropy `ce` and the expected cost E, all scalars; here L = CE, the cost has no say.
+
+    All costs are in one unit.
+    """
+
+    def __call__(self, ce: Tensor, expected: Tensor) -> Tensor:
+        """The loss, with its graph to both."""
+        return ce
+
+    def observe(self, expected: float) -> None:
+        """Called with E after each step of the architecture parameters; here nothing is learnt from it."""
+
+    def state_dict(self) -> dict[str, float]:
+        """What it has learnt."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Take up what `state_dict` gave."""
+
+
+class MultiplicativeLoss(CostLoss):
+    """L = alpha CE (ln E / ln reference)^beta, the form of the authors' code.
+
+    Args:
+        reference: a cost above 1. alpha, beta: as above.
+
+    Raises:
+        UserError: `reference` or, when it is called, E is not above 1, where the logarithm is not positive.
+    """
+
+    def __init__(self, reference: float, *, alpha: float = 0.2, beta: float = 0.3) -> None:
+        self._log_reference = math.log(_above_one("the target", reference))
+        self._alpha = alpha
+        self._beta = beta
+
+    def __call__(self, ce: Tensor, expected: Tensor) -> Tensor:
+        _above_one("the expected cost", float(expected.detach()))
+        return self._alpha * ce * (expected.log() / self._log_reference) ** self._beta
+
+
+class AdditiveLoss(CostLoss):
+    """L = CE + lambda (E - reference) / reference, the form of the paper with E in units of the reference.
+
+    Args:
+        reference: a cost. weight: lambda.
+    """
+
+    def __init__(self, reference: float, *, weight: float = 0.1) -> None:
+        self._reference = reference
+        self._weight = weight
+
+    def __call__(self, ce: Tensor, expected: Tensor) -> Tensor:
+        return ce + self._weight * (expected - self._reference) / self._reference
+
+
+class TargetLoss(CostLoss):
+    """The constraint c = E / target - 1 <= 0, by dual ascent on its augmented Lagrangian.
+
+        L = CE + ( max(0, lambda + c)^2 - lambda^2 ) / 2        lambda <- max(0, lambda + eta c)
+
+    The price of cost, max(0, lambda + c), rises while E is above the target and falls while it is below, so that E
+    settles at the target or, where accuracy alone wants less, lambda at 0. Without the quadratic part, L = CE +
+    lambda c, E swings about the target (Rockafellar, "Augmented Lagrange multiplier functions and duality in nonconvex
+    programming", SIAM Journal on Control, 1974).
+
+    Args:
+        target: a cost. cheapest: of all architectures. rate: eta.
+
+    Raises:
+        UserError: no architecture is as cheap as the target.
+    """
+
+    def __init__(self, target: float, *, cheapest: float, rate: float = 0.1) -> None:
+        if target < cheapest:
+            problem = f"{target:g} is below the cheapest architecture's cost of {cheapest:g}"
+            raise UserError("supernet.strategy.target", problem)
+        self._target = target
+        self._rate = rate
+        self.multiplier = 0.0
+
+    def __call__(self, ce: Tensor, expected: Tensor) -> Tensor:
+        price = (self.multiplier + expected / self._target - 1).clamp(min=0)
+        return ce + (price**2 - self.multiplier**2) / 2
+
+    def observe(self, expected: float) -> None:
+        self.multiplier = max(0.0, self.multiplier + self._rate * (expected / self._target - 1))
+
+    def state_dict(self) -> dict[str, float]:
+        return {"lambda": self.multiplier}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        self.multiplier = state["lambda"]
+
+
+def cost_loss(
+    name: CostLossName,
+    costs: CostTable,
+    region: Region,
+    target: float | None,
+    *,
+    alpha: float,
+    beta: float,
+    weight: float,
+    rate: float,
+) -> CostLoss:
+    """The loss of that name (see `ProxylessNAS`).
+
+    Raises:
+        UserError: it needs a target and has none, or one that cannot be reached.
+    """
+    if name == "none":
+        return CostLoss()
+    cheapest, dearest = costs.cheapest(region), costs.dearest(region)
+    if target is None:
+        problem = f"loss {name} needs one, in {costs.unit}; architectures cost {cheapest:g} to {dearest:g}"
+        raise UserError("supernet.strategy.target", problem)
+    if name == "multiplicative":
+        return MultiplicativeLoss(target, alpha=alpha, beta=beta)
+    if name == "additive":
+        return AdditiveLoss(target, weight=weight)
+    return TargetLoss(target, cheapest=cheapest, rate=rate)
+
+
+def _above_one(what: str, value: float) -> float:
+    if not value > 1:
+        problem = f"{what} is {value:g}, the multiplicative loss takes its logarithm and needs more than 1"
+        raise UserError("supernet.strategy.target", f"{problem}; costs in a smaller unit are larger")
+    return value

@@ -1,0 +1,229 @@
+"""ProxylessNAS: one path at a time, and the price of what it costs.
+
+Cai, Zhu & Han, "ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware", ICLR 2019.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from nas.choices import Choice, InputChoice, LayerChoice
+from nas.cost_table import read_cost_table
+from nas.errors import UserError
+from nas.gates import Gate, Gates
+from nas.macs_table import macs_table
+from nas.region import Region
+from nas.space import SearchSpace
+from supernets.alphas import Alphas
+from supernets.cost_loss import CostLossName, cost_loss
+from supernets.gate_gradients import alpha_gradient, gate_gradients
+from supernets.learnt import INITIAL_STD, softmax
+from supernets.masked_adam import MaskedAdam
+from supernets.selection.argmax import argmax
+from supernets.strategy import Step, Strategy
+
+BETAS = (0.0, 0.999)
+"""Of Adam for alpha: with momentum, options that were not drawn would go on moving (the authors' code)."""
+
+
+class ProxylessNAS(Strategy):
+    """Trains one path a ~ softmax(alpha) at a time; alpha follows the gradient of binary gates, and of a cost.
+
+    A step of the weights draws one option of each choice. After every few of them alpha takes a step on images of
+    its own: along one drawn path, dL/dalpha_i = p_i (b_i - sum_j p_j b_j) with b_j = dL/dg_j (section 3.1), plus the
+    gradient of the expected cost E = sum_ij p_ij F_ij (section 3.2). The memory is that of one path.
+
+    Args:
+        space: the supernet.
+        paths: `all` looks at every option of a choice in each step of alpha. `two`, as in the paper, draws two, and
+            changes only their share of the probability between them: less work, a noisier gradient.
+        alpha_lr: learning rate of Adam for the architecture parameters.
+        alpha_warmup: epochs at the start in which only the weights learn.
+        every: steps of the weights from one step of alpha to the next, counted anew in each epoch.
+        zero_active: what a step of alpha does where the drawn option passes nothing: `paper` takes its output for 0
+            like any other, `skip` leaves that choice's alpha alone, as the authors' code means to.
+        cost: `macs`, or a file with a table of costs for this space (`nas lut build` makes one).
+        loss: how the expected cost counts. `none`; `multiplicative`: cost_alpha CE (ln E / ln target)^cost_beta;
+            `additive`: CE + cost_lambda (E / target - 1); `target`: E is held at or below the target, by dual ascent.
+        target: the cost aimed at or compared with, in the table's unit.
+        cost_alpha, cost_beta, cost_lambda: of the losses above.
+        cost_rate: eta of the dual ascent (see `TargetLoss`).
+
+    Raises:
+        UserError: the table of costs does not fit the space, or the target is missing or cannot be reached.
+    """
+
+    name = "proxyless"
+    supports = frozenset({LayerChoice, InputChoice})
+    learns = True
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        paths: Literal["all", "two"] = "all",
+        alpha_lr: PositiveFloat = 1e-3,
+        alpha_warmup: NonNegativeInt = 1,
+        every: PositiveInt = 5,
+        zero_active: Literal["paper", "skip"] = "paper",
+        cost: str = "macs",
+        loss: CostLossName = "none",
+        target: PositiveFloat | None = None,
+        cost_alpha: PositiveFloat = 0.2,
+        cost_beta: PositiveFloat = 0.3,
+        cost_lambda: NonNegativeFloat = 0.1,
+        cost_rate: PositiveFloat = 0.1,
+    ) -> None:
+        super().__init__(space)
+        self.alphas = Alphas(space, std=INITIAL_STD)
+        self.optimizer = MaskedAdam(self.alphas.values, lr=alpha_lr, betas=BETAS)
+        self.costs = macs_table(space) if cost == "macs" else read_cost_table(Path(cost), space)
+        self.loss = cost_loss(
+            loss, self.costs, self.region, target, alpha=cost_alpha, beta=cost_beta, weight=cost_lambda, rate=cost_rate
+        )
+        self._paths = paths
+        self._alpha_warmup = alpha_warmup
+        self._every = every
+        self._zero_active = zero_active
+
+    def weight_gates(self, generator: torch.Generator) -> Gates:
+        """One path, drawn from softmax(alpha); choices between edges stand open."""
+        return self._gates(self._draw(self.region, 1, generator))
+
+    def after_step(self, step: Step) -> None:
+        """After every few steps of the weights, one of alpha; weights and statistics stay as they are.
+
+        Raises:
+            UserError: an epoch is too short for one.
+        """
+        if step.steps < self._every:
+            raise UserError("supernet.strategy.every", f"is {self._every}, but an epoch has {step.steps} steps")
+        if step.epoch < self._alpha_warmup or (step.index + 1) % self._every or not self._undecided(self.region):
+            return
+        region = self.region
+        if self._paths == "two":
+            for name, options in self._draw(region, 2, step.generator).items():
+                region = region.restrict(name, options)
+        path = {name: options[0] for name, options in self._draw(region, 1, step.generator).items()}
+        learning = {name: region[name] for name in path if not self._skips(name, path[name])}
+        gates = self._gates({name: (option,) for name, option in path.items()})
+        hard = dataclasses.replace(step, task=dataclasses.replace(step.task, label_smoothing=0.0))
+        ce, b = gate_gradients(self.space, lambda: hard.loss(step.validation(), gates), path, learning)
+        self._learn(region, ce, b)
+
+    def _learn(self, region: Region, ce: Tensor, b: Mapping[str, Tensor]) -> None:
+        """One step of the alphas of the choices in `b`, among the options of `region`."""
+        values = self.alphas.values
+        p = {name: self.alphas.weights(region, name, softmax) for name in values}
+        ce = ce.detach().requires_grad_()
+        loss = self.loss(ce, self.costs.expected(p))
+        slope, *from_cost = torch.autograd.grad(loss, [ce, *values.values()], allow_unused=True, materialize_grads=True)
+        gradients = {
+            name: g + slope * alpha_gradient(p[name].detach(), b[name].to(g))
+            for (name, g) in zip(values, from_cost, strict=True)
+            if name in b
+        }
+        before = {name: values[name].detach().clone() for name in b}
+        self.optimizer.step(gradients, {name: region[name] for name in b})
+        for name in b:
+            keep_share(values[name], before[name], region[name])
+        self.loss.observe(self.expected_cost())
+
+    def expected_cost(self) -> float:
+        """E over all open options, in the unit of the table."""
+        return float(self.costs.expected(self.preferences()))
+
+    def mean_gates(self) -> Gates:
+        """softmax(alpha) inside the region."""
+        with torch.no_grad():
+            return self.alphas.gates(self.region, softmax)
+
+    def preferences(self) -> Mapping[str, Tensor]:
+        """softmax(alpha) inside the region."""
+        with torch.no_grad():
+            return {name: self.alphas.weights(self.region, name, softmax) for name in self.alphas.values}
+
+    def end_epoch(self, epoch: int, epochs: int) -> Mapping[str, float]:
+        """`expected_<unit>` and `argmax_<unit>`, the costs of the distribution and of its most likely architecture,
+        and the `lambda` of a loss that learns one.
+
+        Raises:
+            UserError: an alpha is not finite; the choice is named.
+        """
+        self.alphas.check_finite()
+        best = argmax(self.space, self.preferences(), self.region)
+        unit = self.costs.unit
+        costs = {f"expected_{unit}": self.expected_cost(), f"argmax_{unit}": self.costs.cost(best)}
+        return costs | self.loss.state_dict()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The region, the alphas, Adam's moments and the loss's multiplier."""
+        return {
+            **super().state_dict(),
+            "alphas": self.alphas.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "loss": self.loss.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`.
+
+        Raises:
+            UserError: it is of another space; the choice is named.
+        """
+        super().load_state_dict(state)
+        self.alphas.load_state_dict(state["alphas"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.loss.load_state_dict(state["loss"])
+
+    def _undecided(self, region: Region) -> list[str]:
+        return [name for name in region.undecided if name in self.alphas.values]
+
+    def _skips(self, name: str, option: int) -> bool:
+        choice = self.space.choices()[name]
+        return self._zero_active == "skip" and isinstance(choice, LayerChoice) and choice.passes_nothing(option)
+
+    def _draw(self, region: Region, count: int, generator: torch.Generator) -> dict[str, tuple[int, ...]]:
+        """Of each undecided choice `count` different options, drawn one after the other from softmax(alpha).
+
+        The largest of alpha plus Gumbel noise are such a draw (Kool, van Hoof & Welling, "Stochastic Beams and Where to
+        Find Them", ICML 2019), and all choices share one transfer from the device.
+        """
+        names = self._undecided(region)
+        if not names:
+            return {}
+        values = [self.alphas.values[name].detach() for name in names]
+        on_cpu = torch.cat(values).double().cpu().split([len(value) for value in values])
+        rows = [alpha[list(region[name])] for name, alpha in zip(names, on_cpu, strict=True)]
+        logits = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-torch.inf)
+        gumbel = -torch.empty_like(logits).exponential_(generator=generator).log()
+        drawn = (logits + gumbel).topk(count).indices.tolist()
+        return {name: tuple(region[name][i] for i in row) for name, row in zip(names, drawn, strict=True)}
+
+    def _gates(self, drawn: Mapping[str, tuple[int, ...]]) -> dict[str, Gate]:
+        def gate(name: str, choice: Choice) -> Gate:
+            options = self.region[name]
+            if isinstance(choice, InputChoice) and choice.edges and len(options) > 1:
+                return choice.open(options)
+            return drawn.get(name, options)[0]
+
+        return {name: gate(name, choice) for name, choice in self.space.choices().items()}
+
+
+@torch.no_grad()
+def keep_share(alpha: Tensor, before: Tensor, options: tuple[int, ...]) -> None:
+    """Shift the options' alphas by one number, in place, so that together they are as likely as `before`.
+
+        alpha_i <- alpha_i - ln( sum_options e^alpha / sum_options e^before )
+
+    Then the probabilities of all other options stay exactly what they were (section 3.1, two paths).
+    """
+    index = list(options)
+    alpha[index] -= alpha[index].logsumexp(0) - before[index].logsumexp(0)
