@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 recipes_app = typer.Typer(help="The recipes that ship.", no_args_is_help=True)
 app.add_typer(recipes_app, name="recipes")
+lut_app = typer.Typer(help="Tables of what operators cost on a device.", no_args_is_help=True)
+app.add_typer(lut_app, name="lut")
 
 USAGE_ERROR: type[Any] = typer.BadParameter.__mro__[1]
 """The base of all that the parser of the command line complains of."""
@@ -37,6 +39,7 @@ Repeats = Annotated[int, typer.Option(help="Initialisations to average over.")]
 LimitSeconds = Annotated[
     float | None, typer.Option("--limit-seconds", help="Give a score of a network up after this long.")
 ]
+Threads = Annotated[int | None, typer.Option(help="Threads of the runtime [one for each physical core].")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -99,7 +102,7 @@ def report(
 @app.command()
 def profile(
     file: Annotated[Path, typer.Argument(help="Any ONNX file.")],
-    threads: Annotated[int | None, typer.Option(help="Threads of the runtime [one for each physical core].")] = None,
+    threads: Threads = None,
     batch: Annotated[int, typer.Option(help="Images in one run.")] = 1,
     device: Annotated[str, typer.Option(help="Where to run (see nas ls).")] = "local",
     sessions: Annotated[int, typer.Option(help="Fresh sessions of the runtime.")] = 5,
@@ -240,6 +243,27 @@ def doctor(as_json: AsJson = False) -> None:
             typer.echo(f"{finding.status:8} {finding.check}: {finding.detail}")
     if any(finding.status == "problem" for finding in findings):
         raise typer.Exit(1)
+
+
+@lut_app.command("build")
+def lut_build(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships (see nas ls).")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The table to write; a killed measurement goes on.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as space.width=0.5.")] = None,
+    device: Annotated[str, typer.Option(help="Where to run (see nas ls).")] = "local",
+    threads: Threads = None,
+    sessions: Annotated[int, typer.Option(help="Fresh sessions of the runtime for each operator.")] = 3,
+    seconds: Annotated[float, typer.Option(help="Time budget of the timed runs of each operator.")] = 0.3,
+    as_json: AsJson = False,
+) -> None:
+    """Measure every operator of a recipe's space on a device; ProxylessNAS takes the table as its cost."""
+    from export.devices.base import MeasureSpec
+    from recipes.console import track
+    from recipes.lut_command import build_table, table_summary
+
+    spec = MeasureSpec(threads=threads, sessions=sessions, seconds=seconds)
+    table = build_table(recipe, overrides or [], output, device=device, spec=spec, track=track)
+    answer(table_summary(table, output), as_json)
 
 
 @recipes_app.command("copy")

@@ -19,6 +19,7 @@ STRATEGIES = {
     "drnas": "supernets.drnas:DrNAS",
     "fixed_alpha": "supernets.darts:FixedAlpha",
     "gdas": "supernets.gdas:GDAS",
+    "proxyless": "supernets.proxyless:ProxylessNAS",
     "spos": "supernets.spos:SinglePathOneShot",
 }
 COSTS = {"params": "predictors.costs:ParamsPredictor", "macs": "predictors.costs:MacsPredictor"}

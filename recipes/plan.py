@@ -83,6 +83,9 @@ def _files(context: Context, stage: Stage) -> str | None:
     """A fingerprint of what the stage reads from outside."""
     if stage.name == "data":
         return context.splits.fingerprint
+    if stage.name == "supernet" and context.recipe.supernet is not None:
+        table = getattr(context.recipe.supernet.strategy, "cost", "macs")  # of ProxylessNAS
+        return None if table == "macs" else _content(Path(table), "supernet.strategy.cost")
     if stage.name == "rank" and context.recipe.rank is not None:
         return _content(context.recipe.rank.table, "rank.table")
     if stage.name == "search" and context.recipe.search is not None and context.recipe.search.replay is not None:

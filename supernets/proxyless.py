@@ -21,19 +21,18 @@ from nas.gates import Gate, Gates
 from nas.macs_table import macs_table
 from nas.region import Region
 from nas.space import SearchSpace
-from supernets.alphas import Alphas
 from supernets.cost_loss import CostLossName, cost_loss
 from supernets.gate_gradients import alpha_gradient, gate_gradients
-from supernets.learnt import INITIAL_STD, softmax
+from supernets.learnt import AlphaStrategy, softmax
 from supernets.masked_adam import MaskedAdam
 from supernets.selection.argmax import argmax
-from supernets.strategy import Step, Strategy
+from supernets.strategy import Step
 
 BETAS = (0.0, 0.999)
 """Of Adam for alpha: with momentum, options that were not drawn would go on moving (the authors' code)."""
 
 
-class ProxylessNAS(Strategy):
+class ProxylessNAS(AlphaStrategy):
     """Trains one path a ~ softmax(alpha) at a time; alpha follows the gradient of binary gates, and of a cost.
 
     A step of the weights draws one option of each choice. After every few of them alpha takes a step on images of
@@ -61,8 +60,7 @@ class ProxylessNAS(Strategy):
     """
 
     name = "proxyless"
-    supports = frozenset({LayerChoice, InputChoice})
-    learns = True
+    optimizer: MaskedAdam
 
     def __init__(
         self,
@@ -82,7 +80,6 @@ class ProxylessNAS(Strategy):
         cost_rate: PositiveFloat = 0.1,
     ) -> None:
         super().__init__(space)
-        self.alphas = Alphas(space, std=INITIAL_STD)
         self.optimizer = MaskedAdam(self.alphas.values, lr=alpha_lr, betas=BETAS)
         self.costs = macs_table(space) if cost == "macs" else read_cost_table(Path(cost), space)
         self.loss = cost_loss(
@@ -140,37 +137,19 @@ class ProxylessNAS(Strategy):
         """E over all open options, in the unit of the table."""
         return float(self.costs.expected(self.preferences()))
 
-    def mean_gates(self) -> Gates:
-        """softmax(alpha) inside the region."""
-        with torch.no_grad():
-            return self.alphas.gates(self.region, softmax)
-
-    def preferences(self) -> Mapping[str, Tensor]:
-        """softmax(alpha) inside the region."""
-        with torch.no_grad():
-            return {name: self.alphas.weights(self.region, name, softmax) for name in self.alphas.values}
-
     def end_epoch(self, epoch: int, epochs: int) -> Mapping[str, float]:
-        """`expected_<unit>` and `argmax_<unit>`, the costs of the distribution and of its most likely architecture,
-        and the `lambda` of a loss that learns one.
-
-        Raises:
-            UserError: an alpha is not finite; the choice is named.
+        """Also `expected_<unit>` and `argmax_<unit>`, the costs of the distribution and of its likeliest network, and the
+        `lambda` of a loss that learns one.
         """
-        self.alphas.check_finite()
+        row = super().end_epoch(epoch, epochs)
         best = argmax(self.space, self.preferences(), self.region)
         unit = self.costs.unit
         costs = {f"expected_{unit}": self.expected_cost(), f"argmax_{unit}": self.costs.cost(best)}
-        return costs | self.loss.state_dict()
+        return {**row, **costs, **self.loss.state_dict()}
 
     def state_dict(self) -> dict[str, Any]:
-        """The region, the alphas, Adam's moments and the loss's multiplier."""
-        return {
-            **super().state_dict(),
-            "alphas": self.alphas.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "loss": self.loss.state_dict(),
-        }
+        """Also the loss's multiplier."""
+        return {**super().state_dict(), "loss": self.loss.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`.
@@ -179,8 +158,6 @@ class ProxylessNAS(Strategy):
             UserError: it is of another space; the choice is named.
         """
         super().load_state_dict(state)
-        self.alphas.load_state_dict(state["alphas"])
-        self.optimizer.load_state_dict(state["optimizer"])
         self.loss.load_state_dict(state["loss"])
 
     def _undecided(self, region: Region) -> list[str]:
