@@ -215,6 +215,7 @@ def train(
     track: Track = silent,
     description: str = "training",
     on_epoch: Callable[[dict[str, float]], None] | None = None,
+    stop: Callable[[list[dict[str, float]]], str | None] | None = None,
 ) -> list[dict[str, float]]:
     """Run all remaining epochs.
 
@@ -224,6 +225,7 @@ def train(
         checkpoint: file to resume from if it is there, written after every epoch.
         track: shows progress. description: what it says.
         on_epoch: called with each new row.
+        stop: asked before each epoch, with the rows so far, for a reason to end here.
 
     Returns:
         One row of numbers for each epoch, those of an earlier process included.
@@ -238,6 +240,8 @@ def train(
         rows = state["rows"]
     total = training.settings.epochs
     for _ in track(range(training.epoch, total), description, total, done=training.epoch):
+        if stop and stop(rows):  # asked here, so that what had stopped stays so when it is resumed
+            break
         row = training.run_epoch()
         if evaluate:
             row["accuracy"] = evaluate(training.result)

@@ -19,6 +19,7 @@ from predictors.encoding import ENCODINGS
 from predictors.regressors import MODELS
 from predictors.surrogate import LEAST
 from recipes.components import DEVICES, INHERITED, PREDICTORS, SPACES, STRATEGIES, load, members
+from supernets.early_stop import StopSettings
 from supernets.fewshot.plan import FewShotSettings
 from supernets.selection.criterion import Criterion
 from supernets.selection.perturbation import Topology
@@ -93,6 +94,14 @@ class SupernetSettings(TrainSettings):
     """How the weights are shared while they are trained: a name, or `{name: darts, order: 2}` with its options."""
     few_shot: FewShotSettings | None = None
     """Split the space, and train a supernet for each part; then `epochs` is not used."""
+    stop: StopSettings | None = None
+    """End the training early where preferences collapse; null trains to the end."""
+
+    @model_validator(mode="after")
+    def _one_supernet_to_stop(self) -> SupernetSettings:
+        if self.stop is not None and self.few_shot is not None:
+            raise ValueError("stop does not go with few_shot, whose supernets are split after fixed numbers of epochs")
+        return self
 
 
 class SelectSettings(Settings):

@@ -15,11 +15,16 @@ from nas.region import Region
 from nas.space import SearchSpace
 from nas.training import TrainSettings
 from recipes.components import STRATEGIES, load
+from supernets.early_stop import EarlyStop
 from supernets.strategy import Strategy
 from supernets.trainer import SupernetTraining
 
 if TYPE_CHECKING:
+    from nas.data import Images
     from recipes.context import Context
+
+DIAGNOSIS_IMAGES = 1024
+"""Of each kind, for a diagnosis."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,17 +66,25 @@ def new_training(context: Context, *, seed: int = 0, epochs: int | None = None) 
     assert settings is not None
     space = context.new_space(seed)
     place(space, context.device)
+    strategy = new_strategy(context, space, seed=seed)
     return training_of(
         context,
         space,
-        new_strategy(context, space, seed=seed),
+        strategy,
         settings if epochs is None else settings.model_copy(update={"epochs": epochs}),
         purpose=f"supernet {seed}",
+        stop=_stop(context, space, strategy),
     )
 
 
 def training_of(
-    context: Context, space: SearchSpace, strategy: Strategy, settings: TrainSettings, *, purpose: str
+    context: Context,
+    space: SearchSpace,
+    strategy: Strategy,
+    settings: TrainSettings,
+    *,
+    purpose: str,
+    stop: EarlyStop | None = None,
 ) -> SupernetTraining:
     """The training of a supernet on the `train` split, its strategy's on the `architecture` split.
 
@@ -93,7 +106,27 @@ def training_of(
         task=context.task_with(settings.label_smoothing),
         generator=generator,
         seed=context.seed(f"{purpose} paths"),
+        stop=stop,
     )
+
+
+def plain_batches(context: Context, images: Images) -> Batches:
+    """Some images in batches as large as in the supernet's training, but not augmented and always the same."""
+    assert context.recipe.supernet is not None
+    order = torch.randperm(len(images), generator=context.generator("diagnosis"))[:DIAGNOSIS_IMAGES]
+    size = min(context.recipe.supernet.batch_size, len(order))
+    mean, std = context.splits.mean, context.splits.std
+    return Batches(images.subset(order), size, mean=mean, std=std, device=context.device, drop_last=True)
+
+
+def _stop(context: Context, space: SearchSpace, strategy: Strategy) -> EarlyStop | None:
+    settings = context.recipe.supernet.stop if context.recipe.supernet else None
+    if settings is None:
+        return None
+    images = context.splits.architecture
+    if not strategy.learns or not len(images):  # both are refused, in this order, before anything is looked at
+        images = context.splits.train
+    return EarlyStop(settings, space, strategy, next(iter(plain_batches(context, images))), seed=context.seed("stop"))
 
 
 def keep(context: Context, name: str, training: SupernetTraining) -> None:

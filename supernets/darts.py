@@ -50,16 +50,15 @@ class DARTS(LearntStrategy):
     ) -> None:
         super().__init__(space, alpha_lr=alpha_lr, alpha_weight_decay=alpha_weight_decay, alpha_warmup=alpha_warmup)
         self._order = order
-        self._weigh: Weigh = softmax if gate == "softmax" else torch.sigmoid
+        self._gate: Weigh = softmax if gate == "softmax" else torch.sigmoid
 
     def weight_gates(self, generator: torch.Generator) -> Gates:
         """The mixture, without a gradient to alpha."""
         return self.mean_gates()
 
-    def mean_gates(self) -> Gates:
-        """The mixture that is trained."""
-        with torch.no_grad():
-            return self.alphas.gates(self.region, self._weigh)
+    def weigh(self, alpha: Tensor) -> Tensor:
+        """The gates of the mixture that is trained."""
+        return self._gate(alpha)
 
     def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """Raises UserError where a step of SGD is to be looked ahead of, and another optimiser makes the steps."""
@@ -86,7 +85,7 @@ class DARTS(LearntStrategy):
         )
 
     def _gates(self) -> Gates:
-        return self.alphas.gates(self.region, self._weigh)
+        return self.alphas.gates(self.region, self.weigh)
 
 
 class FixedAlpha(DARTS):

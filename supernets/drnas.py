@@ -52,15 +52,15 @@ class DrNAS(LearntStrategy):
         loss = step.loss(step.validation(), self._draw(step.generator))
         return torch.autograd.grad(loss, self.alphas.parameters(), allow_unused=True)
 
-    def mean_gates(self) -> Gates:
+    def weigh(self, alpha: Tensor) -> Tensor:
         """The mean of the distribution, beta / sum beta."""
-        with torch.no_grad():
-            return self.alphas.gates(self.region, _mean)
+        beta = concentration(alpha)
+        return beta / beta.sum()
 
     def preferences(self) -> Mapping[str, Tensor]:
         """The mean of the distribution."""
         with torch.no_grad():
-            return {name: self.alphas.weights(self.region, name, _mean) for name in self.alphas.values}
+            return {name: self.alphas.weights(self.region, name, self.weigh) for name in self.alphas.values}
 
     def _draw(self, generator: torch.Generator) -> Gates:
         return self.alphas.gates(self.region, lambda alpha: dirichlet(concentration(alpha), generator))
@@ -75,8 +75,3 @@ def dirichlet(beta: Tensor, generator: torch.Generator) -> Tensor:
     """A draw from Dir(beta), differentiable in beta; drawn on the CPU, so that it is the same on every device."""
     gamma = torch._standard_gamma(beta.cpu().double(), generator)
     return (gamma / gamma.sum()).to(beta)
-
-
-def _mean(alpha: Tensor) -> Tensor:
-    beta = concentration(alpha)
-    return beta / beta.sum()

@@ -44,10 +44,14 @@ class AlphaStrategy(Strategy):
         super().__init__(space)
         self.alphas = Alphas(space, std=INITIAL_STD)
 
+    def weigh(self, alpha: Tensor) -> Tensor:
+        """The mean weights of the open options from their alphas."""
+        return softmax(alpha)
+
     def mean_gates(self) -> Gates:
-        """softmax(alpha) inside the region."""
+        """softmax(alpha) inside the region, or what else `weigh` makes of alpha."""
         with torch.no_grad():
-            return self.alphas.gates(self.region, softmax)
+            return self.alphas.gates(self.region, self.weigh)
 
     def preferences(self) -> Mapping[str, Tensor]:
         """softmax(alpha) inside the region."""

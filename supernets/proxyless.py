@@ -138,7 +138,7 @@ class ProxylessNAS(AlphaStrategy):
         return float(self.costs.expected(self.preferences()))
 
     def end_epoch(self, epoch: int, epochs: int) -> Mapping[str, float]:
-        """Also `expected_<unit>` and `argmax_<unit>`, the costs of the distribution and of its likeliest network, and the
+        """Also `expected_<unit>` and `argmax_<unit>`, costs of the distribution and of its likeliest network, and the
         `lambda` of a loss that learns one.
         """
         row = super().end_epoch(epoch, epochs)

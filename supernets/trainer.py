@@ -14,6 +14,7 @@ from nas.progress import Track, silent
 from nas.space import SearchSpace
 from nas.task import Batch, Classification
 from nas.training import BatchSource, Training, TrainSettings, train
+from supernets.early_stop import EarlyStop
 from supernets.strategy import Step, Strategy, check_supports
 
 
@@ -25,7 +26,7 @@ class SupernetTraining(Training):
         strategy: draws the gates of each step. settings: of the weights' training. batches: training batches.
         validation: the batches that architecture parameters learn from; each epoch begins with new ones.
         task: gives the loss. generator: orders and augments the batches, those of `validation` too.
-        seed: of the draws of gates.
+        seed: of the draws of gates. stop: what to look at after each epoch, and when to end early.
 
     Raises:
         UserError: the strategy cannot open a choice of the space, or learns and has no images to learn from.
@@ -42,6 +43,7 @@ class SupernetTraining(Training):
         task: Classification,
         generator: torch.Generator,
         seed: int,
+        stop: EarlyStop | None = None,
     ) -> None:
         check_supports(strategy, space)
         if strategy.learns and validation is None:
@@ -58,6 +60,7 @@ class SupernetTraining(Training):
         strategy.check_optimizer(self.optimizer)
         self.space = space
         self.strategy = strategy
+        self.stop = stop
         self.draws = torch.Generator().manual_seed(seed)
         self._validation = _Endless(validation) if validation is not None else None
         self._index = 0
@@ -68,7 +71,10 @@ class SupernetTraining(Training):
             self._validation.restart()
         self._index = 0
         row = super().run_epoch()
-        return {**row, **self.strategy.end_epoch(self.epoch - 1, self.settings.epochs)}
+        return {**row, **self.strategy.end_epoch(self.epoch - 1, self.settings.epochs), **self._measured()}
+
+    def _measured(self) -> dict[str, float]:
+        return self.stop.measure() if self.stop else {}
 
     def step(self, x: Tensor, y: Tensor) -> Tensor:
         """One step of the weights, and whatever the strategy does before and after it."""
@@ -136,6 +142,7 @@ def train_supernet(
         track=track,
         description=f"supernet ({training.strategy.name})",
         on_epoch=on_epoch,
+        stop=training.stop.reason if training.stop else None,
     )
     training.space.load_state_dict(training.result.state_dict())
     return rows

@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from recipes.report.networks import Network
 from recipes.report.sentences import latency_interval, milliseconds, percent, percent_interval
-from recipes.report.style import BLUE, GREEN, SHORT_ID, VERMILION, accuracy_bars, bars, layout
+from recipes.report.style import BLUE, GREEN, ORANGE, PURPLE, SHORT_ID, VERMILION, accuracy_bars, bars, layout
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+
+KINDS = (
+    ("front", "from the search's front", BLUE, "circle"),
+    ("random", "drawn at random", VERMILION, "diamond"),
+    ("argmax", "argmax of the supernet", PURPLE, "square"),
+    ("perturbation", "perturbation of the supernet", ORANGE, "triangle-up"),
+)
+"""Where a network comes from, in a legend's words, and its marker."""
 
 
 def pareto_figure(networks: Sequence[Network]) -> Figure | None:
@@ -34,8 +42,7 @@ def pareto_figure(networks: Sequence[Network]) -> Figure | None:
             hoverinfo="skip",
         )
     )
-    kinds = (("front", "from the search's front", BLUE, "circle"), ("random", "drawn at random", VERMILION, "diamond"))
-    for origin, name, colour, symbol in kinds:
+    for origin, name, colour, symbol in KINDS:
         group = [n for n in drawn if n.trained.origin == origin]
         if group:
             figure.add_trace(_measured_points(group, name, colour, symbol))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recipes.report import sentences
+from recipes.report import selection, sentences
 from recipes.report.curves import curves_figure, supernet_figure
 from recipes.report.drawing import draw
 from recipes.report.guesses import estimate_scatters, rank_scatters, search_figure
@@ -36,6 +36,7 @@ def render(run: Run, networks: Sequence[Network]) -> str:
             stages=stages,
             networks=networks,
             say=sentences,
+            selection=selection,
             figures={
                 "pareto": figure_json(pareto_figure(networks)),
                 "search": figure_json(search_figure(stages.search)),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from nas.measurement import Measurement
 
@@ -33,9 +33,108 @@ class Epoch(Record):
     accuracy: float | None = None
 
 
+class SupernetEpoch(Epoch):
+    """And what its strategy had to say: `expected` costs of its distribution of architectures, by unit."""
+
+    entropy: float | None = None
+    eigenvalue: float | None = None
+    expected: dict[str, float] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_costs(cls, row: Any) -> Any:
+        if not isinstance(row, dict):
+            return row
+        prefix = "expected_"
+        costs = {key.removeprefix(prefix): value for key, value in row.items() if key.startswith(prefix)}
+        return {**row, "expected": costs}
+
+
+class Diagnosis(Record):
+    """What a supernet looked like in the end, and what that means; None is what its strategy has not."""
+
+    verdict: str
+    learns: bool
+    choices: int
+    parameter_free: float
+    by_chance: float
+    entropy: float | None
+    eigenvalue: float | None
+    gap: float
+    training_accuracy: float
+    validation_accuracy: float
+
+
+class SupernetPart(Record):
+    """One trained supernet: of the whole space, `root`, or of a part of it. `stopped` says why it ended early."""
+
+    name: str
+    rows: list[SupernetEpoch]
+    stopped: str | None = None
+    diagnosis: Diagnosis | None = None
+
+
+class Split(Record):
+    """How a supernet was divided: indices of the options of one choice in groups, named by `options` where given.
+
+    `similarity` and `agreement` are None where the groups were drawn at random.
+    """
+
+    choice: str
+    groups: list[list[int]]
+    options: list[str] = []
+    similarity: float | None
+    agreement: float | None
+    repeats: int
+    sample_passes: int
+
+
 class Supernet(Record):
     strategy: str
-    rows: list[Epoch]
+    parts: list[SupernetPart]
+    splits: dict[str, Split] = {}
+
+    @property
+    def has_entropy(self) -> bool:
+        """Whether the entropy of its gates was followed."""
+        return any(row.entropy is not None for part in self.parts for row in part.rows)
+
+
+class Comparison(Record):
+    """A supernet judged on `images` without each of the `candidates`; `margin` of the winner over the runner-up."""
+
+    candidates: list[str]
+    images: int
+    winner: str
+    decided_by: Literal["accuracy", "loss"]
+    margin: float
+    standard_error: float
+
+
+class Decision(Record):
+    """One choice decided; the comparisons are of its options or, where edges are dropped, of all edges left."""
+
+    part: str
+    method: str
+    choice: str
+    option: str
+    comparisons: list[Comparison]
+
+
+class Selected(Record):
+    """An architecture chosen from a supernet; `accuracy` in [0, 1] with its weights, on the selection images."""
+
+    method: str
+    part: str
+    id: str
+    notation: str
+    accuracy: float | None
+
+
+class Select(Record):
+    chosen: list[Selected]
+    candidates: list[Selected]
+    decisions: list[Decision] = []
 
 
 class Correlation(Record):
@@ -136,6 +235,7 @@ class Stages(Record):
     data: Data | None = None
     supernet: Supernet | None = None
     rank: Rank | None = None
+    select: Select | None = None
     search: Search | None = None
     train: Train | None = None
     export: dict[str, ExportedFile] | None = None

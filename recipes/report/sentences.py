@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from nas.measurement import Measurement, Verdict
 from recipes.report.loading import Run
 from recipes.report.networks import Network, Proportion
-from recipes.report.records import Correlation, Search
+from recipes.report.records import Correlation, Search, Select
 
 VERDICTS: dict[Verdict, str] = {
     "stable": "Repeated sessions agree, and the machine did little else.",
@@ -21,8 +21,10 @@ FEW_NETWORKS = 20
 
 
 def summary(run: Run, networks: Sequence[Network]) -> list[str]:
-    """One to three sentences for the head of the page."""
+    """One to four sentences for the head of the page."""
     sentences = []
+    if select := run.stages.select:
+        sentences.append(choices_made(select))
     if search := run.stages.search:
         evaluated = search.counts.get("complete", 0)
         sentences.append(
@@ -31,9 +33,18 @@ def summary(run: Run, networks: Sequence[Network]) -> list[str]:
         )
     if networks:
         sentences.append(_best(networks))
-    if search and not networks:
+    if (search or select) and not networks:
         sentences.append("None has been trained alone yet, so every accuracy here is a guess.")
     return sentences or ["No stage has results yet."]
+
+
+def choices_made(select: Select) -> str:
+    """Which architecture each method chose from the supernet."""
+    methods: dict[str, list[str]] = {}
+    for one in select.chosen:
+        methods.setdefault(one.id, []).append(one.method)
+    chose = [f"{' and '.join(by)} chose {id_}" for id_, by in methods.items()]
+    return f"From the supernet, {' and '.join(chose)}."
 
 
 def _best(networks: Sequence[Network]) -> str:
@@ -54,7 +65,7 @@ def _best(networks: Sequence[Network]) -> str:
 
 def missing(run: Run, stage: str, what: str) -> str:
     """Why there is nothing to show of a stage, in one sentence."""
-    section = stage if stage in ("supernet", "rank", "search") else "train"  # the rest needs trained networks
+    section = stage if stage in ("supernet", "rank", "select", "search") else "train"  # the rest needs trained networks
     absent = run.recipe.get(section) is None
     reason = f"this recipe has no {section} stage" if absent else f"the {stage} stage has not finished"
     return f"No {what}: {reason}."

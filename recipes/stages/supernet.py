@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from recipes.context import Context
-from recipes.trained import keep, new_training
+from recipes.trained import keep, new_training, plain_batches
+from supernets.diagnosis import diagnose
+from supernets.fewshot.split import Split
 from supernets.fewshot.tree import train_tree
-from supernets.trainer import train_supernet
+from supernets.trainer import SupernetTraining, train_supernet
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -24,7 +26,7 @@ def run(context: Context) -> dict[str, Any]:
             on_epoch=lambda row: context.run.log("supernet", part="root", **row),
         )
         keep(context, "root", training)
-        return {"strategy": settings.strategy.name, "parts": [_part("root", training.strategy.region, rows)]}
+        return {"strategy": settings.strategy.name, "parts": [_part(context, "root", training, rows)]}
     tree = train_tree(
         lambda *, seed, epochs: new_training(context, seed=seed, epochs=epochs),
         settings.few_shot,
@@ -33,14 +35,39 @@ def run(context: Context) -> dict[str, Any]:
         track=context.track,
         on_epoch=lambda name, row: context.run.log("supernet", part=name, **row),
     )
+    parts = []
     for leaf in tree.leaves:
-        keep(context, leaf.name, leaf.restore(lambda *, seed, epochs: new_training(context, seed=seed, epochs=epochs)))
+        training = leaf.restore(lambda *, seed, epochs: new_training(context, seed=seed, epochs=epochs))
+        keep(context, leaf.name, training)
+        parts.append(_part(context, leaf.name, training, leaf.rows))
     return {
         "strategy": settings.strategy.name,
-        "parts": [_part(leaf.name, leaf.region, leaf.rows) for leaf in tree.leaves],
-        "splits": {name: split.model_dump(mode="json") for name, split in tree.splits.items()},
+        "parts": parts,
+        "splits": {name: _describe(context, split) for name, split in tree.splits.items()},
     }
 
 
-def _part(name: str, region: Any, rows: list[dict[str, float]]) -> dict[str, Any]:
-    return {"name": name, "region": region.to_json(), "rows": rows}
+def _part(context: Context, name: str, training: SupernetTraining, rows: list[dict[str, float]]) -> dict[str, Any]:
+    """A trained supernet. It is judged by the images its architecture parameters saw, or else by new ones."""
+    splits = context.splits
+    found = diagnose(
+        training.space,
+        training.strategy,
+        train=plain_batches(context, splits.train),
+        validation=plain_batches(context, splits.architecture if training.strategy.learns else splits.selection),
+        rows=rows,
+        seed=context.seed("diagnosis"),
+    )
+    return {
+        "name": name,
+        "region": training.strategy.region.to_json(),
+        "rows": rows,
+        "stopped": training.stop.reason(rows) if training.stop and training.epoch < training.settings.epochs else None,
+        "diagnosis": found.to_record(),
+    }
+
+
+def _describe(context: Context, split: Split) -> dict[str, Any]:
+    """A split with the names of the options that it divides."""
+    options = context.space.choices()[split.choice].options
+    return {**split.model_dump(mode="json"), "options": [str(option) for option in options]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from nas.files import write_json, write_text
 from nas.measurement import Latency, Measurement, Verdict
 
-ALL_STAGES = ("data", "supernet", "rank", "search", "train", "export", "profile", "test")
+ALL_STAGES = ("data", "supernet", "rank", "select", "search", "train", "export", "profile", "test")
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = (("input", "1"), ("input", "2"), ("1", "2"), ("input", "output"), ("1", "output"), ("2", "output"))
 NETWORKS = 8
@@ -28,8 +28,9 @@ data:
   source: digits
   split: {train: 0.5, architecture: 0.1, selection: 0.2, test: 0.2}
 space: {name: nasbench201, channels: 8, cells: 1}
-supernet: {strategy: spos, epochs: 30}
+supernet: {strategy: darts, epochs: 30}
 rank: {table: nasbench201_cifar10.csv.gz, target: c10_test}
+select: {methods: [argmax, perturbation]}
 search: {trials: 40, objectives: [accuracy, latency_ms], accuracy: inherited, constraints: [params <= 600000]}
 train: {front: 6, random: 2}
 profile: {sessions: 5}
@@ -72,11 +73,9 @@ def make_outputs() -> dict[str, Any]:
             "image_shape": [1, 8, 8],
             "splits": {"train": 899, "architecture": 179, "selection": SELECTION_IMAGES, "test": TEST_IMAGES},
         },
-        "supernet": {
-            "strategy": "spos",
-            "rows": [{"epoch": e, "loss": 2.3 * 0.9**e + 0.2, "lr": 0.1, "seconds": 0.4} for e in range(1, 31)],
-        },
+        "supernet": {"strategy": "darts", "parts": [_supernet("root", random)]},
         "rank": _rank(random),
+        "select": _select(complete),
         "search": {
             "objectives": [
                 {"name": "accuracy", "direction": "maximize"},
@@ -115,6 +114,85 @@ def make_outputs() -> dict[str, Any]:
             ],
         },
     }
+
+
+def few_shot() -> dict[str, Any]:
+    """The outputs of a supernet stage that divides the space in two."""
+    random = np.random.default_rng(1)
+    return {
+        "strategy": "proxyless",
+        "parts": [_supernet(name, random) for name in ("root.0", "root.1")],
+        "splits": {
+            "root": {
+                "choice": "edge_1_0",
+                "groups": [[0, 2], [1, 3, 4]],
+                "options": list(OPERATIONS),
+                "similarity": 0.8125,
+                "agreement": 0.96,
+                "repeats": 12,
+                "sample_passes": 46_080,
+            }
+        },
+    }
+
+
+def _supernet(name: str, random: np.random.Generator) -> dict[str, Any]:
+    rows = [
+        {
+            "epoch": e,
+            "loss": 2.3 * 0.9**e + 0.2,
+            "lr": 0.1,
+            "seconds": 0.4,
+            "entropy": 1 - 0.01 * e,
+            "eigenvalue": 0.05 * 1.06**e + float(random.normal(0, 0.004)),
+            "expected_ms": 1.4 - 0.01 * e,
+        }
+        for e in range(1, 31)
+    ]
+    diagnosis = {
+        "learns": True,
+        "choices": 6,
+        "parameter_free": 6,
+        "by_chance": 3.6,
+        "entropy": 0.7,
+        "eigenvalue": rows[-1]["eigenvalue"],
+        "gap": 0.31,
+        "training_accuracy": 0.97,
+        "validation_accuracy": 0.9,
+        "verdict": "Collapsing: 6 of 6 choices prefer an operation without parameters.",
+    }
+    return {"name": name, "region": {}, "rows": rows, "diagnosis": diagnosis}
+
+
+def _select(candidates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    found = [
+        {
+            "method": method,
+            "part": "root",
+            "id": candidate["id"],
+            "notation": candidate["notation"],
+            "architecture": {},
+            "accuracy": accuracy,
+        }
+        for method, candidate, accuracy in zip(("argmax", "perturbation"), candidates, (0.71, 0.78), strict=False)
+    ]
+
+    def comparison(candidates: Sequence[str], winner: str, decided_by: str, margin: float, error: float) -> Any:
+        numbers = {"accuracies": [0.8] * len(candidates), "losses": [0.6] * len(candidates)}
+        decided = {"winner": winner, "decided_by": decided_by, "margin": margin, "standard_error": error}
+        return {"candidates": list(candidates), "images": SELECTION_IMAGES, **numbers, **decided}
+
+    edges = ["edge_3_0", "edge_3_1", "edge_3_2"]
+    made = [
+        ("edge_1_0", "nor_conv_3x3", [comparison(OPERATIONS, "nor_conv_3x3", "accuracy", 0.0613, 0.0128)]),
+        ("edge_2_0", "skip_connect", [comparison(OPERATIONS, "skip_connect", "loss", 0.0042, 0.0031)]),
+        ("node_3", "(0, 2)", [comparison(edges, "edge_3_1", "loss", 0.0871, 0.0102)]),
+    ]
+    decisions = [
+        {"part": "root", "method": "perturbation", "choice": choice, "option": option, "comparisons": comparisons}
+        for choice, option, comparisons in made
+    ]
+    return {"chosen": found, "candidates": found, "decisions": decisions}
 
 
 def _candidate(trial: int, random: np.random.Generator) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_folder import ALL_STAGES, RECIPE, build_run, make_outputs
+from run_folder import ALL_STAGES, RECIPE, build_run, few_shot, make_outputs
 
 from nas.errors import UserError
 from nas.files import write_json
@@ -179,10 +179,78 @@ def test_summary(finished: Path) -> None:
     run = load_run(finished)
     front = len(make_outputs()["search"]["front"])
     text = " ".join(summary(run, gather_networks(run)))
-    assert text.startswith(f"Of 40 architectures evaluated in the search, {front} are on its estimated front. ")
+    assert f" Of 40 architectures evaluated in the search, {front} are on its estimated front. " in text
     # 349 of 359 selection images are the most; it has 0.9681 of 360 test images
     assert "most accurate on the selection images reaches 96.8 % of 360 test images (95 % interval 94.6–98.3)" in text
     assert text.endswith("a stable measurement.")
+
+
+def test_methods_that_agree_are_named_together(tmp_path: Path) -> None:
+    select = make_outputs()["select"]
+    run = build_run(tmp_path)
+    ids = [one["id"] for one in select["chosen"]]
+    assert read(write_report(run)).text.count(f"argmax chose {ids[0]} and perturbation chose {ids[1]}.") == 2
+    select["chosen"][1]["id"] = ids[0]
+    change(run, "select", select)
+    assert f"From the supernet, argmax and perturbation chose {ids[0]}." in read(write_report(run)).text
+
+
+def test_a_recipe_without_search(tmp_path: Path) -> None:
+    recipe = "\n".join("search: null" if line.startswith("search:") else line for line in RECIPE.splitlines())
+    run = build_run(tmp_path, stages=[stage for stage in ALL_STAGES if stage != "search"], recipe=recipe)
+    outputs = make_outputs()
+    for network, origin in zip(outputs["train"]["networks"], ["argmax", "perturbation"] * 4, strict=True):
+        network["origin"] = origin
+    change(run, "train", outputs["train"])
+    page = read(write_report(run))
+    assert "No candidates: this recipe has no search stage." in page.text
+    _, *kinds = page.figures["pareto"]["data"]
+    assert {kind["name"]: len(kind["x"]) for kind in kinds} == {
+        "argmax of the supernet": 4,
+        "perturbation of the supernet": 4,
+    }
+    assert page.text.count("chosen by perturbation") == 4
+
+
+def test_what_decisions_rest_on(page: Page) -> None:
+    """359 images tell accuracies 100 / 359 = 0.28 points apart."""
+    for row in (
+        "edge_1_0 keeps nor_conv_3x3 accuracy 6.13 ± 1.28 points 0.28",
+        "edge_2_0 keeps skip_connect loss 0.00420 ± 0.00310 nats 0.28",
+        "node_3 drops edge_3_1, in the end keeps (0, 2) loss 0.0871 ± 0.0102 nats 0.28",
+    ):
+        assert row.replace(" ", "") in page.text.replace(" ", "")
+    assert "1 of 3 have a margin within two standard errors and may be chance." in page.text
+
+
+def test_what_a_supernet_followed_is_drawn(page: Page) -> None:
+    figure = page.figures["supernet"]
+    titles = [figure["layout"][f"yaxis{n}"]["title"]["text"] for n in ("", "2", "3", "4")]
+    assert titles == ["expected ms", "eigenvalue in α", "entropy of the gates", "training loss (nats)"]
+    assert {trace["yaxis"]: trace["y"][-1] for trace in figure["data"]}["y3"] == pytest.approx(0.7)
+    assert "Collapsing: 6 of 6 choices prefer an operation without parameters." in page.text
+    assert "(by chance 3.6); entropy 0.700; eigenvalue" in page.text
+    assert "generalisation gap +0.31 nats, right on 97.0 % of training, 90.0 % of validation images." in page.text
+
+
+def test_a_divided_space(tmp_path: Path) -> None:
+    run, outputs = build_run(tmp_path), few_shot()
+    outputs["parts"][1] |= {"stopped": "after epoch 30", "diagnosis": None}
+    for part in outputs["parts"]:
+        part["rows"] = [{key: row[key] for key in ("epoch", "loss")} for row in part["rows"]]
+    change(run, "supernet", outputs)
+    page = read(write_report(run))
+    figure = page.figures["supernet"]
+    assert [trace["name"] for trace in figure["data"]] == ["root.0", "root.1"]  # the loss is all that is known
+    assert "root.1: The training ended early: after epoch 30." in page.text
+    assert "root.0: Collapsing" in page.text
+    assert "none, nor_conv_1x1 | skip_connect, nor_conv_3x3, avg_pool_3x3" in page.text
+    assert "46,080" in page.text
+    outputs["splits"]["root"] |= {"similarity": None, "agreement": None, "options": []}
+    change(run, "supernet", outputs)
+    text = read(write_report(run)).text
+    assert "0, 2 | 1, 3, 4" in text
+    assert "drawn at random" in text
 
 
 def test_few_networks_are_warned_of(page: Page) -> None:
@@ -236,6 +304,14 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     outputs["search"]["objectives"][0]["name"] = HOSTILE
     outputs["test"]["correlations"][0]["name"] = HOSTILE
     outputs["supernet"]["strategy"] = outputs["rank"]["target"] = HOSTILE
+    part = outputs["supernet"]["parts"][0]
+    part["name"] = part["stopped"] = part["diagnosis"]["verdict"] = HOSTILE
+    part["rows"][0][f"expected_{HOSTILE}"] = 1.0
+    for records in outputs["select"].values():
+        for record in records:
+            record.update(dict.fromkeys(record.keys() - {"comparisons", "accuracy"}, HOSTILE))
+    outputs["supernet"]["splits"] = few_shot()["splits"]
+    outputs["supernet"]["splits"]["root"] |= {"choice": HOSTILE, "options": [HOSTILE] * 5}
     harmless = read(write_report(build_run(tmp_path / "harmless")))
     run = build_run(tmp_path / "hostile", recipe=RECIPE + f"description: '{HOSTILE}'\n")
     for stage, output in outputs.items():
