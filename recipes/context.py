@@ -27,7 +27,6 @@ from recipes.predictor_set import PredictorSet
 from recipes.schema import Recipe
 from recipes.search_parts import SearchParts
 from supernets.fewshot.tree import check_tree
-from supernets.selection.argmax import check_learns
 
 if TYPE_CHECKING:
     from recipes.trained import TrainedSupernet
@@ -98,7 +97,7 @@ class Context:
             if self.recipe.supernet.few_shot is not None:
                 check_tree(space, self.recipe.supernet.few_shot)
             if self.recipe.select is not None and "argmax" in self.recipe.select.methods:
-                check_learns(training.strategy)
+                training.strategy.preferred()
         if self.recipe.rank is not None:
             from recipes.stages.rank import table_sample
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
 from nas.cost_table import CostTable
 from nas.errors import UserError
 from nas.region import Region
+
+ARRIVAL = 0.7
+"""Share of the training at which a falling limit reaches its target; the rest is for what is left to decide."""
 
 CostLossName = Literal["none", "multiplicative", "additive", "target"]
 
@@ -30,14 +33,18 @@ class CostLoss:
         """The loss, with its graph to both."""
         return ce
 
-    def observe(self, expected: float) -> None:
-        """Called with E after each step of the architecture parameters; here nothing is learnt from it."""
+    def observe(self, expected: float, progress: float) -> None:
+        """Called after each step of the architecture parameters with E and the share of the training that is done."""
 
-    def state_dict(self) -> dict[str, float]:
+    def row(self) -> dict[str, float]:
+        """What an epoch's row should tell of it."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
         """What it has learnt."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
 
 
@@ -77,14 +84,17 @@ class AdditiveLoss(CostLoss):
 
 
 class TargetLoss(CostLoss):
-    """The constraint c = E / target - 1 <= 0, by dual ascent on its augmented Lagrangian.
+    """The constraint c = E / limit - 1 <= 0, by dual ascent on its augmented Lagrangian.
 
         L = CE + ( max(0, lambda + c)^2 - lambda^2 ) / 2        lambda <- max(0, lambda + eta c)
 
-    The price of cost, max(0, lambda + c), rises while E is above the target and falls while it is below, so that E
-    settles at the target or, where accuracy alone wants less, lambda at 0. Without the quadratic part, L = CE +
-    lambda c, E swings about the target (Rockafellar, "Augmented Lagrange multiplier functions and duality in nonconvex
+    The price of cost, max(0, lambda + c), rises while E is above the limit and falls while it is below, so that E
+    settles at the limit or, where accuracy alone wants less, lambda at 0. Without the quadratic part, L = CE +
+    lambda c, E swings about the limit (Rockafellar, "Augmented Lagrange multiplier functions and duality in nonconvex
     programming", SIAM Journal on Control, 1974).
+
+    The limit falls in a line from the first E to the target, which it reaches at `ARRIVAL` of the training. At once it
+    would drive the price so high that gates close for good, far below the target, before anything is known of them.
 
     Args:
         target: a cost. cheapest: of all architectures. rate: eta.
@@ -97,22 +107,32 @@ class TargetLoss(CostLoss):
         if target < cheapest:
             problem = f"{target:g} is below the cheapest architecture's cost of {cheapest:g}"
             raise UserError("supernet.strategy.target", problem)
-        self._target = target
+        self.target = target
         self._rate = rate
+        self._start: tuple[float, float] | None = None
+        self.limit = math.inf
         self.multiplier = 0.0
 
     def __call__(self, ce: Tensor, expected: Tensor) -> Tensor:
-        price = (self.multiplier + expected / self._target - 1).clamp(min=0)
-        return ce + (price**2 - self.multiplier**2) / 2
+        price = (self.multiplier + expected / self.limit - 1).clamp(min=0)
+        return ce + (price**2 - self.multiplier**2) / 2 if math.isfinite(self.limit) else ce
 
-    def observe(self, expected: float) -> None:
-        self.multiplier = max(0.0, self.multiplier + self._rate * (expected / self._target - 1))
+    def observe(self, expected: float, progress: float) -> None:
+        """Moves the limit to where it is at this progress, and the price."""
+        begun, first = self._start = self._start or (progress, expected)
+        way = 1.0 if progress >= ARRIVAL else (progress - begun) / (ARRIVAL - begun)
+        self.limit = max(self.target, first + (self.target - first) * way)
+        self.multiplier = max(0.0, self.multiplier + self._rate * (expected / self.limit - 1))
 
-    def state_dict(self) -> dict[str, float]:
-        return {"lambda": self.multiplier}
+    def row(self) -> dict[str, float]:
+        """`lambda`, and the `limit` once there is one."""
+        return {"lambda": self.multiplier, **({"limit": self.limit} if math.isfinite(self.limit) else {})}
 
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        self.multiplier = state["lambda"]
+    def state_dict(self) -> dict[str, Any]:
+        return {"lambda": self.multiplier, "limit": self.limit, "start": self._start}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.multiplier, self.limit, self._start = state["lambda"], state["limit"], state["start"]
 
 
 def cost_loss(

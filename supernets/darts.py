@@ -9,12 +9,13 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
+from nas.architecture import Architecture
 from nas.errors import UserError
 from nas.gates import Gates
 from nas.space import SearchSpace
 from supernets.alphas import Weigh
 from supernets.learnt import LearntStrategy, softmax
-from supernets.strategy import Step
+from supernets.strategy import Step, Strategy
 
 PERTURBATION = 0.01
 """epsilon = 0.01 / ||dL_val/dw'||, footnote 2 of the paper."""
@@ -103,6 +104,10 @@ class FixedAlpha(DARTS):
 
     def before_step(self, step: Step) -> None:
         """Nothing."""
+
+    def preferred(self) -> Architecture:
+        """Raises UserError: alpha is where it was drawn."""
+        return Strategy.preferred(self)
 
 
 Loss = Callable[[Mapping[str, Tensor]], Tensor]

@@ -15,7 +15,6 @@ from nas.task import Batch
 from supernets.curvature import GROWTH, WINDOW, largest_growth, sharpness
 from supernets.entropy import mean_entropy
 from supernets.evaluation import Evaluation, SupernetEvaluator
-from supernets.selection.argmax import argmax
 from supernets.strategy import Strategy
 
 UNDECIDED = 0.99
@@ -146,7 +145,7 @@ def parameter_free(supernet: SearchSpace, strategy: Strategy) -> ParameterFree:
     by_chance = sum(shares[name] for name in mixed)
     if not strategy.learns:
         return ParameterFree(len(mixed), by_chance, by_chance)
-    preferred = supernet.gates(argmax(supernet, strategy.preferences(), strategy.region))
+    preferred = supernet.gates(strategy.preferred())
     return ParameterFree(len(mixed), sum(preferred[name] in free[name] for name in mixed), by_chance)
 
 

@@ -9,11 +9,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from nas.architecture import Architecture
 from nas.choices import InputChoice, LayerChoice
 from nas.gates import Gates
 from nas.space import SearchSpace
 from supernets.alphas import Alphas
 from supernets.entropy import mean_entropy
+from supernets.selection.argmax import argmax
 from supernets.statistics import frozen_statistics
 from supernets.strategy import Step, Strategy
 
@@ -57,6 +59,10 @@ class AlphaStrategy(Strategy):
         """softmax(alpha) inside the region."""
         with torch.no_grad():
             return {name: self.alphas.weights(self.region, name, softmax) for name in self.alphas.values}
+
+    def preferred(self) -> Architecture:
+        """The largest option of every choice."""
+        return argmax(self.space, self.preferences(), self.region)
 
     def end_epoch(self, epoch: int, epochs: int) -> Mapping[str, float]:
         """The mean `entropy` of the preferences.

@@ -14,6 +14,7 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from nas.architecture import Architecture
 from nas.choices import Choice, InputChoice, LayerChoice
 from nas.cost_table import read_cost_table
 from nas.errors import UserError
@@ -21,11 +22,12 @@ from nas.gates import Gate, Gates
 from nas.macs_table import macs_table
 from nas.region import Region
 from nas.space import SearchSpace
-from supernets.cost_loss import CostLossName, cost_loss
+from supernets.cost_loss import CostLossName, TargetLoss, cost_loss
 from supernets.gate_gradients import alpha_gradient, gate_gradients
 from supernets.learnt import AlphaStrategy, softmax
 from supernets.masked_adam import MaskedAdam
 from supernets.selection.argmax import argmax
+from supernets.selection.limited import likeliest_within
 from supernets.strategy import Step
 
 BETAS = (0.0, 0.999)
@@ -114,6 +116,7 @@ class ProxylessNAS(AlphaStrategy):
         hard = dataclasses.replace(step, task=dataclasses.replace(step.task, label_smoothing=0.0))
         ce, b = gate_gradients(self.space, lambda: hard.loss(step.validation(), gates), path, learning)
         self._learn(region, ce, b)
+        self.loss.observe(self.expected_cost(), step.progress)
 
     def _learn(self, region: Region, ce: Tensor, b: Mapping[str, Tensor]) -> None:
         """One step of the alphas of the choices in `b`, among the options of `region`."""
@@ -131,21 +134,26 @@ class ProxylessNAS(AlphaStrategy):
         self.optimizer.step(gradients, {name: region[name] for name in b})
         for name in b:
             keep_share(values[name], before[name], region[name])
-        self.loss.observe(self.expected_cost())
+
+    def preferred(self) -> Architecture:
+        """The likeliest architecture or, under a target, the likeliest within it."""
+        preferences = self.preferences()
+        if isinstance(self.loss, TargetLoss):
+            return likeliest_within(self.space, preferences, self.region, self.costs, self.loss.target)
+        return argmax(self.space, preferences, self.region)
 
     def expected_cost(self) -> float:
         """E over all open options, in the unit of the table."""
         return float(self.costs.expected(self.preferences()))
 
     def end_epoch(self, epoch: int, epochs: int) -> Mapping[str, float]:
-        """Also `expected_<unit>` and `argmax_<unit>`, costs of the distribution and of its likeliest network, and the
-        `lambda` of a loss that learns one.
+        """Also `expected_<unit>` and `chosen_<unit>`, the costs of the distribution and of the network that it prefers,
+        and what the loss has learnt.
         """
         row = super().end_epoch(epoch, epochs)
-        best = argmax(self.space, self.preferences(), self.region)
         unit = self.costs.unit
-        costs = {f"expected_{unit}": self.expected_cost(), f"argmax_{unit}": self.costs.cost(best)}
-        return {**row, **costs, **self.loss.state_dict()}
+        costs = {f"expected_{unit}": self.expected_cost(), f"chosen_{unit}": self.costs.cost(self.preferred())}
+        return {**row, **costs, **self.loss.row()}
 
     def state_dict(self) -> dict[str, Any]:
         """Also the loss's multiplier."""

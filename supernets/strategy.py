@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from nas.architecture import Architecture
 from nas.choices import Choice
 from nas.device import autocast
 from nas.errors import UserError
@@ -41,6 +42,11 @@ class Step:
     epochs: int
     index: int
     steps: int
+
+    @property
+    def progress(self) -> float:
+        """The share of the training that is done with this step."""
+        return (self.epoch + (self.index + 1) / self.steps) / self.epochs
 
     def loss(self, batch: Batch, gates: Gates, weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """The loss of the supernet under these gates, with `weights` by name in place of its own."""
@@ -106,6 +112,14 @@ class Strategy(ABC):
     def preferences(self) -> Mapping[str, Tensor]:
         """The probability of each option, for the choices that have architecture parameters."""
         return {}
+
+    def preferred(self) -> Architecture:
+        """The architecture that the preferences speak for.
+
+        Raises:
+            UserError: the strategy has none.
+        """
+        raise UserError("select.methods", f"{self.name} learns no preferences, argmax has nothing to go by")
 
     def state_dict(self) -> dict[str, Any]:
         """What the strategy has learnt so far: tensors, numbers and strings."""

@@ -12,7 +12,6 @@ from recipes.context import Context
 from recipes.schema import SelectSettings
 from recipes.trained import TrainedSupernet, find, training_of
 from supernets.evaluation import SupernetEvaluator
-from supernets.selection.argmax import argmax
 from supernets.selection.decisions import Decision
 from supernets.selection.perturbation import Perturbation
 
@@ -31,7 +30,7 @@ def run(context: Context) -> dict[str, Any]:
         for method in settings.methods:
             supernet = find(context, part)  # as it was trained: perturbation trains it further
             if method == "argmax":
-                architecture = argmax(supernet.space, supernet.strategy.preferences(), supernet.region)
+                architecture = supernet.strategy.preferred()
             else:
                 architecture, made = _perturbation(context, settings, supernet)
                 decisions += [{"part": part, "method": method, **_describe(context, decision)} for decision in made]

@@ -8,10 +8,8 @@ from torch import Tensor
 
 from nas.architecture import Architecture
 from nas.choices import InputChoice, LayerChoice
-from nas.errors import UserError
 from nas.region import Region
 from nas.space import SearchSpace
-from supernets.strategy import Strategy
 
 
 def argmax(space: SearchSpace, preferences: Mapping[str, Tensor], region: Region) -> Architecture:
@@ -43,13 +41,3 @@ def argmax(space: SearchSpace, preferences: Mapping[str, Tensor], region: Region
         else:
             best[name] = max(candidates(name), key=lambda index: strength[name][index])
     return space.architecture(best)
-
-
-def check_learns(strategy: Strategy) -> None:
-    """Refuse a strategy that has no preferences to take the largest of.
-
-    Raises:
-        UserError: naming it.
-    """
-    if not strategy.preferences():
-        raise UserError("select.methods", f"{strategy.name} learns no preferences, argmax has nothing to go by")

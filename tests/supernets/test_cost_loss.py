@@ -89,7 +89,7 @@ def test_a_reference_is_no_target(make: Callable[[float], CostLoss], shares: dic
 def test_the_multiplier_follows_the_constraint() -> None:
     """lambda <- max(0, lambda + eta (E / target - 1)); L = CE + (max(0, lambda + c)^2 - lambda^2) / 2."""
     loss = TargetLoss(80, cheapest=30, rate=0.5)
-    loss.observe(120)
+    loss.observe(120, progress=0.8)
     assert loss.multiplier == pytest.approx(0.25)
     expected = torch.tensor(100.0, requires_grad=True)
     value = loss(torch.tensor(2.0), expected)
@@ -99,8 +99,19 @@ def test_the_multiplier_follows_the_constraint() -> None:
     again = TargetLoss(80, cheapest=30)
     again.load_state_dict(loss.state_dict())
     assert again.multiplier == loss.multiplier
-    loss.observe(8)
+    loss.observe(8, progress=0.9)
     assert loss.multiplier == 0.0
+
+
+def test_the_limit_falls_in_a_line_to_the_target() -> None:
+    """From the first E of 120 at .3 of the training to 80 at .7: 100 half-way, and 80 from there on."""
+    loss = TargetLoss(80, cheapest=30)
+    for progress, limit in ((0.3, 120), (0.5, 100), (0.7, 80), (0.9, 80)):
+        loss.observe(120, progress=progress)
+        assert loss.limit == pytest.approx(limit)
+    again = TargetLoss(80, cheapest=30)
+    again.load_state_dict(loss.state_dict())
+    assert again.row() == loss.row()
 
 
 def test_a_target_below_the_cheapest_is_refused() -> None:
