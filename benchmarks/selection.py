@@ -64,10 +64,10 @@ def accuracies(folder: Path, table: dict[str, float]) -> dict[str, float]:
         return {one["method"]: table[one["notation"]] for one in chosen}
     networks = read_json(folder / "stages" / "train.json")["outputs"]["networks"]
     chosen = read_json(folder / "stages" / "select.json")["outputs"]["chosen"]
-    by_id = {network["id"]: 100 * network["accuracy"] for network in networks}
-    random = [100 * network["accuracy"] for network in networks if network["origin"] == "random"]
-    # Two methods that choose the same network have it trained once.
-    return {**{one["method"]: by_id[one["id"]] for one in chosen if one["id"] in by_id}, "random": random[0]}
+    by_origin = {network["origin"]: 100 * network["accuracy"] for network in networks}
+    # Where two methods choose networks that compute the same, only the first is trained.
+    (same, *_) = [by_origin[one["method"]] for one in chosen if one["method"] in by_origin]
+    return {**{one["method"]: by_origin.get(one["method"], same) for one in chosen}, "random": by_origin["random"]}
 
 
 def main() -> None:

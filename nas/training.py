@@ -26,8 +26,8 @@ class TrainSettings(Settings):
 
     epochs: PositiveInt = 20
     """Passes over the training images."""
-    batch_size: PositiveInt = 64
-    """Images in a step."""
+    batch_size: int = Field(64, ge=2)
+    """Images in a step; batch norms need two."""
     optimizer: str = "momentum"
     """Any optimiser of timm by name: momentum (SGD), sgd (SGD, Nesterov), adamw, lamb, ..."""
     lr: PositiveFloat = 0.1
@@ -196,7 +196,7 @@ def learning_rate_schedule(optimizer: torch.optim.Optimizer, settings: TrainSett
     total, warm_up = settings.epochs * steps_per_epoch, round(settings.warmup_epochs * steps_per_epoch)
     common: dict[str, Any] = {
         "t_initial": total - warm_up,
-        "lr_min": 0.0,
+        "lr_min": settings.lr if settings.schedule == "constant" else 0.0,
         "warmup_t": warm_up,
         "warmup_lr_init": 0.0,
         "warmup_prefix": True,  # the fall begins where the warm-up ends, at the full rate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch.optim.swa_utils import update_bn
 
 from nas.architecture import Architecture
@@ -52,7 +53,8 @@ class InheritedAccuracy:
         supernet = next(space for region, space in self._supernets if region.holds(space, architecture))
         network = supernet.build(architecture, weights="inherited")
         device = next(network.parameters()).device
-        with autocast(device):
+        with torch.random.fork_rng(), autocast(device):
+            torch.manual_seed(0)  # of networks with noise in them, the same for all
             update_bn(self._calibration, network)
-        accuracy = self._task.evaluate(network, self._selection)
+            accuracy = self._task.evaluate(network, self._selection)
         return Estimate(self.name, accuracy, self.unit, self.higher_is_better, provenance={"images": self._images})

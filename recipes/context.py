@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nas.architecture import Architecture
+from nas.choices import ValueChoice
 from nas.cost import Cost
 from nas.data import Augment, Batches, Images, Limit, Splits, load, split
 from nas.device import accelerator
@@ -24,7 +26,7 @@ from nas.task import Classification
 from recipes.components import COSTS, DEVICES, SPACES
 from recipes.components import load as component
 from recipes.predictor_set import PredictorSet
-from recipes.schema import Recipe
+from recipes.schema import Recipe, SupernetSettings
 from recipes.search_parts import SearchParts
 from supernets.fewshot.tree import check_tree
 
@@ -84,26 +86,35 @@ class Context:
         Raises:
             UserError: the first of them.
         """
-        for images in (self.splits.train, self.splits.selection):
-            if len(images) < 2:
+        for images in (self.splits.train, self.splits.architecture, self.splits.selection):
+            if len(images) == 1 or (not len(images) and images is not self.splits.architecture):
                 raise UserError("data", f"{len(images)} images are too few to learn from")
         if len(self.splits.classes) < 2:
             raise UserError("data", f"all images are of class {self.splits.classes[0]!r}, nothing to tell apart")
-        space = self.space  # refuses images of a wrong size
+        _ = self.space  # refuses images of a wrong size
         if self.recipe.supernet is not None:
-            from recipes.trained import new_training
-
-            training = new_training(self)  # refuses what does not go together
-            if self.recipe.supernet.few_shot is not None:
-                check_tree(space, self.recipe.supernet.few_shot)
-            if self.recipe.select is not None and "argmax" in self.recipe.select.methods:
-                training.strategy.preferred()
+            self._check_supernet(self.recipe.supernet)
         if self.recipe.rank is not None:
             from recipes.stages.rank import table_sample
 
             table_sample(self, self.recipe.rank)
         if self.recipe.search is not None:
             SearchParts(self, self.recipe.search).check()
+
+    def _check_supernet(self, settings: SupernetSettings) -> None:
+        from recipes.trained import new_training
+
+        with torch.random.fork_rng():
+            training = new_training(self)  # refuses what does not go together
+        if settings.few_shot is not None:
+            check_tree(self.space, settings.few_shot)
+        methods = self.recipe.select.methods if self.recipe.select is not None else ()
+        if "argmax" in methods:
+            training.strategy.preferred()
+        for choice in self.space.choices().values():
+            if "perturbation" in methods and isinstance(choice, ValueChoice):
+                problem = f"perturbation mixes options, and those of {choice.name!r} cannot be mixed"
+                raise UserError("select.methods", problem)
 
     def cost(self, architecture: Architecture) -> Cost:
         """Params and MACs of an architecture's stand-alone network."""
@@ -129,8 +140,13 @@ class Context:
         return torch.Generator().manual_seed(self.seed(purpose))
 
     def evaluation_batches(self, images: Images) -> Batches:
-        """All images once, in order, unchanged."""
-        return Batches(images, EVALUATION_BATCH, mean=self.splits.mean, std=self.splits.std, device=self.device)
+        """All images once, in order, unchanged, in batches of nearly one size."""
+        size = math.ceil(len(images) / math.ceil(len(images) / EVALUATION_BATCH))
+        return Batches(images, size, mean=self.splits.mean, std=self.splits.std, device=self.device)
+
+    def mixed_batches(self, images: Images) -> Batches:
+        """The same in an order drawn once, so that each batch has images of all classes, as its statistics need."""
+        return self.evaluation_batches(images.subset(torch.randperm(len(images), generator=self.generator("mixed"))))
 
     def training_batches(
         self, images: Images, batch_size: int, augment: Augment, generator: torch.Generator

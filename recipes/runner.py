@@ -7,6 +7,9 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from nas.errors import UserError
 from nas.files import write_json
@@ -16,7 +19,7 @@ from nas.training import Diverged
 from recipes.context import Context
 from recipes.environment import environment
 from recipes.folders import remember
-from recipes.plan import plan
+from recipes.plan import Stage, plan
 from recipes.schema import Recipe
 
 
@@ -49,10 +52,8 @@ def run_recipe(
     stages = plan(context)
     context.check()
     with context.run.lock() as run:
-        if (
-            recipe.search is not None and recipe.search.storage is not None
-        ):  # rather now than when the supernet has been trained
-            open_storage(recipe.search.storage, run / "study.journal")
+        if recipe.search is not None and recipe.search.storage is not None:
+            open_storage(recipe.search.storage, run / "study.journal")  # rather now than after the supernet
         remember(run.path, recipe, overrides)
         write_json(run / "environment.json", environment())
         run.log("start", keys=context.keys)
@@ -61,22 +62,39 @@ def run_recipe(
             outputs = run.finished(stage.name, context.keys[stage.name])
             if outputs is None:
                 started = time.perf_counter()
-                try:
-                    outputs = importlib.import_module(f"recipes.stages.{stage.name}").run(context)
-                except Diverged as error:
-                    raise UserError(f"{stage.name}.lr", str(error)) from error
+                outputs = _run_stage(context, stage)
                 run.finish(stage.name, context.keys[stage.name], outputs)
-                for checkpoint in (run / "checkpoints").glob(f"{stage.name}-*.pt"):
-                    checkpoint.unlink()
-                for folder_of_checkpoints in (run / "checkpoints").glob(f"{stage.name}-*/"):
-                    shutil.rmtree(folder_of_checkpoints)
                 seconds = time.perf_counter() - started
                 run.log("finished", stage=stage.name, seconds=round(seconds, 2))
                 announce(f"{stage.name}: done in {seconds:.1f} s")
             else:
                 announce(f"{stage.name}: done before")
+            _tidy(run.path / "checkpoints", stage, context.keys[stage.name])
             context.outputs[stage.name] = outputs
         return write_report(run.path)
+
+
+def _run_stage(context: Context, stage: Stage) -> Any:
+    """The stage's outputs; what layers draw on its way from torch's global generator is the recipe's own."""
+    with torch.random.fork_rng():
+        torch.manual_seed(context.seed(f"stage {stage.name}"))
+        try:
+            return importlib.import_module(f"recipes.stages.{stage.name}").run(context)
+        except Diverged as error:
+            raise UserError(f"{stage.name}.lr", str(error)) from error
+
+
+def _tidy(checkpoints: Path, stage: Stage, key: str) -> None:
+    """Remove what a finished stage went on from, and what is left of supernets that the recipe no longer means."""
+    for path in checkpoints.glob(f"{stage.name}-*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.suffix == ".pt":
+            path.unlink()
+    if stage.name == "supernet":
+        for path in [*checkpoints.glob("supernet-*"), *checkpoints.glob("strategy-*")]:
+            if path.name.split("-")[1].split(".")[0] != key:
+                path.unlink()
 
 
 def new_context(recipe: Recipe, run: RunFolder, track: Track) -> Context:

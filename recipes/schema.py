@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from nas.data import SOURCES, SplitFractions
 from nas.errors import UserError
@@ -117,6 +126,13 @@ class SelectSettings(Settings):
     """Epochs of further training between two visits of perturbation."""
     lr: PositiveFloat | None = None
     """Learning rate of that training, which stays as it is; null takes a tenth of the supernet's."""
+
+    @field_validator("methods")
+    @classmethod
+    def _each_once(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(methods)) < len(methods):
+            raise ValueError(f"{', '.join(methods)} names one of them twice")
+        return methods
 
 
 class RankSettings(Settings):

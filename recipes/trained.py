@@ -85,12 +85,15 @@ def training_of(
     *,
     purpose: str,
     stop: EarlyStop | None = None,
+    follows: int | None = None,
 ) -> SupernetTraining:
     """The training of a supernet on the `train` split, its strategy's on the `architecture` split.
 
     Args:
-        purpose: what the draws of batches and gates are for, so that no two trainings share them.
+        purpose: what the draws of batches, gates and noise are for, so that no two trainings share them.
+        stop: see `EarlyStop`. follows: see `SupernetTraining`.
     """
+    torch.manual_seed(context.seed(f"{purpose} noise"))  # what layers draw; a checkpoint brings its own state
     generator = context.generator(f"{purpose} data")
 
     def batches(part: str) -> Batches:
@@ -107,6 +110,7 @@ def training_of(
         generator=generator,
         seed=context.seed(f"{purpose} paths"),
         stop=stop,
+        follows=follows,
     )
 
 

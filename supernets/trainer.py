@@ -27,6 +27,11 @@ class SupernetTraining(Training):
         validation: the batches that architecture parameters learn from; each epoch begins with new ones.
         task: gives the loss. generator: orders and augments the batches, those of `validation` too.
         seed: of the draws of gates. stop: what to look at after each epoch, and when to end early.
+        follows: epochs of a training that this one goes on from: the strategy's own schedules, such as a warm-up or
+            a temperature, stay at their end.
+
+    Attributes:
+        learns: whether the strategy does anything around the steps of the weights; to be set before an epoch.
 
     Raises:
         UserError: the strategy cannot open a choice of the space, or learns and has no images to learn from.
@@ -44,6 +49,7 @@ class SupernetTraining(Training):
         generator: torch.Generator,
         seed: int,
         stop: EarlyStop | None = None,
+        follows: int | None = None,
     ) -> None:
         check_supports(strategy, space)
         if strategy.learns and validation is None:
@@ -61,6 +67,8 @@ class SupernetTraining(Training):
         self.space = space
         self.strategy = strategy
         self.stop = stop
+        self.learns = True
+        self._follows = follows
         self.draws = torch.Generator().manual_seed(seed)
         self._validation = _Endless(validation) if validation is not None else None
         self._index = 0
@@ -78,6 +86,8 @@ class SupernetTraining(Training):
 
     def step(self, x: Tensor, y: Tensor) -> Tensor:
         """One step of the weights, and whatever the strategy does before and after it."""
+        if not self.learns:
+            return super().step(x, y)
         step = Step(
             supernet=self.space,
             task=self.task,
@@ -85,8 +95,8 @@ class SupernetTraining(Training):
             train=(x, y),
             validation=self._next_validation,
             generator=self.draws,
-            epoch=self.epoch,
-            epochs=self.settings.epochs,
+            epoch=self.epoch if self._follows is None else self._follows - 1,
+            epochs=self.settings.epochs if self._follows is None else self._follows,
             index=self._index,
             steps=len(self.batches),
         )

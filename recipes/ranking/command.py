@@ -87,7 +87,8 @@ def rank_run(run: Path, predictors: Sequence[str], *, output: Path | None, seed:
     stages = {path.stem: read_json(path) for path in (run / "stages").glob("*.json")}
     keys = {name: str(stage.get("key")) for name, stage in stages.items()}
     recipe = load_recipe(str(run / "recipe.yaml"))
-    context = Context(recipe, RunFolder(run), silent, outputs={}, keys=keys)
+    outputs = {name: stage["outputs"] for name, stage in stages.items()}
+    context = Context(recipe, RunFolder(run), silent, outputs=outputs, keys=keys)
     if INHERITED in _parts(predictors) and recipe.supernet is None:
         raise UserError("--predictors", f"{INHERITED!r} needs a supernet, and the run has trained none")
     networks = stages["train"]["outputs"]["networks"]

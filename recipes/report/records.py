@@ -101,11 +101,11 @@ class Supernet(Record):
 
 
 class Comparison(Record):
-    """A supernet judged on `images` without each of the `candidates`; `margin` of the winner over the runner-up."""
+    """A supernet judged on `images` without each of the `candidates`; `margin` of the decided one over the next."""
 
     candidates: list[str]
     images: int
-    winner: str
+    decided: str
     decided_by: Literal["accuracy", "loss"]
     margin: float
     standard_error: float

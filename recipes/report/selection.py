@@ -18,7 +18,7 @@ class DecisionRow:
 
     Attributes:
         part: the supernet. choice: what was decided. outcome: what was kept or dropped.
-        decided_by: accuracy or loss. margin: of the winner, with its standard error. step: the smallest of accuracy.
+        decided_by: accuracy or loss. margin: of what was decided, with its standard error. step: the smallest of accuracy.
         clear: whether the margin is significant.
     """
 
@@ -52,10 +52,10 @@ def _row(decision: Decision, comparison: Comparison) -> DecisionRow:
 
 
 def _outcome(decision: Decision, comparison: Comparison) -> str:
-    """Comparisons between options have the kept one as their winner, those between edges a dropped one."""
-    if comparison.winner == decision.option:
+    """Comparisons between options decide which one stays, those between edges which one goes."""
+    if comparison.decided == decision.option:
         return f"keeps {decision.option}"
-    return f"drops {comparison.winner}, in the end keeps {decision.option}"
+    return f"drops {comparison.decided}, in the end keeps {decision.option}"
 
 
 def _margin(comparison: Comparison) -> str:

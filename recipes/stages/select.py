@@ -61,9 +61,7 @@ def _perturbation(
     selection = Perturbation(
         supernet.space,
         supernet.strategy,
-        SupernetEvaluator(
-            supernet.space, context.evaluation_batches(context.splits.selection), seed=context.seed("noise")
-        ),
+        SupernetEvaluator(supernet.space, context.mixed_batches(context.splits.selection), seed=context.seed("noise")),
         criterion=settings.criterion,
         topology=settings.topology,
         interval=settings.epochs,
@@ -78,7 +76,14 @@ def _perturbation(
             "epochs": max(1, selection.epochs[-1]),
         }
     )
-    training = training_of(context, supernet.space, supernet.strategy, tuning, purpose=f"select {supernet.name}")
+    training = training_of(
+        context,
+        supernet.space,
+        supernet.strategy,
+        tuning,
+        purpose=f"select {supernet.name}",
+        follows=_epochs(context, supernet.name),
+    )
     checkpoint = context.run / "checkpoints" / f"select-{context.keys['select']}-{supernet.name}.pt"
     if checkpoint.exists():
         state = load_state(checkpoint)
@@ -96,6 +101,12 @@ def _perturbation(
     return architecture, selection.decisions
 
 
+def _epochs(context: Context, part: str) -> int:
+    """How long a supernet was trained."""
+    (rows,) = (p["rows"] for p in context.outputs["supernet"]["parts"] if p["name"] == part)
+    return int(rows[-1]["epoch"])
+
+
 def _describe(context: Context, decision: Decision) -> dict[str, Any]:
     """A decision with the names of what it was about."""
     choice = context.space.choices()[decision.choice]
@@ -107,7 +118,7 @@ def _describe(context: Context, decision: Decision) -> dict[str, Any]:
             {
                 **comparison.model_dump(mode="json"),
                 "candidates": [str(removed[candidate]) for candidate in comparison.candidates],
-                "winner": str(removed[comparison.winner]),
+                "decided": str(removed[comparison.decided]),
             }
             for comparison in decision.comparisons
         ],

@@ -31,7 +31,7 @@ def run(context: Context) -> dict[str, Any]:
         lambda *, seed, epochs: new_training(context, seed=seed, epochs=epochs),
         settings.few_shot,
         checkpoint.with_suffix(""),
-        seed=0,
+        seed=context.seed("few-shot"),
         track=context.track,
         on_epoch=lambda name, row: context.run.log("supernet", part=name, **row),
     )

@@ -177,10 +177,10 @@ def _select(candidates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for method, candidate, accuracy in zip(("argmax", "perturbation"), candidates, (0.71, 0.78), strict=False)
     ]
 
-    def comparison(candidates: Sequence[str], winner: str, decided_by: str, margin: float, error: float) -> Any:
+    def comparison(candidates: Sequence[str], decided: str, decided_by: str, margin: float, error: float) -> Any:
         numbers = {"accuracies": [0.8] * len(candidates), "losses": [0.6] * len(candidates)}
-        decided = {"winner": winner, "decided_by": decided_by, "margin": margin, "standard_error": error}
-        return {"candidates": list(candidates), "images": SELECTION_IMAGES, **numbers, **decided}
+        outcome = {"decided": decided, "decided_by": decided_by, "margin": margin, "standard_error": error}
+        return {"candidates": list(candidates), "images": SELECTION_IMAGES, **numbers, **outcome}
 
     edges = ["edge_3_0", "edge_3_1", "edge_3_2"]
     made = [

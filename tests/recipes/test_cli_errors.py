@@ -286,8 +286,17 @@ def damage_supernet(run: Path) -> str:
 def damage_checkpoint(run: Path) -> str:
     (run / "stages" / "supernet.json").unlink()
     (weights,) = run.glob("checkpoints/*.safetensors")
-    weights.with_suffix(".pt").write_bytes(b"junk")
-    return f"checkpoints/{weights.stem}.pt: damaged checkpoint ("
+    name = weights.name.replace("-root.safetensors", ".pt")
+    weights.with_name(name).write_bytes(b"junk")
+    return f"checkpoints/{name}: damaged checkpoint ("
+
+
+def damage_strategy(run: Path) -> str:
+    (run / "stages" / "search.json").unlink()
+    (run / "study.journal").unlink()
+    (state,) = run.glob("checkpoints/strategy-*.pt")
+    state.write_bytes(b"junk")
+    return f"checkpoints/{state.name}: damaged checkpoint ("
 
 
 def damage_network(run: Path) -> str:
@@ -307,6 +316,7 @@ def damage_network(run: Path) -> str:
         foreign_journal,
         damage_supernet,
         damage_checkpoint,
+        damage_strategy,
         damage_network,
     ],
 )

@@ -161,7 +161,10 @@ def test_a_run_is_ranked_by_its_selection_accuracy(capsys: Capture, finished_run
         ("--space nasbench201:cells=[1,2]", "--space.cells: '[1' is not a YAML value"),
         ("--batch-size 0", "--batch-size: at least 1"),
         ("--batch-size 9999", "--batch-size: digits has 1797 images, not 9999"),
-        ("--space nasbench", "--space: nothing is called 'nasbench'; allowed: nasbench201; did you mean"),
+        (
+            "--space nasbench",
+            "--space: nothing is called 'nasbench'; allowed: darts, mobilenet, nasbench201, nni; did you mean",
+        ),
         ("--space nasbench201:chanels=3", "--space.chanels: unknown key"),
         ("--space nasbench201:channels=x", "--space.channels: "),
         ("--space nasbench201:channels", "--space: 'channels' is not of the form key=value"),

@@ -105,6 +105,45 @@ def test_cells_with_dropped_edges_go_all_the_way(capsys: Capture, tmp_path: Path
         assert (folder / "architectures" / network["id"] / "model.onnx").is_file()
 
 
+def test_noise_is_the_recipes_own(capsys: Capture, tmp_path: Path) -> None:
+    """S4 offers noise as an operation: one recipe finds one thing."""
+    found = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        folder = run(
+            capsys,
+            tmp_path / name,
+            space={"name": "darts", "variant": "S4", "channels": 2, "cells": 3},
+            supernet={**COMMON["supernet"], "epochs": 1},
+            data={**COMMON["data"], "limit": 200},
+            select={"methods": ["argmax"]},
+            train=None,
+        )
+        found.append((losses(folder), stage(folder, "select")))
+    assert found[0] == found[1]
+
+
+def test_random_divisions_follow_the_seed(capsys: Capture, tmp_path: Path) -> None:
+    supernet = {"batch_size": 64, "lr": 0.05, "strategy": "spos", "few_shot": {**FEW_SHOT, "split": "random"}}
+    divisions = set()
+    for seed in range(3):
+        (tmp_path / str(seed)).mkdir()
+        select = {"methods": ["perturbation"], "epochs": 1}
+        folder = run(capsys, tmp_path / str(seed), supernet=supernet, select=select, train=None, seed=seed)
+        split = stage(folder, "supernet")["splits"]["root"]
+        divisions.add((split["choice"], str(split["groups"])))
+    assert len(divisions) > 1
+
+
+def test_architecture_parameters_go_on_learning_between_decisions(capsys: Capture, tmp_path: Path) -> None:
+    """A warm-up that the supernet's training has behind it does not begin again."""
+    strategy = {"name": "darts", "alpha_warmup": 2, "alpha_lr": 0.1}
+    supernet = {**COMMON["supernet"], "strategy": strategy, "epochs": 3}
+    folder = run(capsys, tmp_path, supernet=supernet, select={"methods": ["perturbation"], "epochs": 1}, train=None)
+    entropies = [row["entropy"] for row in log(folder, "select") if "entropy" in row]
+    assert len(set(entropies)) == len(entropies) > 1
+
+
 def test_killed_between_two_decisions_it_decides_the_same(tmp_path: Path) -> None:
     recipe = write(tmp_path / "tiny.yaml", select={"methods": ["perturbation"], "epochs": 1}, train=None)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
