@@ -232,14 +232,35 @@ def test_shipped_recipes_fit_the_schema() -> None:
         assert recipe_from(document).name == path.stem
 
 
-def test_the_cifar10_recipe_is_ready_to_run(
-    shared_data: Path, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.endswith("-nni") else ())
+        for name in shipped_recipes()
+        if name.startswith("cifar10-")
+    ],
+)
+def test_the_cifar10_recipes_are_ready_to_run(
+    name: str, shared_data: Path, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if name.endswith("-nni"):
+        pytest.importorskip("nni", reason="NNI is not installed")
     monkeypatch.chdir(tmp_path)
-    paths = f"data.path={shared_data / 'cifar10'}", f"rank.table={shared_data / 'nasbench201_cifar10.csv.gz'}"
-    answer = nas_here(capsys, "run", "cifar10-nasbench201", *paths, "--dry-run")
+    paths = [f"data.path={shared_data / 'cifar10'}", "data.limit=3000"]
+    if name == "cifar10-nasbench201":
+        paths.append(f"rank.table={shared_data / 'nasbench201_cifar10.csv.gz'}")
+    answer = nas_here(capsys, "run", name, *paths, "--dry-run")
     assert answer.code == 0, answer.err
-    assert "rank: " in answer.out
+    assert "test: " in answer.out
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_recipes() if name.startswith("digits-")])
+def test_the_digits_recipes_are_ready_to_run(name: str, capsys: Capture) -> None:
+    if name.endswith("-nni"):
+        pytest.importorskip("nni", reason="NNI is not installed")
+    answer = nas_here(capsys, "run", name, "--dry-run")
+    assert answer.code == 0, answer.err
+    assert "test: " in answer.out
 
 
 def check_profile(answer_json: str) -> None:
