@@ -108,7 +108,7 @@ def score(strategy: type[Strategy], warmup: int, repeats: int) -> list[str]:
     return [
         training.strategy.name,
         f"{found.choice} {found.groups}",
-        f"{found.repeats} ({found.agreement:.0%})",
+        f"{found.repeats}" + (f" ({found.agreement:.0%})" if found.agreement is not None else ""),
         f"{found.sample_passes:,}",
         f"{found.sample_passes / published:.2f}",
         f"{found.sample_passes / (images * total):.2%}",

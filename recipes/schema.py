@@ -107,6 +107,13 @@ class SupernetSettings(TrainSettings):
     """End the training early where preferences collapse; null trains to the end."""
 
     @model_validator(mode="after")
+    def _some_epochs_after_each_warm_up(self) -> SupernetSettings:
+        if self.few_shot is not None and self.warmup_epochs >= self.few_shot.shortest:
+            least = f"the {self.few_shot.shortest} epochs of the shortest supernet of few_shot"
+            raise ValueError(f"warmup_epochs must be fewer than {least}, not {self.warmup_epochs:g}")
+        return self
+
+    @model_validator(mode="after")
     def _one_supernet_to_stop(self) -> SupernetSettings:
         if self.stop is not None and self.few_shot is not None:
             raise ValueError("stop does not go with few_shot, whose supernets are split after fixed numbers of epochs")

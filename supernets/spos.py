@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from nas.choices import InputChoice, LayerChoice, ValueChoice
+from supernets.constraints import first_fit, keeps_constraints
 from supernets.strategy import Strategy
 
 
@@ -21,8 +22,14 @@ class SinglePathOneShot(Strategy):
     supports = frozenset({LayerChoice, InputChoice, ValueChoice})
 
     def weight_gates(self, generator: torch.Generator) -> dict[str, int]:
-        """A uniform one-hot gate for each choice, drawn again where the space does not contain what was drawn."""
-        while True:
-            gates = self.region.sample_gates(generator)
-            if self.space.contains(self.space.architecture(gates)):
-                return gates
+        """A uniform one-hot gate for each choice, drawn again where the space does not contain what was drawn.
+
+        Raises:
+            UserError: it contains nothing, or hardly anything, of the region.
+        """
+        return first_fit(
+            lambda: self.region.sample_gates(generator),
+            lambda gates: keeps_constraints(self.space, gates),
+            where="supernet.strategy",
+            problem=f"{self.name} finds no path through the options that are open",
+        )

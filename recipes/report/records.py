@@ -77,7 +77,7 @@ class SupernetPart(Record):
 class Split(Record):
     """How a supernet was divided: indices of the options of one choice in groups, named by `options` where given.
 
-    `similarity` and `agreement` are None where the groups were drawn at random.
+    `similarity` is None where the groups were drawn at random, `agreement` also where few batches were measured.
     """
 
     choice: str

@@ -18,7 +18,7 @@ class DecisionRow:
 
     Attributes:
         part: the supernet. choice: what was decided. outcome: what was kept or dropped.
-        decided_by: accuracy or loss. margin: of what was decided, with its standard error. step: the smallest of accuracy.
+        decided_by: accuracy or loss. margin: of that, with its standard error. step: the smallest of accuracy.
         clear: whether the margin is significant.
     """
 

@@ -61,7 +61,8 @@ def near_equal(n: int, branches: int) -> Partitions:
     """
     if not 2 <= branches <= n:
         raise ValueError(f"{n} options cannot be parted into {branches} groups, at least two")
-    if (count := count_near_equal(n, branches)) > MOST_PARTITIONS:
+    if not few_enough(n, branches):
+        count = count_near_equal(n, branches)
         raise ValueError(f"{n} options can be parted into {branches} groups in {count} ways, too many to try")
     labels = np.array(list(partitions(n, branches, n // branches, math.ceil(n / branches))))
     first, second = np.triu_indices(n, 1)
@@ -74,6 +75,11 @@ def count_near_equal(n: int, branches: int) -> int:
     size, larger = divmod(n, branches)
     sizes = math.factorial(size + 1) ** larger * math.factorial(size) ** (branches - larger)
     return math.factorial(n) // (sizes * math.factorial(larger) * math.factorial(branches - larger))
+
+
+def few_enough(n: int, branches: int) -> bool:
+    """Whether all partitions of n options can be tried."""
+    return count_near_equal(n, branches) <= MOST_PARTITIONS
 
 
 def partitions(n: int, groups: int, smallest: int, largest: int) -> Iterator[tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from nas.settings import Settings
+from supernets.fewshot.partition import few_enough
 
 
 class FewShotSettings(Settings):
@@ -22,12 +24,14 @@ class FewShotSettings(Settings):
     """Epochs of each supernet after the last split."""
     restart: Literal["none", "final"] = "final"
     """What follows the last split: final starts its supernets afresh, none lets them inherit as all others do."""
+    freeze_alphas: bool = False
+    """Architecture parameters learn in the supernets after the last split alone, and stay at their start before it."""
     split: Literal["gradients", "random"] = "gradients"
     """By gradient matching, or drawn as a control."""
     repeats: PositiveInt = 100
     """Batches on which a split is measured, at most."""
     agreement: float = Field(0.95, gt=0, le=1)
-    """A split is measured until its groups are the best in this share of bootstrap resamples."""
+    """A split is measured until it is the best, its choice and its groups, in this share of bootstrap resamples."""
 
     @model_validator(mode="after")
     def _a_number_of_branches_for_each_split(self) -> FewShotSettings:
@@ -43,6 +47,11 @@ class FewShotSettings(Settings):
     def total_epochs(self) -> int:
         """Epochs of all supernets together: sum_l (T_l - T_{l-1}) prod_{i<l} B_i, the leaves included."""
         return sum(node.epochs - node.start for node in plan(self))
+
+    @property
+    def shortest(self) -> int:
+        """The fewest epochs over which any supernet's learning rate falls; a warm-up must leave some of them."""
+        return min(node.horizon for node in plan(self))
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,27 @@ class Node:
     def parent(self) -> str:
         """The parent's name; empty for the root."""
         return self.name.rpartition(".")[0]
+
+
+def first_stuck(counts: Iterable[int], branches: Sequence[int]) -> tuple[int, tuple[int, ...]] | None:
+    """The first split for which no choice may be left, whatever choices the splits before it take.
+
+    Args:
+        counts: the number of options of each choice that may be split. branches: of each split.
+
+    Returns:
+        Its index, and the numbers of options of the choices that are then still whole; `None` if there is no such.
+    """
+    whole = {tuple(sorted(counts))}
+    for level, groups in enumerate(branches):
+        rest: set[tuple[int, ...]] = set()
+        for left in whole:
+            taken = [i for i, count in enumerate(left) if groups <= count and few_enough(count, groups)]
+            if not taken:
+                return level, left
+            rest |= {left[:i] + left[i + 1 :] for i in taken}
+        whole = rest
+    return None
 
 
 def plan(settings: FewShotSettings) -> list[Node]:

@@ -18,6 +18,7 @@ from nas.gates import Gates, Mixture
 from nas.space import SearchSpace
 from nas.task import Batch
 from nas.training import Diverged
+from supernets.constraints import first_fit, keeps_constraints
 from supernets.statistics import frozen_statistics
 from supernets.strategy import Strategy
 
@@ -67,8 +68,9 @@ class GradientDistances:
 
     Within one repeat everything but the scored option is the same: batch, gates, noise, and batch statistics, which
     are used but not recorded. The gates are those the strategy trains with, detached: a mixture where it trains
-    mixtures, a path where it trains paths. The mean of the distances over repeats is the paper's estimate (not the
-    distance of mean gradients). Torch's global generator is left as it was.
+    mixtures, a path where it trains paths, drawn again until each option of the choice goes with it. The mean of the
+    distances over repeats is the paper's estimate (not the distance of mean gradients). Torch's global generator is
+    left as it was.
 
     Args:
         space: the supernet, trained for a while: at its initialisation the distances mean nothing.
@@ -91,17 +93,34 @@ class GradientDistances:
         self.sample_passes = 0
 
     def __call__(self, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-        """One repeat, on one batch: D (open options, open options) of each of these choices."""
+        """One repeat, on one batch: D (open options, open options) of each of these choices.
+
+        Raises:
+            UserError: the space's constraints leave no path on which all open options of a choice can be compared.
+            Diverged: a gradient is not finite.
+        """
         batch = next(self.batches)
-        gates = detached(self.strategy.weight_gates(self.generator))
-        seed = int(torch.randint(2**62, (), generator=self.generator))
+        gates_seed, noise_seed = torch.randint(2**62, (2,), generator=self.generator).tolist()
         was_training = self.space.training
         self.space.train()
         with frozen_statistics(self.space):
-            result = {name: distances(self.gradients(batch, gates, name, seed)) for name in names}
+            result = {
+                name: distances(self.gradients(batch, self._gates(name, gates_seed), name, noise_seed))
+                for name in names
+            }
         self.space.train(was_training)
         self.sample_passes += len(batch[1]) * sum(len(self.strategy.region[name]) for name in names)
         return result
+
+    def _gates(self, name: str, seed: int) -> Gates:
+        """The first draw that goes with every open option; every choice goes through the same draws."""
+        generator = torch.Generator().manual_seed(seed)
+        return first_fit(
+            lambda: detached(self.strategy.weight_gates(generator)),
+            lambda gates: all(keeps_constraints(self.space, {**gates, name: o}) for o in self.strategy.region[name]),
+            where="supernet.few_shot.split",
+            problem=f"there is no path on which all options of {name!r} can be compared",
+        )
 
     def gradients(self, batch: Batch, gates: Gates, name: str, seed: int) -> list[Gradients]:
         """The gradient of the loss on the shared weights with the choice's gate set to o, for each open option o."""

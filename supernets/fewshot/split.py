@@ -14,11 +14,10 @@ from nas.choices import InputChoice
 from nas.region import Region
 from nas.space import SearchSpace
 from supernets.fewshot.partition import (
-    MOST_PARTITIONS,
     TIE,
     Groups,
     best_cut,
-    count_near_equal,
+    few_enough,
     first_smallest,
     near_equal,
     pair_similarity,
@@ -45,7 +44,8 @@ class Split(BaseModel):
     repeats: int = 0
     """Batches measured."""
     agreement: float | None = None
-    """Share of bootstrap resamples of the repeats in which the choice's best groups are these."""
+    """Share of bootstrap resamples of the repeats in which this choice is the best and these are its best groups; null
+    where there were too few repeats to tell, or the split was drawn."""
     rivals: dict[str, float] = {}
     """Similarity across the cut of the other choices, as far as they were measured."""
     sample_passes: int = 0
@@ -66,17 +66,24 @@ class Measure(Protocol):
         ...
 
 
-def splittable(space: SearchSpace, region: Region, branches: int) -> tuple[str, ...]:
-    """The choices that are still whole in the region and have options enough, but not too many to try all groups.
+def option_counts(space: SearchSpace) -> dict[str, int]:
+    """The number of options of each choice, but for those between the outputs of layer choices.
 
-    Choices between the outputs of layer choices are none of them: the strengths of these edges decide there.
+    These are never split: the strengths of their edges decide there.
     """
+    return {
+        name: len(choice.options)
+        for name, choice in space.choices().items()
+        if not (isinstance(choice, InputChoice) and choice.edges)
+    }
+
+
+def splittable(space: SearchSpace, region: Region, branches: int) -> tuple[str, ...]:
+    """The choices that are still whole in the region and have options enough, but not too many to try all groups."""
     return tuple(
         name
-        for name, choice in space.choices().items()
-        if branches <= len(choice.options) == len(region[name])
-        and count_near_equal(len(choice.options), branches) <= MOST_PARTITIONS
-        and not (isinstance(choice, InputChoice) and choice.edges)
+        for name, count in option_counts(space).items()
+        if branches <= count == len(region[name]) and few_enough(count, branches)
     )
 
 
@@ -86,7 +93,7 @@ def split_by_gradients(
     """Split the choice whose groups agree least: the smallest mean similarity across its best cut.
 
     Choices race: after the first repeats, those go on whose bootstrap interval (95 %) of the cut reaches that of the
-    best. It ends when, in a share `agreement` of the resamples, the best choice's groups are the same.
+    best. It ends when, in a share `agreement` of the resamples, the same choice wins with the same groups.
 
     Args:
         measure: gives D. names: the choices to consider. branches: number of groups.
@@ -100,19 +107,15 @@ def split_by_gradients(
     random = np.random.default_rng(seed)
     before = measure.sample_passes
     measured: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
-    racing, best, stable, done = list(names), names[0], 0.0, 0
-    while done < repeats and stable < agreement:
+    racing, done, share = list(names), 0, None
+    while done < repeats and (share is None or share < agreement):
         for name, distances in measure(racing).items():
             measured[name].append(distances)
         done += 1
-        if done < min(FEWEST_REPEATS, repeats):
-            continue
-        weights = random.multinomial(done, np.full(done, 1 / done), size=RESAMPLES) / done
-        bounds = {name: _Bootstrap(measured[name], weights, branches) for name in racing}
-        best = choose({name: np.mean(measured[name], axis=0) for name in racing}, branches)
-        racing = [name for name in racing if bounds[name].low <= bounds[best].high]
-        stable = bounds[best].agreement
+        if done >= FEWEST_REPEATS:
+            racing, share = _lap({name: measured[name] for name in racing}, branches, random)
     mean = {name: np.mean(of, axis=0) for name, of in measured.items()}
+    best = choose({name: mean[name] for name in racing}, branches)
     groups, similarity = best_cut(mean[best], branches)
     return Split(
         choice=best,
@@ -120,7 +123,7 @@ def split_by_gradients(
         similarity=similarity,
         distances=tuple(map(tuple, mean[best].tolist())),
         repeats=done,
-        agreement=stable,
+        agreement=share,
         rivals={name: best_cut(d, branches)[1] for name, d in mean.items() if name != best},
         sample_passes=measure.sample_passes - before,
     )
@@ -145,17 +148,25 @@ def split_at_random(space: SearchSpace, names: Sequence[str], branches: int, gen
     return Split(choice=name, groups=candidates.groups(int(torch.randint(len(candidates), (), generator=generator))))
 
 
-class _Bootstrap:
-    """The best cut of one choice over resamples of its repeats.
+def _lap(
+    measured: dict[str, list[NDArray[np.float64]]], branches: int, random: np.random.Generator
+) -> tuple[list[str], float]:
+    """The choices that may still win, and the share of resamples in which the best wins with its best groups.
+
+    A resample takes the same repeats of every choice, so that what a batch does to all of them cancels out.
 
     Args:
-        measured: D of each repeat. weights: how often each resample has each repeat, as shares.
+        measured: D of each repeat, by choice.
     """
-
-    def __init__(self, measured: Sequence[NDArray[np.float64]], weights: NDArray[np.float64], branches: int) -> None:
-        candidates = near_equal(len(measured[0]), branches)
-        similarity = pair_similarity(np.stack(measured))
-        cuts = candidates.cut(weights @ similarity)
-        self.low, self.high = np.quantile(cuts.min(1), INTERVAL)
-        winner = first_smallest(candidates.cut(similarity.mean(0)))
-        self.agreement = float(np.mean(first_smallest(cuts) == winner))
+    names = list(measured)
+    best = names.index(choose({name: np.mean(of, axis=0) for name, of in measured.items()}, branches))
+    done = len(measured[names[best]])
+    weights = random.multinomial(done, np.full(done, 1 / done), size=RESAMPLES) / done
+    similarity = [pair_similarity(np.stack(measured[name])) for name in names]
+    candidates = [near_equal(len(measured[name][0]), branches) for name in names]
+    cuts = [some.cut(weights @ s) for some, s in zip(candidates, similarity, strict=True)]
+    least = np.stack([cut.min(1) for cut in cuts], axis=1)
+    low, high = np.quantile(least, INTERVAL, axis=0)
+    groups = first_smallest(candidates[best].cut(similarity[best].mean(0)))
+    won = (first_smallest(least) == best) & (first_smallest(cuts[best]) == groups)
+    return [name for name, reach in zip(names, low, strict=True) if reach <= high[best]], float(won.mean())

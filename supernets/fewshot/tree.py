@@ -21,9 +21,9 @@ from nas.region import Region
 from nas.space import SearchSpace
 from nas.task import Batch
 from nas.training import BatchSource
-from supernets.fewshot.plan import FewShotSettings, Node, plan
+from supernets.fewshot.plan import FewShotSettings, Node, first_stuck, plan
 from supernets.fewshot.similarity import GradientDistances
-from supernets.fewshot.split import Split, split_at_random, split_by_gradients, splittable
+from supernets.fewshot.split import Split, option_counts, split_at_random, split_by_gradients, splittable
 from supernets.trainer import SupernetTraining
 
 Row = dict[str, float]
@@ -90,7 +90,8 @@ def train_tree(
         track: shows progress. on_epoch: called with a supernet's name and each epoch's row.
 
     Raises:
-        UserError: the space has too few choices to split, or a file is damaged or of another space.
+        UserError: the space has too few choices to split, or a file is damaged or of another space, or the space's
+            constraints rule out all of a part.
         Diverged: a loss or a gradient is not finite.
     """
     regions: dict[str, Region] = {}
@@ -102,6 +103,7 @@ def train_tree(
         if not regions:
             check_tree(training.space, settings)
             regions[node.name] = Region.whole(training.space)
+        training.learns = not (settings.freeze_alphas and node.branches)
         rows = _train(training, node, regions[node.name], folder, track=track, on_epoch=on_epoch)
         if node.branches:
             split = _split(training, node, settings, folder, own_seed)
@@ -114,17 +116,22 @@ def train_tree(
 
 
 def check_tree(space: SearchSpace, settings: FewShotSettings) -> None:
-    """Every path from root to leaf splits another choice at each level.
+    """Every path from root to leaf can split another choice at each level, whatever it has split before.
 
     Raises:
-        UserError: there are not so many choices with options enough.
+        UserError: at some level it may find none with options enough, or none with few enough to try all groups.
     """
-    levels, branches = len(settings.branches), max(settings.branches)
-    if (count := len(splittable(space, Region.whole(space), branches))) < levels:
-        raise UserError(
-            "supernet.few_shot.branches",
-            f"{levels} splits need {levels} choices with at least {branches} options each, the space has {count}",
-        )
+    stuck = first_stuck(option_counts(space).values(), settings.branches)
+    if stuck is None:
+        return
+    level, left = stuck
+    groups = settings.branches[level]
+    problem = f"split {level + 1} of {len(settings.branches)} may find no choice, not split before, "
+    if enough := [count for count in left if count >= groups]:
+        problem += f"whose groups can all be tried: {min(enough)} options have too many partitions into {groups}"
+    else:
+        problem += f"with at least {groups} options"
+    raise UserError("supernet.few_shot.branches", problem)
 
 
 def _train(

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from toy_space import ToySpace
 
+from nas.architecture import Architecture
 from nas.choices import LayerChoice
+from nas.errors import UserError
 from nas.gates import Gates
 from nas.region import Region
 from nas.space import SearchSpace
@@ -184,6 +186,37 @@ def test_only_open_options_are_scored_each_alike_in_any_company() -> None:
 def test_every_kind_of_choice_can_be_scored() -> None:
     d = measurement(SinglePathOneShot(ToySpace()))(["layer", "inputs", "depth"])
     assert {name: of.shape for name, of in d.items()} == {"layer": (3, 3), "inputs": (3, 3), "depth": (2, 2)}
+
+
+class Deep(ToySpace):
+    """`none` must not be followed by two blocks; what breaks the rule cannot be run."""
+
+    def contains(self, architecture: Architecture) -> bool:
+        return (architecture["layer"], architecture["depth"]) != ("none", 2)
+
+    def forward(self, x: Tensor, gates: Gates) -> Tensor:
+        assert self.contains(self.architecture({name: g for name, g in gates.items() if isinstance(g, int)}))
+        return super().forward(x, gates)
+
+
+def test_gates_are_drawn_until_every_option_goes_with_them() -> None:
+    """`layer` is compared at depth 1 alone, `depth` without `none`, and `inputs` on any path."""
+    space = Deep()
+    for seed in range(8):
+        measure = measurement(SinglePathOneShot(space), seed=seed)
+        there = measure(["layer", "inputs", "depth"])
+        back = measurement(SinglePathOneShot(space), seed=seed)(["depth", "inputs", "layer"])
+        assert all(np.array_equal(there[name], back[name]) for name in there)
+
+
+def test_options_that_nothing_goes_with_cannot_be_compared() -> None:
+    class Tied(ToySpace):
+        def contains(self, architecture: Architecture) -> bool:
+            return (architecture["layer"] == "none") == (architecture["depth"] == 2)
+
+    measure = measurement(SinglePathOneShot(Tied()))
+    with pytest.raises(UserError, match=r"few_shot\.split: .* options of 'depth' .* of 1,000 draws none satisfies"):
+        measure(["inputs", "depth"])
 
 
 class Noise(nn.Module):

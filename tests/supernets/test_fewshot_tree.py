@@ -28,9 +28,10 @@ from nas.training import TrainSettings
 from supernets.alphas import Alphas
 from supernets.darts import DARTS, FixedAlpha
 from supernets.fewshot import FewShotSettings, MakeTraining, Split, train_tree
-from supernets.fewshot.plan import plan
+from supernets.fewshot.plan import first_stuck, plan
 from supernets.fewshot.similarity import GradientDistances
 from supernets.fewshot.split import split_at_random, split_by_gradients, splittable
+from supernets.fewshot.tree import check_tree
 from supernets.spos import SinglePathOneShot
 from supernets.strategy import Strategy
 from supernets.trainer import SupernetTraining
@@ -148,6 +149,7 @@ def test_published_trees(
         assert len(nodes) == 1 + sum(node.branches for node in nodes)
         assert all(node.start == (0 if restart == "final" else split_epochs[-1]) for node in ends)
         assert all(node.horizon == (leaf_epochs if node.start == 0 else node.epochs) for node in ends)
+        assert tree.shortest == (leaf_epochs if restart == "final" else split_epochs[-1] + leaf_epochs)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +159,37 @@ def test_published_trees(
 def test_trees_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"branches|split_epochs"):
         FewShotSettings.model_validate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("counts", "branches", "stuck"),
+    [
+        ((3, 2), (3, 2), None),
+        ((3, 2), (2, 3), (1, (2,))),  # the first split may take the only choice of three options
+        ((3, 3, 2), (2, 3), None),
+        ((2, 2), (2, 2, 2), (2, ())),
+        ((16,), (2,), None),
+        ((17, 5), (2, 2), (1, (17,))),
+    ],
+)
+def test_splits_that_may_find_nothing_left(
+    counts: tuple[int, ...], branches: tuple[int, ...], stuck: tuple[int, tuple[int, ...]] | None
+) -> None:
+    assert first_stuck(counts, branches) == stuck
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 4), max_size=4), st.lists(st.integers(2, 4), min_size=1, max_size=4))
+def test_no_order_of_splits_gets_stuck_where_none_is_foreseen(counts: list[int], branches: list[int]) -> None:
+    """Against all orders in which choices can be taken, one for each split."""
+
+    def gets_stuck(left: list[int], splits: list[int]) -> bool:
+        if not splits:
+            return False
+        ways = [i for i, count in enumerate(left) if count >= splits[0]]
+        return not ways or any(gets_stuck(left[:i] + left[i + 1 :], splits[1:]) for i in ways)
+
+    assert (first_stuck(counts, branches) is not None) == gets_stuck(counts, branches)
 
 
 class FourteenEdges(SearchSpace):
@@ -265,15 +298,43 @@ def test_a_killed_tree_finds_what_it_would_have_found(tmp_path: Path) -> None:
 def test_what_cannot_be_split_or_read_is_said_in_a_line(tmp_path: Path) -> None:
     make, made = maker(Small, SinglePathOneShot)
     deep = FewShotSettings(split_epochs=(1, 2, 3, 4), branches=(2,) * 4, leaf_epochs=1)
-    with pytest.raises(UserError, match="4 splits need 4 choices with at least 2 options each, the space has 3"):
+    with pytest.raises(UserError, match="split 4 of 4 may find no choice, not split before, with at least 2 options"):
         train_tree(make, deep, tmp_path / "deep", seed=0)
     wide = FewShotSettings(split_epochs=(1,), branches=(6,), leaf_epochs=1)
-    with pytest.raises(UserError, match="at least 6 options each, the space has 0"):
+    with pytest.raises(UserError, match=r"split 1 of 1 .* with at least 6 options"):
         train_tree(make, wide, tmp_path / "wide", seed=0)
     assert all(training.began is None for training in made)
     (tmp_path / "root.split.json").write_text('{"choice": 1}')
     with pytest.raises(UserError, match=r"root\.split\.json: not the record of a split"):
         train_tree(make, SMALL, tmp_path, seed=0)
+
+
+def test_too_many_options_are_not_called_too_few() -> None:
+    class Wide(SearchSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            self.width = ValueChoice("width", tuple(range(17)))
+
+    tree = FewShotSettings(split_epochs=(1,), branches=(2,), leaf_epochs=1)
+    with pytest.raises(UserError, match="groups can all be tried: 17 options have too many partitions into 2"):
+        check_tree(Wide(), tree)
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+@pytest.mark.parametrize("restart", ["none", "final"])
+def test_alphas_can_be_frozen_until_the_leaves(restart: str, freeze: bool, tmp_path: Path) -> None:
+    make, made = maker(Small, DARTS)
+    shape = {"split_epochs": (1,), "branches": (2,), "leaf_epochs": 1, "repeats": 1, "restart": restart}
+    train_tree(make, FewShotSettings.model_validate({**shape, "freeze_alphas": freeze}), tmp_path, seed=0)
+
+    def has_learnt(training: Recorded) -> bool:
+        assert training.began is not None
+        began = training.began["strategy"]["alphas"]
+        return any(not torch.equal(alpha, began[name]) for name, alpha in training.strategy.alphas.values.items())
+
+    root, *leaves = made
+    assert has_learnt(root) != freeze
+    assert all(has_learnt(leaf) for leaf in leaves)
 
 
 class Torn(SearchSpace):

@@ -2,8 +2,12 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 import torch
+from toy_space import ToySpace
 
+from nas.architecture import Architecture
+from nas.errors import UserError
 from nas.spaces.nasbench201 import NasBench201
 from nas.task import Classification
 from nas.training import Training, TrainSettings
@@ -18,6 +22,29 @@ def test_paths_are_uniform_and_independent() -> None:
     assert len(pairs) == 25
     chi_square = sum((count - 400) ** 2 / 400 for count in pairs.values())
     assert chi_square < 51.2  # the 99.9 % point with 24 degrees of freedom
+
+
+class Deep(ToySpace):
+    """`none` must be followed by one block."""
+
+    def contains(self, architecture: Architecture) -> bool:
+        return (architecture["layer"], architecture["depth"]) != ("none", 2)
+
+
+def test_paths_keep_the_constraints_of_the_space() -> None:
+    space = Deep()
+    strategy = SinglePathOneShot(space)
+    generator = torch.Generator().manual_seed(0)
+    draws = [space.architecture(strategy.weight_gates(generator)) for _ in range(200)]
+    assert len({draw.id for draw in draws}) == 15
+    assert all(space.contains(draw) for draw in draws)
+
+
+def test_a_region_without_a_valid_path_is_an_error() -> None:
+    strategy = SinglePathOneShot(Deep())
+    strategy.region = strategy.region.decide("layer", 2).decide("depth", 1)
+    with pytest.raises(UserError, match="no path through the options that are open: of 1,000 draws none"):
+        strategy.weight_gates(torch.Generator())
 
 
 def test_a_step_leaves_weights_off_the_path_alone() -> None:

@@ -1,0 +1,33 @@
+"""Spaces with constraints: not every combination of options is one of their architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from nas.errors import UserError
+from nas.gates import Gates, Mixture
+from nas.space import SearchSpace
+
+MOST_DRAWS = 1_000
+"""After so many in vain, what is drawn for is taken to be impossible."""
+
+G = TypeVar("G", bound=Gates)
+
+
+def keeps_constraints(space: SearchSpace, gates: Gates) -> bool:
+    """Whether a path is an architecture of the space. A mixture is no single one, and nothing constrains it."""
+    path = {name: gate for name, gate in gates.items() if not isinstance(gate, Mixture)}
+    return len(path) < len(gates) or space.contains(space.architecture(path))
+
+
+def first_fit(draw: Callable[[], G], fits: Callable[[G], bool], *, where: str, problem: str) -> G:
+    """The first gates drawn that fit.
+
+    Raises:
+        UserError: of `MOST_DRAWS` none does: `where` and `problem` say what follows from it.
+    """
+    for _ in range(MOST_DRAWS):
+        if fits(gates := draw()):
+            return gates
+    raise UserError(where, f"{problem}: of {MOST_DRAWS:,} draws none satisfies the constraints of the space")
