@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a folder with train.parquet and test.parquet")
     parser.add_argument("--table", type=Path, required=True, help="a CSV file with the columns arch and c10_test")
     parser.add_argument("--folder", type=Path, default=Path("runs/few-shot"))
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--strategy", default="spos")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=5_000)
@@ -78,7 +79,7 @@ def main() -> None:
     judge = NasBench201()
     rows = read_table(options.table, judge, ["c10_test"], where="--table")
     table = {judge.format(architecture): values[0] for architecture, values in rows.items()}
-    for arm in ARMS:
+    for arm in options.arms:
         taus: list[float] = []
         best: list[float] = []
         for seed in range(options.seeds):
