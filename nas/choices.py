@@ -52,10 +52,12 @@ class LayerChoice(Choice):
         name: the choice's name.
         candidates: the operations by option name. `None` stands for the operation that lets nothing through
             (`none`, `zero`): it is never run and is left out of sums, which a forward pass says by returning `None`.
+        kept: whether it is an edge that its node always keeps, where other nodes have an `InputChoice` between edges.
     """
 
-    def __init__(self, name: str, candidates: Mapping[str, nn.Module | None]) -> None:
+    def __init__(self, name: str, candidates: Mapping[str, nn.Module | None], *, kept: bool = False) -> None:
         super().__init__(name, tuple(candidates))
+        self.kept = kept
         self.candidates = nn.ModuleDict({key: layer for key, layer in candidates.items() if layer is not None})
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -52,6 +52,10 @@ class SearchSpace(nn.Module):
     def choices(self) -> Mapping[str, Choice]:
         """The choices by name, in the order of the forward pass's modules."""
         return self._choices
+
+    def families(self) -> Sequence[Collection[str]]:
+        """Every choice in one of some groups, which a method may decide side by side; here one group of all."""
+        return [self.choices().keys()]
 
     @property
     def size(self) -> int:

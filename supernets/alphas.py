@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from nas.space import SearchSpace
 
 Weigh = Callable[[Tensor], Tensor]
 """Weights of the open options of a choice from their alphas, both `(open options,)`."""
+WeighAll = Callable[[list[Tensor]], Sequence[Tensor]]
+"""The same for several choices at once."""
 
 
 class Alphas:
@@ -42,17 +44,34 @@ class Alphas:
         """The vectors, in the space's order."""
         return list(self.values.values())
 
+    def undecided(self, region: Region) -> list[str]:
+        """The choices with an alpha and more than one open option."""
+        return [name for name in region.undecided if name in self.values]
+
     def weights(self, region: Region, name: str, weigh: Weigh) -> Tensor:
         """`weigh` of the open options' alphas; exactly 0 for the others, in value and in gradient."""
-        alpha, options = self.values[name], region[name]
-        if len(options) == len(alpha):
-            return weigh(alpha)
-        index = self._index(options)
-        return torch.zeros_like(alpha).index_copy(0, index, weigh(alpha[index]))
+        return self._spread(region, name, weigh(self._open(region, name)))
 
     def gates(self, region: Region, weigh: Weigh) -> dict[str, Gate]:
         """A path for each choice that is decided, a mixture `weigh(alpha)` of the open options for the others."""
         return region_gates(self._space, region, lambda name: self.weights(region, name, weigh))
+
+    def gates_at_once(self, region: Region, weigh: WeighAll) -> dict[str, Gate]:
+        """As `gates`, of one call of `weigh` with the open alphas of all undecided choices: draws, for one."""
+        names = self.undecided(region)
+        rows = weigh([self._open(region, name) for name in names]) if names else ()
+        weights = dict(zip(names, rows, strict=True))
+        return region_gates(self._space, region, lambda name: self._spread(region, name, weights[name]))
+
+    def _open(self, region: Region, name: str) -> Tensor:
+        alpha, options = self.values[name], region[name]
+        return alpha if len(options) == len(alpha) else alpha[self._index(options)]
+
+    def _spread(self, region: Region, name: str, weights: Tensor) -> Tensor:
+        alpha, options = self.values[name], region[name]
+        if len(options) == len(alpha):
+            return weights
+        return torch.zeros_like(alpha).index_copy(0, self._index(options), weights)
 
     def _index(self, options: tuple[int, ...]) -> Tensor:
         if options not in self._indices:

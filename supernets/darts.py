@@ -15,6 +15,7 @@ from nas.gates import Gates
 from nas.space import SearchSpace
 from supernets.alphas import Weigh
 from supernets.learnt import LearntStrategy, softmax
+from supernets.noise import paired_noise
 from supernets.strategy import Step, Strategy
 
 PERTURBATION = 0.01
@@ -74,8 +75,14 @@ class DARTS(LearntStrategy):
             return torch.autograd.grad(loss, self.alphas.parameters(), allow_unused=True)
         validation = step.validation()
         xi, momentum, decay, buffers = _sgd(step)
+        noise = int(torch.randint(2**62, (), generator=step.generator))
+
+        def train_loss(w: Mapping[str, Tensor]) -> Tensor:
+            with paired_noise(step.supernet, noise):  # or the quotient would be one of noise, divided by 2 epsilon
+                return step.loss(step.train, self._gates(), w)
+
         return unrolled_gradient(
-            lambda w: step.loss(step.train, self._gates(), w),
+            train_loss,
             lambda w: step.loss(validation, self._gates(), w),
             self.alphas.parameters(),
             dict(step.supernet.named_parameters()),
@@ -133,7 +140,7 @@ def unrolled_gradient(
     where w+- = w +- epsilon u, u = dL_val(w', alpha)/dw' and epsilon = 0.01 / ||u||: w, not w', is displaced.
 
     Args:
-        train_loss, validation_loss: of weights by name.
+        train_loss, validation_loss: of weights by name. The same weights must give the same training loss each time.
         alphas: what the gradient is taken with respect to. weights: w by name.
         xi: learning rate of the look-ahead. momentum: mu. decay: lambda by name. buffers: v by name.
 

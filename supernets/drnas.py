@@ -63,7 +63,9 @@ class DrNAS(LearntStrategy):
             return {name: self.alphas.weights(self.region, name, self.weigh) for name in self.alphas.values}
 
     def _draw(self, generator: torch.Generator) -> Gates:
-        return self.alphas.gates(self.region, lambda alpha: dirichlet(concentration(alpha), generator))
+        return self.alphas.gates_at_once(
+            self.region, lambda alphas: dirichlet([concentration(alpha) for alpha in alphas], generator)
+        )
 
 
 def concentration(alpha: Tensor) -> Tensor:
@@ -71,7 +73,12 @@ def concentration(alpha: Tensor) -> Tensor:
     return F.elu(alpha) + 1
 
 
-def dirichlet(beta: Tensor, generator: torch.Generator) -> Tensor:
-    """A draw from Dir(beta), differentiable in beta; drawn on the CPU, so that it is the same on every device."""
-    gamma = torch._standard_gamma(beta.cpu().double(), generator)
-    return (gamma / gamma.sum()).to(beta)
+def dirichlet(betas: Sequence[Tensor], generator: torch.Generator) -> Sequence[Tensor]:
+    """A draw from Dir(beta) for each of `betas`, differentiable in it.
+
+    Drawn on the CPU, so that it is the same on every device: one transfer from there, one back.
+    """
+    sizes = [len(beta) for beta in betas]
+    gamma = torch._standard_gamma(torch.cat(list(betas)).cpu().double(), generator)
+    theta = torch.cat([g / g.sum() for g in gamma.split(sizes)])
+    return theta.to(betas[0]).split(sizes)

@@ -13,6 +13,7 @@ from nas.device import autocast
 from nas.gates import Gates
 from nas.space import SearchSpace
 from nas.task import Batch
+from supernets.noise import paired_noise
 from supernets.statistics import frozen_statistics
 
 
@@ -51,7 +52,7 @@ class SupernetEvaluator:
 
     Args:
         supernet: on its device. batches: the same images in the same order each time, not augmented.
-        seed: of whatever is random in the supernet itself (noise, dropout); the same for all gates.
+        seed: of whatever is random in the supernet itself (noise, dropout): a layer's is the same under all gates.
     """
 
     def __init__(self, supernet: SearchSpace, batches: Iterable[Batch], *, seed: int) -> None:
@@ -66,11 +67,10 @@ class SupernetEvaluator:
         losses: list[list[Tensor]] = [[] for _ in candidates]
         was_training = self._supernet.training
         self._supernet.train()
-        with frozen_statistics(self._supernet), torch.random.fork_rng():
+        with frozen_statistics(self._supernet):
             for number, (x, y) in enumerate(self._batches):
                 for i, gates in enumerate(candidates):
-                    torch.manual_seed(self._seed + number)
-                    with autocast(x.device):
+                    with paired_noise(self._supernet, self._seed + number), autocast(x.device):
                         logits = self._supernet(x, gates).float()
                     correct[i].append(logits.argmax(dim=1) == y)
                     losses[i].append(F.cross_entropy(logits, y, reduction="none"))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
-from nas.gates import Gate, Gates, Mixture
+from nas.gates import Gates, Mixture
 from nas.space import SearchSpace
 from supernets.learnt import LearntStrategy
 from supernets.strategy import Step
@@ -49,8 +49,8 @@ class GDAS(LearntStrategy):
         """The drawn path alone."""
         with torch.no_grad():
             drawn = self._draw(generator, tau=1.0)  # the temperature does not move the argmax
-        drawn_paths = {n: g.active[0] for n, g in drawn.items() if isinstance(g, Mixture) and n in self.alphas.values}
-        return {**drawn, **drawn_paths}
+        paths = {n: g.active[0] for n, g in drawn.items() if isinstance(g, Mixture) and n in self.alphas.values}
+        return {**drawn, **paths}
 
     def gradient(self, step: Step) -> Sequence[Tensor | None]:
         """dL_val/dalpha of one draw at the epoch's temperature."""
@@ -60,20 +60,33 @@ class GDAS(LearntStrategy):
         return torch.autograd.grad(loss, self.alphas.parameters(), allow_unused=True)
 
     def _draw(self, generator: torch.Generator, tau: float) -> Gates:
-        def relaxed(alpha: Tensor) -> Tensor:
-            o = -torch.empty(len(alpha), dtype=torch.float64).exponential_(generator=generator).log()
-            return ((alpha.log_softmax(dim=0) + o.to(alpha)) / tau).softmax(dim=0)
-
-        gates = self.alphas.gates(self.region, relaxed)
-        return {name: one_hot(gate) if name in self.alphas.values else gate for name, gate in gates.items()}
+        gates = self.alphas.gates_at_once(self.region, lambda alphas: relaxed(alphas, generator, tau))
+        drawn = self.alphas.undecided(self.region)
+        mixtures = {name: gate for name, gate in gates.items() if name in drawn and isinstance(gate, Mixture)}
+        return {**gates, **one_hot(mixtures)}
 
 
-def one_hot(gate: Gate) -> Gate:
-    """The largest weight of a mixture as the only one that is run: 1 forward, the mixture's gradient backward."""
-    if not isinstance(gate, Mixture):
-        return gate
-    h = gate.weights
-    k = int(h.argmax())
+def relaxed(alphas: Sequence[Tensor], generator: torch.Generator, tau: float) -> list[Tensor]:
+    """h for each of `alphas`, with o drawn on the CPU, so that it is the same on every device: one transfer."""
+    sizes = [len(alpha) for alpha in alphas]
+    o = -torch.empty(sum(sizes), dtype=torch.float64).exponential_(generator=generator).log()
+    noise = o.to(alphas[0]).split(sizes)
+    return [((alpha.log_softmax(0) + o) / tau).softmax(0) for alpha, o in zip(alphas, noise, strict=True)]
+
+
+def one_hot(mixtures: Mapping[str, Mixture]) -> dict[str, Mixture]:
+    """Of each mixture the largest weight as the only one that is run: 1 forward, the mixture's gradient backward.
+
+    Which it is has to be known on the CPU: one transfer for all.
+    """
+    if not mixtures:
+        return {}
+    rows = [mixture.weights.detach() for mixture in mixtures.values()]
+    largest = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).argmax(dim=1).tolist()
+    return {name: _only(mixture.weights, k) for (name, mixture), k in zip(mixtures.items(), largest, strict=True)}
+
+
+def _only(h: Tensor, k: int) -> Mixture:
     hard = torch.zeros_like(h)
     hard[k] = 1.0
     return Mixture(h - h.detach() + hard, (k,))

@@ -61,8 +61,10 @@ class AlphaStrategy(Strategy):
             return {name: self.alphas.weights(self.region, name, softmax) for name in self.alphas.values}
 
     def preferred(self) -> Architecture:
-        """The largest option of every choice."""
-        return argmax(self.space, self.preferences(), self.region)
+        """The largest option of every choice; edges are compared by the weights of the mixture that is trained."""
+        with torch.no_grad():
+            weights = {name: self.alphas.weights(self.region, name, self.weigh) for name in self.alphas.values}
+        return argmax(self.space, weights, self.region)
 
     def end_epoch(self, epoch: int, epochs: int) -> Mapping[str, float]:
         """The mean `entropy` of the preferences.
@@ -115,13 +117,16 @@ class LearntStrategy(AlphaStrategy):
         """The gradient of the validation loss with respect to each alpha."""
 
     def before_step(self, step: Step) -> None:
-        """One step of alpha; the weights and the batch-norm statistics stay as they are."""
-        if step.epoch < self.alpha_warmup or not self.region.undecided:
+        """One step of alpha; the weights, the batch-norm statistics and decided alphas stay as they are."""
+        learning = self.alphas.undecided(self.region)
+        if step.epoch < self.alpha_warmup or not learning:
             return
         with frozen_statistics(step.supernet):
             gradient = self.gradient(step)
-        for alpha, g in zip(self.alphas.parameters(), gradient, strict=True):
-            alpha.grad = torch.zeros_like(alpha) if g is None else g
+        for (name, alpha), g in zip(self.alphas.values.items(), gradient, strict=True):
+            alpha.grad = None  # which Adam passes over; by a zero it would still decay
+            if name in learning:
+                alpha.grad = torch.zeros_like(alpha) if g is None else g
         self.optimizer.step()
 
 

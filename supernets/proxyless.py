@@ -104,7 +104,7 @@ class ProxylessNAS(AlphaStrategy):
         """
         if step.steps < self._every:
             raise UserError("supernet.strategy.every", f"is {self._every}, but an epoch has {step.steps} steps")
-        if step.epoch < self._alpha_warmup or (step.index + 1) % self._every or not self._undecided(self.region):
+        if step.epoch < self._alpha_warmup or (step.index + 1) % self._every or not self.alphas.undecided(self.region):
             return
         region = self.region
         if self._paths == "two":
@@ -168,9 +168,6 @@ class ProxylessNAS(AlphaStrategy):
         super().load_state_dict(state)
         self.loss.load_state_dict(state["loss"])
 
-    def _undecided(self, region: Region) -> list[str]:
-        return [name for name in region.undecided if name in self.alphas.values]
-
     def _skips(self, name: str, option: int) -> bool:
         choice = self.space.choices()[name]
         return self._zero_active == "skip" and isinstance(choice, LayerChoice) and choice.passes_nothing(option)
@@ -181,7 +178,7 @@ class ProxylessNAS(AlphaStrategy):
         The largest of alpha plus Gumbel noise are such a draw (Kool, van Hoof & Welling, "Stochastic Beams and Where to
         Find Them", ICML 2019), and all choices share one transfer from the device.
         """
-        names = self._undecided(region)
+        names = self.alphas.undecided(region)
         if not names:
             return {}
         values = [self.alphas.values[name].detach() for name in names]

@@ -7,6 +7,7 @@ Selection in Differentiable NAS", ICLR 2021 (S5).
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from pydantic import PositiveInt
@@ -75,6 +76,10 @@ class Darts(SearchSpace):
         for cell in self.cells:
             before, last = last, cell(before, last, gates)
         return self.head(last)
+
+    def families(self) -> Sequence[Collection[str]]:
+        """The choices of normal cells, and those of reduction cells."""
+        return [[name for name in self.choices() if name.startswith(kind)] for kind in KINDS]
 
     def stand_alone(self, network: fx.GraphModule) -> fx.GraphModule:
         """Gives the cells' batch norms a scale of 1 and a shift of 0, except those behind pooling."""

@@ -95,7 +95,8 @@ class Node(nn.Module):
         self.edges = nn.ModuleList()
         for source, (name, options) in enumerate(zip(names, operations(variant, kind, node), strict=True)):
             edge_stride = stride if source < 2 else 1
-            self.edges.append(LayerChoice(name, {o: operation(o, channels, stride=edge_stride) for o in options}))
+            layers = {o: operation(o, channels, stride=edge_stride) for o in options}
+            self.edges.append(LayerChoice(name, layers, kept=node == 2))
         self.kept = InputChoice(node_name(kind, node), node, chosen=2, edges=names) if node > 2 else None
 
     def forward(self, states: Sequence[Tensor], gates: Gates) -> Tensor | None:

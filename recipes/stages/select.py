@@ -73,7 +73,7 @@ def _perturbation(
             "schedule": "constant",
             "warmup_epochs": 0,
             "ema_decay": None,
-            "epochs": max(1, selection.epochs[-1]),
+            "epochs": max(1, selection.total_epochs),
         }
     )
     training = training_of(

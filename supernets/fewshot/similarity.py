@@ -19,6 +19,7 @@ from nas.space import SearchSpace
 from nas.task import Batch
 from nas.training import Diverged
 from supernets.constraints import first_fit, keeps_constraints
+from supernets.noise import paired_noise
 from supernets.statistics import frozen_statistics
 from supernets.strategy import Strategy
 
@@ -125,11 +126,9 @@ class GradientDistances:
     def gradients(self, batch: Batch, gates: Gates, name: str, seed: int) -> list[Gradients]:
         """The gradient of the loss on the shared weights with the choice's gate set to o, for each open option o."""
         shared = shared_parameters(self.space, name)
-        devices = [batch[0].device] if batch[0].is_cuda else []
         rows: list[Gradients] = []
         for option in self.strategy.region[name]:
-            with torch.random.fork_rng(devices=devices):
-                torch.manual_seed(seed)
+            with paired_noise(self.space, seed):
                 loss = self.loss(batch, {**gates, name: option})
             found = torch.autograd.grad(loss, list(shared.values()), allow_unused=True)
             rows.append({key: g for key, g in zip(shared, found, strict=True) if g is not None})

@@ -15,11 +15,11 @@ from nas.space import SearchSpace
 def argmax(space: SearchSpace, preferences: Mapping[str, Tensor], region: Region) -> Architecture:
     """The largest option of every choice (Liu et al., DARTS, section 2.4); ties go to the lower index.
 
-    An edge of an input choice is never `none` while it has another open option, since the input choice drops edges:
-    it keeps those whose strongest operation, `none` aside, is strongest.
+    Where nodes keep a fixed number of edges, no edge is `none` while it has another open option, kept without a choice
+    or not. An input choice keeps those edges whose strongest operation, `none` aside, is strongest.
 
     Args:
-        space: the search space. preferences: for each undecided choice the probability of each option; choices
+        space: the search space. preferences: for each undecided choice how much each option counts; choices
             between inputs that come from layer choices need none. region: the options to choose among.
     """
     strength: dict[str, list[float]] = {name: weights.tolist() for name, weights in preferences.items()}
@@ -28,7 +28,7 @@ def argmax(space: SearchSpace, preferences: Mapping[str, Tensor], region: Region
 
     def candidates(name: str) -> list[int]:
         choice, options = choices[name], list(region[name])
-        if name in edges and isinstance(choice, LayerChoice):
+        if isinstance(choice, LayerChoice) and (choice.kept or name in edges):
             return [index for index in options if not choice.passes_nothing(index)] or options
         return options
 

@@ -54,7 +54,7 @@ def compare(without: Mapping[int, Evaluation], criterion: Criterion, *, hurts: H
         accuracies=tuple(evaluation.accuracy for evaluation in without.values()),
         losses=tuple(evaluation.loss for evaluation in without.values()),
         images=wrong.shape[1],
-        winner=tuple(without)[lead.winner],
+        decided=tuple(without)[lead.winner],
         decided_by=decided_by,
         margin=lead.margin,
         standard_error=lead.standard_error,

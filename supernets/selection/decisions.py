@@ -22,12 +22,12 @@ class Comparison(_Record):
     """Mean cross-entropy without each candidate."""
     images: int
     """On how many it was judged."""
-    winner: int
-    """The candidate whose removal hurts most or, where edges are dropped, least."""
+    decided: int
+    """The option that stays, whose removal hurts most, or the edge that goes, whose removal hurts least."""
     decided_by: Literal["accuracy", "loss"]
-    """Which of the two made it the winner."""
+    """By which of the two."""
     margin: float
-    """By how much of it the winner leads the runner-up."""
+    """By how much of it the decided candidate leads the next."""
     standard_error: float
     """Of the margin, if there were no difference: ||d|| / images of the differences d between the two on each image."""
 

@@ -70,6 +70,11 @@ class Perturbation:
         topologies = sum(keeps_edges(self._space.choices()[visit[0]]) for visit in self.visits)
         return visit_epochs(len(self.visits) - topologies, topologies, self._interval)
 
+    @property
+    def total_epochs(self) -> int:
+        """Epochs of tuning until the last visit; 0 where nothing is to decide."""
+        return max(self.epochs, default=0)
+
     def run(
         self,
         tune: Callable[[int], None],
@@ -154,7 +159,7 @@ def project_operation(name: str, gates: Gates, evaluate: Evaluate, *, criterion:
         raise ValueError(f"choice {name} is no mixture, but a path")
     evaluations = evaluate([{**gates, name: without_option(gate, option)} for option in gate.active])
     comparison = compare(dict(zip(gate.active, evaluations, strict=True)), criterion, hurts="most")
-    return Decision(choice=name, option=comparison.winner, comparisons=(comparison,))
+    return Decision(choice=name, option=comparison.decided, comparisons=(comparison,))
 
 
 def without_option(gate: Mixture, option: int) -> Mixture:
@@ -190,7 +195,7 @@ def project_topology(
             candidates = [{**gates, choice.name: choice.open(choice.without(allowed, i))} for i in inputs]
             without = dict(zip(inputs, evaluate(candidates), strict=True))
         comparisons.append(compare(without, criterion, hurts="least"))
-        dropped = comparisons[-1].winner
+        dropped = comparisons[-1].decided
         allowed = choice.without(allowed, dropped)
         del without[dropped]
     return Decision(choice=choice.name, option=allowed[0], comparisons=tuple(comparisons))

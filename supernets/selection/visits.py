@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import zip_longest
 from typing import TypeGuard
 
@@ -25,14 +24,14 @@ def keeps_edges(choice: Choice) -> TypeGuard[InputChoice]:
 def plan_visits(space: SearchSpace, region: Region, generator: torch.Generator) -> list[Visit]:
     """Every undecided choice once, in random order, all operations before any topology.
 
-    A visit decides one choice of each family, such as one normal and one reduction edge (Wang et al., "Rethinking
-    Architecture Selection in Differentiable NAS", ICLR 2021). A family is what begins with the same letters:
-    `normal_edge_2_0` and `normal_edge_2_1`, or `block_1` and `block_2`.
+    A visit decides one choice of each family of the space, such as one normal and one reduction edge (Wang et al.,
+    "Rethinking Architecture Selection in Differentiable NAS", ICLR 2021).
     """
     choices = space.choices()
+    families = space.families()
     topologies = [name for name in region.undecided if keeps_edges(choices[name])]
     operations = [name for name in region.undecided if not keeps_edges(choices[name])]
-    return [*_side_by_side(operations, generator), *_side_by_side(topologies, generator)]
+    return [*_side_by_side(operations, families, generator), *_side_by_side(topologies, families, generator)]
 
 
 def visit_epochs(operations: int, topologies: int, interval: int) -> list[int]:
@@ -49,16 +48,9 @@ def visit_epochs(operations: int, topologies: int, interval: int) -> list[int]:
     return epochs
 
 
-def _side_by_side(names: Sequence[str], generator: torch.Generator) -> list[Visit]:
-    families: dict[str, list[str]] = {}
-    for name in names:
-        families.setdefault(_family(name), []).append(name)
-    orders = [
-        [family[i] for i in torch.randperm(len(family), generator=generator).tolist()] for family in families.values()
-    ]
+def _side_by_side(names: Sequence[str], families: Sequence[Collection[str]], generator: torch.Generator) -> list[Visit]:
+    orders = []
+    for family in families:
+        members = [name for name in names if name in family]
+        orders.append([members[i] for i in torch.randperm(len(members), generator=generator).tolist()])
     return [tuple(name for name in visit if name is not None) for visit in zip_longest(*orders)]
-
-
-def _family(name: str) -> str:
-    letters = re.match(r"[^\W\d_]+", name)
-    return letters[0] if letters else name

@@ -28,7 +28,7 @@ def test_equal_accuracies_are_decided_by_the_loss(criterion: Criterion, winner: 
     """Losses (1, 3, 2). By accuracy alone the first wins, as in the authors' strict comparison."""
     without = {i: judged(1024, loss=loss) for i, loss in enumerate((1.0, 3.0, 2.0))}
     comparison = compare(without, criterion, hurts="most")
-    assert (comparison.winner, comparison.decided_by) == (winner, decided_by)
+    assert (comparison.decided, comparison.decided_by) == (winner, decided_by)
     assert comparison.margin == (1.0 if decided_by == "loss" else 0.0)
 
 
@@ -38,7 +38,7 @@ def test_auto_needs_a_significant_difference(difference: int, decided_by: str) -
     without = {7: judged(900, loss=1.0), 9: judged(900 - difference, loss=0.5)}
     comparison = compare(without, "auto", hurts="most")
     assert comparison.decided_by == decided_by
-    assert comparison.winner == (9 if decided_by == "accuracy" else 7)
+    assert comparison.decided == (9 if decided_by == "accuracy" else 7)
     if decided_by == "accuracy":
         assert comparison.margin == pytest.approx(difference / 1024)
         assert comparison.standard_error == pytest.approx(math.sqrt(difference) / 1024)
@@ -58,8 +58,8 @@ def test_the_pairs_count_not_the_totals() -> None:
 @pytest.mark.parametrize("criterion", ["accuracy", "loss", "auto"])
 def test_of_equal_candidates_the_first_is_kept(criterion: Criterion) -> None:
     without = {i: judged(50, of=100) for i in (2, 5, 8)}
-    assert compare(without, criterion, hurts="most").winner == 2
-    assert compare(without, criterion, hurts="least").winner == 8
+    assert compare(without, criterion, hurts="most").decided == 2
+    assert compare(without, criterion, hurts="least").decided == 8
 
 
 def test_the_record_tells_what_it_rests_on() -> None:
@@ -70,12 +70,12 @@ def test_the_record_tells_what_it_rests_on() -> None:
         "accuracies": (0.75, 0.25, 0.5),
         "losses": (0.5, 2.0, 1.0),
         "images": 100,
-        "winner": 4,
+        "decided": 4,
         "decided_by": "accuracy",
         "margin": 0.25,
         "standard_error": 0.05,
     }
-    assert compare(without, "accuracy", hurts="least").winner == 3
+    assert compare(without, "accuracy", hurts="least").decided == 3
 
 
 @given(
@@ -96,8 +96,8 @@ def test_the_winner_is_extreme_in_what_decided_and_images_have_no_order(
     comparison = compare(evaluations(range(6)), criterion, hurts=hurts)  # type: ignore[arg-type]
     harm = [-a for a in comparison.accuracies] if comparison.decided_by == "accuracy" else list(comparison.losses)
     extreme = max(harm) if hurts == "most" else min(harm)
-    assert harm[comparison.winner] == pytest.approx(extreme)
-    rest = [value for i, value in enumerate(harm) if i != comparison.winner]
+    assert harm[comparison.decided] == pytest.approx(extreme)
+    rest = [value for i, value in enumerate(harm) if i != comparison.decided]
     second = max(rest) if hurts == "most" else min(rest)
     assert comparison.margin == pytest.approx(abs(extreme - second), abs=1e-12)
     shuffled = compare(evaluations(order), criterion, hurts=hurts)  # type: ignore[arg-type]

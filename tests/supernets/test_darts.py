@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from toy_space import ToyCell, ToySpace
 
 from nas.choices import InputChoice, LayerChoice
 from nas.errors import UserError
 from nas.gates import Gate, Mixture
 from nas.region import Region
+from nas.spaces.darts import Darts
 from nas.task import Classification
 from supernets.alphas import Alphas
 from supernets.darts import DARTS, FixedAlpha, unrolled_gradient
@@ -132,7 +137,7 @@ def test_sigmoid_gates_do_not_compete() -> None:
 def test_dirichlet_draws_have_the_right_mean_and_a_gradient() -> None:
     beta = torch.tensor([0.5, 1.0, 2.5], requires_grad=True)
     generator = torch.Generator().manual_seed(0)
-    draws = torch.stack([dirichlet(beta, generator) for _ in range(4000)])
+    draws = torch.stack(list(dirichlet([beta] * 4000, generator)))
     assert draws.sum(dim=1).tolist() == pytest.approx([1.0] * 4000)
     assert draws.mean(dim=0).tolist() == pytest.approx([0.125, 0.25, 0.625], abs=0.01)
     (g,) = torch.autograd.grad(draws[:, 0].mean(), beta)
@@ -142,8 +147,7 @@ def test_dirichlet_draws_have_the_right_mean_and_a_gradient() -> None:
 
 def test_a_drawn_option_counts_fully_and_passes_the_relaxed_gradient() -> None:
     h = torch.tensor([0.2, 0.5, 0.3], requires_grad=True)
-    gate = one_hot(Mixture(h, (0, 1, 2)))
-    assert isinstance(gate, Mixture)
+    gate = one_hot({"edge": Mixture(h, (0, 1, 2)), "other": Mixture(torch.ones(2) / 2, (0, 1))})["edge"]
     assert gate.active == (1,)
     assert gate.weights.tolist() == [0.0, 1.0, 0.0]
     (g,) = torch.autograd.grad(gate.weights[1] * 7, h)
@@ -159,6 +163,40 @@ def test_gdas_draws_each_option_with_its_probability() -> None:
     draws = torch.tensor([strategy.weight_gates(generator)["edge_0"] for _ in range(3000)])
     expected = 3000 * torch.tensor([0.125, 0.25, 0.625])
     assert float(((torch.bincount(draws, minlength=3) - expected) ** 2 / expected).sum()) < 13.8
+
+
+class Counted(TorchDispatchMode):
+    """Counts the calls of torch's operators by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("strategy_class", "draw"), [(GDAS, "exponential_"), (DrNAS, "_standard_gamma")])
+def test_all_choices_are_drawn_at_once(strategy_class: type[GDAS] | type[DrNAS], draw: str) -> None:
+    """No tensor is asked for a number, a synchronisation each time, and one operator draws for all choices."""
+    strategy = strategy_class(ToyCell())
+    strategy.region = strategy.region.restrict("edge_0", (0, 2))
+    generator = torch.Generator().manual_seed(0)
+    with Counted() as counted:
+        strategy.weight_gates(generator)
+    assert counted.calls[draw] == 1
+    assert counted.calls["_local_scalar_dense"] == 0
+
+
+@pytest.mark.parametrize("strategy_class", [GDAS, DrNAS])
+def test_nothing_is_drawn_where_all_is_decided(strategy_class: type[GDAS] | type[DrNAS]) -> None:
+    space = ToyCell()
+    strategy = strategy_class(space)
+    for name in strategy.alphas.values:
+        strategy.region = strategy.region.decide(name, 1)
+    gates = strategy.weight_gates(torch.Generator())
+    assert [gates[name] for name in strategy.alphas.values] == [1, 1, 1]
 
 
 def step_of(space: ToyCell) -> Step:
@@ -188,6 +226,28 @@ def test_decided_choices_get_no_gradient(order: int) -> None:
     for name in ("edge_0", "edge_2"):
         assert g[name] is not None
         assert g[name].any()  # type: ignore[union-attr]
+
+
+def test_decided_alphas_stay_where_they_are() -> None:
+    """Neither Adam's decay nor its momentum moves them, and once no alpha is open no validation image is used."""
+    torch.manual_seed(0)
+    space = ToyCell()
+    strategy = DARTS(space, alpha_weight_decay=0.1)
+    used: list[int] = []
+    step = step_of(space)
+    validation = step.validation
+    step = dataclasses.replace(step, validation=lambda: used.append(1) or validation())
+    strategy.before_step(step)
+    strategy.region = strategy.region.decide("edge_1", 2)
+    before = strategy.alphas.state_dict()
+    strategy.before_step(step)
+    after = strategy.alphas.state_dict()
+    assert [torch.equal(after[name], before[name]) for name in after] == [False, True, False]
+    strategy.region = strategy.region.decide("edge_0", 2).decide("edge_2", 2)
+    assert strategy.region.undecided == ("node",)
+    strategy.before_step(step)
+    assert all(torch.equal(alpha, after[name]) for name, alpha in strategy.alphas.state_dict().items())
+    assert len(used) == 2
 
 
 def test_all_decided_the_supernet_is_the_network() -> None:
@@ -259,6 +319,43 @@ def test_magnitude_never_picks_none_on_an_edge_that_can_be_dropped() -> None:
     }
     chosen = argmax(space, preferences, Region.whole(space))
     assert dict(chosen) == {"edge_0": "skip", "edge_1": "conv", "edge_2": "skip", "node": (0, 1)}
+
+
+def test_no_edge_of_darts_is_none_where_none_is_largest_everywhere() -> None:
+    """S0, 14 x 8: each node keeps the two edges with the strongest operation other than none, node 2 both of its."""
+    space = Darts((1, 8, 8), 10, variant="S0", channels=2, cells=3)
+    # operation and strength of edges 2_0, 2_1, 3_0, ...; none has 9 on each
+    strongest = (
+        "skip_connect 1, dil_conv_5x5 2, max_pool_3x3 3, avg_pool_3x3 1, sep_conv_3x3 2, "
+        "sep_conv_5x5 1, dil_conv_3x3 4, skip_connect 3, max_pool_3x3 2, "
+        "avg_pool_3x3 5, sep_conv_3x3 1, sep_conv_5x5 2, dil_conv_3x3 3, dil_conv_5x5 6"
+    )
+    alpha = torch.zeros(14, 8)
+    alpha[:, 0] = 9
+    names = [name for name in space.choices() if name.startswith("normal_edge")]
+    for row, name, edge in zip(alpha, names, strongest.split(", "), strict=True):
+        operation, strength = edge.split()
+        row[space.choices()[name].options.index(operation)] = float(strength)
+    both = [*names, *(name.replace("normal", "reduce") for name in names)]
+    preferences = dict(zip(both, torch.cat([alpha, alpha]).softmax(dim=1), strict=True))
+    cell = (
+        "[('skip_connect', 0), ('dil_conv_5x5', 1), ('max_pool_3x3', 0), ('sep_conv_3x3', 2), "
+        "('dil_conv_3x3', 1), ('skip_connect', 2), ('avg_pool_3x3', 0), ('dil_conv_5x5', 4)]"
+    )
+    chosen = argmax(space, preferences, Region.whole(space))
+    published = f"Genotype(normal={cell}, normal_concat=range(2, 6), reduce={cell}, reduce_concat=range(2, 6))"
+    kept = space.parse(published)
+    assert space.isomorphism_class(chosen) == space.isomorphism_class(kept)
+    assert "none" not in chosen.values()
+
+
+def test_edges_are_compared_by_the_gates_that_are_trained() -> None:
+    """Sigmoids (.05, .88, .88): both its operations beat any of (.05, .50, .05), though softmax divides them."""
+    strategy = DARTS(ToyCell(), gate="sigmoid")
+    for name, gates in (("edge_0", (0.05, 0.88, 0.88)), ("edge_1", (0.05, 0.50, 0.05)), ("edge_2", (0.05, 0.60, 0.05))):
+        strategy.alphas.values[name].data = torch.tensor(gates).logit()
+    assert strategy.preferences()["edge_1"].max() > strategy.preferences()["edge_0"].max()
+    assert dict(strategy.preferred()) == {"edge_0": "skip", "edge_1": "skip", "edge_2": "skip", "node": (0, 2)}
 
 
 def test_magnitude_may_pick_none_where_nothing_else_drops_an_edge() -> None:

@@ -231,7 +231,8 @@ class Restless(SearchSpace):
         super().__init__()
         self.input_shape, self.num_classes = (1, 4, 4), 3
         self.stem = nn.Sequential(nn.Flatten(), nn.Linear(16, 16), nn.Dropout(0.5))
-        self.op = LayerChoice("op", {"a": nn.Identity(), "b": Noise(), "c": Noise(), "d": nn.Identity()})
+        noise = Noise()  # one layer, so that both its options draw the same
+        self.op = LayerChoice("op", {"a": nn.Identity(), "b": noise, "c": noise, "d": nn.Identity()})
         self.head = nn.Sequential(Noise(), nn.Dropout(0.2), nn.Linear(16, 3))
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
