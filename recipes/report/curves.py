@@ -29,7 +29,7 @@ def supernet_figure(supernet: Supernet | None) -> Figure | None:
     for i, (title, quantity) in enumerate(reversed(panels.items())):  # the axes are numbered from the bottom
         axis = f"y{i + 1}" if i else "y"
         domain = [i * pitch, i * pitch + height]
-        look = {"title": {"text": title}, "domain": domain, "anchor": "x", "zeroline": False}
+        look = {"title": {"text": title}, "domain": domain, "anchor": "x", "zeroline": False, "automargin": True}
         figure.update_layout({axis.replace("y", "yaxis"): look})
         for number, part in enumerate(parts):
             rows = [row for row in part.rows if quantity(row) is not None]
