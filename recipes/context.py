@@ -12,11 +12,9 @@ import torch
 from torch import Tensor
 
 from nas.architecture import Architecture
-from nas.choices import ValueChoice
 from nas.cost import Cost
 from nas.data import Augment, Batches, Images, Limit, Splits, load, split
 from nas.device import accelerator
-from nas.errors import UserError
 from nas.objective import Constraint
 from nas.predictor import Predictor
 from nas.progress import Track
@@ -26,9 +24,7 @@ from nas.task import Classification
 from recipes.components import COSTS, DEVICES, SPACES
 from recipes.components import load as component
 from recipes.predictor_set import PredictorSet
-from recipes.schema import Recipe, SupernetSettings
-from recipes.search_parts import SearchParts
-from supernets.fewshot.tree import check_tree
+from recipes.schema import Recipe
 
 if TYPE_CHECKING:
     from recipes.trained import TrainedSupernet
@@ -79,42 +75,6 @@ class Context:
     def task_with(self, label_smoothing: float) -> Classification:
         """The task with the targets of a training."""
         return Classification(len(self.splits.classes), label_smoothing)
-
-    def check(self) -> None:
-        """Look for what would stop the run later: data, space and names that do not go together.
-
-        Raises:
-            UserError: the first of them.
-        """
-        for images in (self.splits.train, self.splits.architecture, self.splits.selection):
-            if len(images) == 1 or (not len(images) and images is not self.splits.architecture):
-                raise UserError("data", f"{len(images)} images are too few to learn from")
-        if len(self.splits.classes) < 2:
-            raise UserError("data", f"all images are of class {self.splits.classes[0]!r}, nothing to tell apart")
-        _ = self.space  # refuses images of a wrong size
-        if self.recipe.supernet is not None:
-            self._check_supernet(self.recipe.supernet)
-        if self.recipe.rank is not None:
-            from recipes.stages.rank import table_sample
-
-            table_sample(self, self.recipe.rank)
-        if self.recipe.search is not None:
-            SearchParts(self, self.recipe.search).check()
-
-    def _check_supernet(self, settings: SupernetSettings) -> None:
-        from recipes.trained import new_training
-
-        with torch.random.fork_rng():
-            training = new_training(self)  # refuses what does not go together
-        if settings.few_shot is not None:
-            check_tree(self.space, settings.few_shot)
-        methods = self.recipe.select.methods if self.recipe.select is not None else ()
-        if "argmax" in methods:
-            training.strategy.preferred()
-        for choice in self.space.choices().values():
-            if "perturbation" in methods and isinstance(choice, ValueChoice):
-                problem = f"perturbation mixes options, and those of {choice.name!r} cannot be mixed"
-                raise UserError("select.methods", problem)
 
     def cost(self, architecture: Architecture) -> Cost:
         """Params and MACs of an architecture's stand-alone network."""

@@ -16,6 +16,7 @@ from nas.files import write_json
 from nas.progress import Track
 from nas.run import RunFolder
 from nas.training import Diverged
+from recipes.checks import check
 from recipes.context import Context
 from recipes.environment import environment
 from recipes.folders import remember
@@ -50,7 +51,7 @@ def run_recipe(
     context = new_context(recipe, RunFolder(folder), track)
     announce(f"data: reading {recipe.data.source}")
     stages = plan(context)
-    context.check()
+    check(context)
     with context.run.lock() as run:
         if recipe.search is not None and recipe.search.storage is not None:
             open_storage(recipe.search.storage, run / "study.journal")  # rather now than after the supernet

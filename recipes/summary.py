@@ -9,6 +9,7 @@ from nas.files import read_json
 from nas.measurement import Measurement
 from nas.progress import silent
 from nas.run import RunFolder
+from recipes.checks import check
 from recipes.plan import plan
 from recipes.runner import new_context
 from recipes.schema import Recipe
@@ -22,7 +23,7 @@ def dry_run_summary(recipe: Recipe) -> dict[str, Any]:
     """
     context = new_context(recipe, RunFolder(Path()), silent)
     stages = plan(context)
-    context.check()
+    check(context)
     return {stage.name: context.keys[stage.name] for stage in stages}
 
 

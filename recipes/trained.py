@@ -16,7 +16,7 @@ from nas.space import SearchSpace
 from nas.training import TrainSettings
 from recipes.components import STRATEGIES, load
 from supernets.early_stop import EarlyStop
-from supernets.strategy import Strategy
+from supernets.strategy import Strategy, check_supports
 from supernets.trainer import SupernetTraining
 
 if TYPE_CHECKING:
@@ -45,11 +45,12 @@ def new_strategy(context: Context, space: SearchSpace, *, seed: int = 0) -> Stra
     """The recipe's strategy for a supernet, its first architecture parameters drawn from `seed`.
 
     Raises:
-        UserError: an option does not go with the space (a cost table of another space).
+        UserError: it cannot open a choice of the space, or an option does not go with it (a cost table of another).
     """
     assert context.recipe.supernet is not None
     options = context.recipe.supernet.strategy
     strategy_class = load(STRATEGIES, options.name, where="supernet.strategy")
+    check_supports(strategy_class, space)
     with torch.random.fork_rng():
         torch.manual_seed(context.seed(f"alphas {seed}"))
         strategy: Strategy = strategy_class(space, **options.model_dump(exclude={"name"}))

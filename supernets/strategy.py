@@ -109,6 +109,11 @@ class Strategy(ABC):
         """Called after each epoch (counted from 0); what it gives goes into the epoch's row."""
         return {}
 
+    @property
+    def priced(self) -> bool:
+        """Whether what networks cost has a say in what it learns."""
+        return False
+
     def preferences(self) -> Mapping[str, Tensor]:
         """The probability of each option, for the choices that have architecture parameters."""
         return {}
@@ -134,7 +139,7 @@ class Strategy(ABC):
         self.region = Region.from_json(self.space, state["region"], where="checkpoint")
 
 
-def check_supports(strategy: Strategy, space: SearchSpace) -> None:
+def check_supports(strategy: type[Strategy], space: SearchSpace) -> None:
     """Refuse a space with a kind of choice that the strategy cannot open, before any training.
 
     Raises:

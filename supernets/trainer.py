@@ -51,7 +51,7 @@ class SupernetTraining(Training):
         stop: EarlyStop | None = None,
         follows: int | None = None,
     ) -> None:
-        check_supports(strategy, space)
+        check_supports(type(strategy), space)
         if strategy.learns and validation is None:
             problem = f"{strategy.name} learns which options are good, and needs images of their own for that"
             raise UserError("data.split.architecture", problem)

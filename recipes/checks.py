@@ -1,0 +1,59 @@
+"""What would stop a run later, looked for before anything is written: parts of a recipe that do not go together."""
+
+from __future__ import annotations
+
+import torch
+
+from nas.choices import ValueChoice
+from nas.errors import UserError
+from recipes.context import Context
+from recipes.schema import SupernetSettings
+from recipes.search_parts import SearchParts
+from recipes.stages.rank import table_sample
+from recipes.trained import new_training
+from supernets.fewshot.tree import check_tree
+from supernets.strategy import Strategy
+
+
+def check(context: Context) -> None:
+    """Raises UserError, the first of them."""
+    recipe = context.recipe
+    _check_images(context)
+    _ = context.space  # refuses images of a wrong size
+    if recipe.supernet is not None:
+        _check_supernet(context, recipe.supernet)
+    if recipe.rank is not None:
+        table_sample(context, recipe.rank)
+    if recipe.search is not None:
+        SearchParts(context, recipe.search).check()
+
+
+def _check_images(context: Context) -> None:
+    splits = context.splits
+    for images in (splits.train, splits.architecture, splits.selection):
+        if len(images) == 1 or (not len(images) and images is not splits.architecture):
+            raise UserError("data", f"{len(images)} images are too few to learn from")
+    if len(splits.classes) < 2:
+        raise UserError("data", f"all images are of class {splits.classes[0]!r}, nothing to tell apart")
+
+
+def _check_supernet(context: Context, settings: SupernetSettings) -> None:
+    with torch.random.fork_rng():
+        strategy = new_training(context).strategy  # refuses what does not go together
+    if settings.few_shot is not None:
+        check_tree(context.space, settings.few_shot)
+    methods = context.recipe.select.methods if context.recipe.select is not None else ()
+    if "argmax" in methods:
+        strategy.preferred()
+    if "perturbation" in methods:
+        _check_perturbation(context, strategy)
+
+
+def _check_perturbation(context: Context, strategy: Strategy) -> None:
+    where = "select.methods"
+    if strategy.priced:
+        problem = f"perturbation does not look at what networks cost, as {strategy.name} is told to"
+        raise UserError(where, problem, allowed=("argmax",))
+    for choice in context.space.choices().values():
+        if isinstance(choice, ValueChoice):
+            raise UserError(where, f"perturbation mixes options, and those of {choice.name!r} cannot be mixed")
