@@ -10,6 +10,7 @@ from nas.errors import UserError
 
 SPACES = {
     "darts": "nas.spaces.darts:Darts",
+    "macro": "nas.spaces.macro:Macro",
     "mobilenet": "nas.spaces.mobilenet:MobileNet",
     "nasbench201": "nas.spaces.nasbench201:NasBench201",
     "nni": "nas.spaces.nni.space:NniSpace",

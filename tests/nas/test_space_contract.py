@@ -14,6 +14,7 @@ from nas.cost import CostCounter, count
 from nas.errors import UserError
 from nas.space import SearchSpace
 from nas.spaces.darts import Darts
+from nas.spaces.macro import Macro
 from nas.spaces.mobilenet import MobileNet
 from nas.spaces.nasbench201 import NasBench201
 
@@ -22,6 +23,7 @@ SPACES: dict[str, Callable[[], SearchSpace]] = {
     "nasbench201": lambda: NasBench201((1, 8, 8), 10, channels=4, cells=1),
     "nasbench201 affine": lambda: NasBench201((3, 12, 8), 3, channels=2, cells=2, affine=True),
     "darts": lambda: Darts((1, 8, 8), 10, variant="S0", channels=2, cells=3),
+    "macro": lambda: Macro((1, 8, 8), 10, widths=(8, 8, 16, 24, 32), cells=(1, 2, 1), reductions=2),
     "mobilenet": lambda: MobileNet((1, 8, 8), 10, width=0.25, cells=(1, 2, 1, 1, 1, 1), reductions=2),
 }
 

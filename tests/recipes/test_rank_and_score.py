@@ -163,7 +163,7 @@ def test_a_run_is_ranked_by_its_selection_accuracy(capsys: Capture, finished_run
         ("--batch-size 9999", "--batch-size: digits has 1797 images, not 9999"),
         (
             "--space nasbench",
-            "--space: nothing is called 'nasbench'; allowed: darts, mobilenet, nasbench201, nni; did you mean",
+            "--space: nothing is called 'nasbench'; allowed: darts, macro, mobilenet, nasbench201, nni; did you mean",
         ),
         ("--space nasbench201:chanels=3", "--space.chanels: unknown key"),
         ("--space nasbench201:channels=x", "--space.channels: "),

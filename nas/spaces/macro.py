@@ -1,0 +1,139 @@
+"""NAS-Bench-Macro: eight layers, each an inverted bottleneck of one of two sizes or an identity, 6,561 networks.
+
+Su et al., "Prioritized Architecture Sampling with Monto-Carlo Tree Search", CVPR 2021, section 4.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from nas.architecture import Architecture
+from nas.choices import LayerChoice
+from nas.errors import UserError
+from nas.gates import Gates
+from nas.space import SearchSpace
+from nas.spaces.mobilenet import conv_bn, divisible, keep_last, mbconv
+
+OPTIONS = ("identity", "mb3_k3", "mb6_k5")
+"""In the order of the benchmark's digits: nothing, expansion 3 and kernel 3, expansion 6 and kernel 5."""
+STRIDES = (2, 2, 2)
+"""Of the first layer of each stage."""
+WIDTHS = (32, 64, 128, 256, 1280)
+
+Cells = Annotated[tuple[PositiveInt, ...], Field(min_length=3, max_length=3)]
+Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=5, max_length=5)]
+
+
+class Macro(SearchSpace):
+    """Stem, three stages of layers `layer_1`, `layer_2`, ... to be chosen, 1x1 convolution, head.
+
+    The first layer of a stage changes the shape; there `identity` is a 1x1 convolution of its stride with a batch
+    norm. With the defaults, images of 32 x 32 pixels and ten classes, every network has exactly the benchmark's
+    parameters, and its MACs but for the ten of the classifier's bias, which the benchmark does not count.
+
+    Args:
+        input_shape: `(channels, height, width)` of an image.
+        num_classes: number of outputs.
+        width: factor of all channels, rounded to multiples of 8; the last convolution is made narrower too.
+        widths: channels of the stem, the three stages and the last convolution.
+        cells: layers in each stage.
+        reductions: how many of the three strides of 2 there are; the earliest are left out.
+
+    Raises:
+        UserError: more than three reductions.
+        ValueError: not three stages.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int] = (3, 32, 32),
+        num_classes: int = 10,
+        *,
+        width: PositiveFloat = 1.0,
+        widths: Widths = WIDTHS,
+        cells: Cells = (2, 3, 3),
+        reductions: Annotated[int, Field(ge=0, le=3)] = 3,
+    ) -> None:
+        super().__init__()
+        self.input_shape = input_shape
+        self.num_classes = num_classes
+        stem, *stages, last = (divisible(width * channels) for channels in widths)
+        self.stem = nn.Sequential(*conv_bn(input_shape[0], stem, 3), nn.ReLU6())
+        self.stages = nn.ModuleList()
+        channels, number = stem, 0
+        for stage, count, stride in zip(stages, cells, keep_last(STRIDES, reductions), strict=True):
+            layers = nn.ModuleList()
+            for i in range(count):
+                number += 1
+                layers.append(layer(f"layer_{number}", channels, stage, stride=stride if i == 0 else 1))
+                channels = stage
+            self.stages.append(layers)
+        self.last = nn.Sequential(*conv_bn(channels, last, 1), nn.ReLU6())
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, num_classes))
+
+    def forward(self, x: Tensor, gates: Gates) -> Tensor:
+        x = self.stem(x)
+        for layers in self.stages:
+            for choice in layers:
+                x = choice(x, gates)
+        return self.head(self.last(x))
+
+    def parse(self, text: str, *, where: str = "architecture") -> Architecture:
+        """An architecture from a digit for each layer, as the benchmark writes it: `00120210`.
+
+        Raises:
+            UserError: another number of digits, or one that is not 0, 1 or 2.
+        """
+        names, digits = list(self.choices()), text.strip()
+        if len(digits) != len(names) or not set(digits) <= set("012"):
+            raise UserError(where, f"{text!r} is not {len(names)} digits from 0 to {len(OPTIONS) - 1}")
+        return Architecture({name: OPTIONS[int(digit)] for name, digit in zip(names, digits, strict=True)})
+
+    def format(self, architecture: Architecture) -> str:
+        """The benchmark's digits of an architecture."""
+        return "".join(str(OPTIONS.index(str(architecture[name]))) for name in self.choices())
+
+    def isomorphism_class(self, architecture: Architecture) -> str:
+        """The digits of each stage without its true identities: where in a stage these stand changes nothing.
+
+        With the defaults there are 9 * 21 * 21 = 3,969 classes, which are exactly the benchmark's different rows.
+        """
+        return "|".join(
+            "".join(
+                str(OPTIONS.index(str(architecture[choice.name])))
+                for choice in layers
+                if architecture[choice.name] != "identity" or not isinstance(choice.candidates["identity"], nn.Identity)
+            )
+            for layers in self.stages
+        )
+
+
+class Residual(nn.Module):
+    """What a layer does, plus its input: `y = x + o(x)`."""
+
+    def __init__(self, operation: nn.Module) -> None:
+        super().__init__()
+        self.operation = operation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.operation(x)
+
+
+def layer(name: str, in_channels: int, out_channels: int, *, stride: int) -> LayerChoice:
+    """The three options of a layer; the inverted bottlenecks add their input where it has their output's shape."""
+    keeps = stride == 1 and in_channels == out_channels
+    small = mbconv(in_channels, out_channels, 3, expansion=3, stride=stride)
+    large = mbconv(in_channels, out_channels, 5, expansion=6, stride=stride)
+    return LayerChoice(
+        name,
+        {
+            "identity": nn.Identity()
+            if keeps
+            else nn.Sequential(*conv_bn(in_channels, out_channels, 1, stride=stride)),
+            "mb3_k3": Residual(small) if keeps else small,
+            "mb6_k5": Residual(large) if keeps else large,
+        },
+    )
