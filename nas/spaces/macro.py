@@ -62,23 +62,26 @@ class Macro(SearchSpace):
         self.num_classes = num_classes
         stem, *stages, last = (divisible(width * channels) for channels in widths)
         self.stem = nn.Sequential(*conv_bn(input_shape[0], stem, 3), nn.ReLU6())
-        self.stages = nn.ModuleList()
-        channels, number = stem, 0
-        for stage, count, stride in zip(stages, cells, keep_last(STRIDES, reductions), strict=True):
-            layers = nn.ModuleList()
-            for i in range(count):
-                number += 1
-                layers.append(layer(f"layer_{number}", channels, stage, stride=stride if i == 0 else 1))
+        self.layers = nn.ModuleList()
+        self._stages: list[list[str]] = []  # the names of their layers
+        self._skippable: set[str] = set()  # layers whose identity is a true one
+        channels = stem
+        for stage, count, first_stride in zip(stages, cells, keep_last(STRIDES, reductions), strict=True):
+            names = [f"layer_{len(self.layers) + i + 1}" for i in range(count)]
+            self._stages.append(names)
+            for i, name in enumerate(names):
+                stride = first_stride if i == 0 else 1
+                if stride == 1 and channels == stage:
+                    self._skippable.add(name)
+                self.layers.append(layer(name, channels, stage, stride=stride))
                 channels = stage
-            self.stages.append(layers)
         self.last = nn.Sequential(*conv_bn(channels, last, 1), nn.ReLU6())
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, num_classes))
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
         x = self.stem(x)
-        for layers in self.stages:
-            for choice in layers:
-                x = choice(x, gates)
+        for choice in self.layers:
+            x = choice(x, gates)
         return self.head(self.last(x))
 
     def parse(self, text: str, *, where: str = "architecture") -> Architecture:
@@ -101,14 +104,12 @@ class Macro(SearchSpace):
 
         With the defaults there are 9 * 21 * 21 = 3,969 classes, which are exactly the benchmark's different rows.
         """
-        return "|".join(
-            "".join(
-                str(OPTIONS.index(str(architecture[choice.name])))
-                for choice in layers
-                if architecture[choice.name] != "identity" or not isinstance(choice.candidates["identity"], nn.Identity)
-            )
-            for layers in self.stages
-        )
+        digits = dict(zip(self.choices(), self.format(architecture), strict=True))
+        kept = [
+            [digits[name] for name in names if name not in self._skippable or architecture[name] != "identity"]
+            for names in self._stages
+        ]
+        return "|".join(map("".join, kept))
 
 
 class Residual(nn.Module):

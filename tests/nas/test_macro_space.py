@@ -80,16 +80,16 @@ def small() -> Macro:
 
 
 def test_a_layer_keeps_the_shape_or_changes_it(small: Macro) -> None:
-    kinds = [type(choice.candidates["identity"]) for stage in small.stages for choice in stage]
+    kinds = [type(choice.candidates["identity"]) for choice in small.layers]
     assert kinds == [nn.Identity, nn.Identity, nn.Sequential, nn.Sequential, nn.Identity]
     x = torch.randn(2, 8, 8, 8)
-    first = small.stages[0][0]
+    first = small.layers[0]
     assert first.run(0, x) is x
     small.eval()
     assert torch.equal(first.run(1, x), x + first.candidates["mb3_k3"].operation(x))
     y = torch.randn(2, 16, 8, 8)
-    assert [small.stages[2][0].run(i, y).shape for i in range(3)] == [(2, 16, 4, 4)] * 3
-    depthwise = [small.stages[2][0].candidates[name][3] for name in ("mb3_k3", "mb6_k5")]
+    assert [small.layers[3].run(i, y).shape for i in range(3)] == [(2, 16, 4, 4)] * 3
+    depthwise = [small.layers[3].candidates[name][3] for name in ("mb3_k3", "mb6_k5")]
     assert [(conv.kernel_size, conv.groups, conv.stride) for conv in depthwise] == [
         ((3, 3), 48, (2, 2)),
         ((5, 5), 96, (2, 2)),
