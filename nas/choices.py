@@ -140,6 +140,20 @@ class ValueChoice(Choice):
         return self.options[gate]
 
 
+class ElasticChoice(ValueChoice):
+    """A value that elastic layers read (`nas.elastic`), which know what a mixture of its options means.
+
+    Its options are numbers in increasing order, so that each smaller one is a part of the next.
+    """
+
+    options: tuple[float, ...]
+
+    def __init__(self, name: str, options: Sequence[float]) -> None:
+        super().__init__(name, options)
+        if list(options) != sorted(options):
+            raise ValueError(f"choice {name}: options must increase: {list(options)}")
+
+
 def weigh(gate: Gate, run: Callable[[int], Tensor | None]) -> Tensor | None:
     """`run(gate)` for a path, `sum_{o active} weights[o] * run(o)` for a mixture; `None` terms are left out."""
     if not isinstance(gate, Mixture):

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from nas.architecture import Architecture
 from nas.choices import Choice
+from nas.elastic.layer import Elastic
 from nas.errors import UserError
 from nas.gates import Gates
 
@@ -144,14 +145,20 @@ class SearchSpace(nn.Module):
         Raises:
             UserError: not an architecture of this space.
         """
-        path = _Path(self, self.gates(self.check(architecture)))
-        graph = fx.Tracer().trace(path)
+        path = self.gates(self.check(architecture))
+        graph = _Tracer().trace(_Path(self, path))
         parts: dict[str, Any] = {}
         memo: dict[int, Any] = {}  # one copy of a part that is reached under two names
         for node in graph.nodes:
             if node.op in ("call_module", "get_attr"):
                 node.target = str(node.target).removeprefix("space.")
-                parts[node.target] = copy.deepcopy(_attribute(self, node.target), memo)
+                part = _attribute(self, node.target)
+                if isinstance(part, Elastic):
+                    parts.setdefault(node.target, part.extract(path))
+                    node.args, node.kwargs = node.args[:-1], {}  # all but the gates
+                    node.op = "get_attr" if isinstance(parts[node.target], nn.Parameter) else node.op
+                else:
+                    parts[node.target] = copy.deepcopy(part, memo)
         network = fx.GraphModule(parts, graph, class_name=type(self).__name__).train(self.training)
         network.zero_grad(set_to_none=True)
         network = self.stand_alone(network)
@@ -172,6 +179,13 @@ class SearchSpace(nn.Module):
             reset: Any = getattr(module, "reset_parameters", None)
             if callable(reset):
                 reset()
+
+
+class _Tracer(fx.Tracer):
+    """Stops at elastic layers, of which the path leaves plain ones."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, Elastic) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Path(nn.Module):

@@ -1,0 +1,147 @@
+"""Elastic convolutions: input and output channels, kernel size, full or depthwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas.choices import ElasticChoice
+from nas.elastic.dims import Coverage, Dim, as_dim
+from nas.elastic.layer import ElasticLayer, Mode, copied
+from nas.gates import Gates
+
+
+class ElasticConv2d(ElasticLayer):
+    """A convolution whose smaller versions use the leading channels and the centre of the kernel.
+
+    Its padding keeps height and width (at a stride of 1) whatever the kernel, and is that of the largest open kernel in
+    a mixture: a smaller kernel inside it, with zeros around, sees the same pixels.
+
+    Args:
+        inputs, outputs: channels. kernel: size, an odd number, or what decides it (see `kernel_dim`).
+        stride, dilation: as of any convolution.
+        depthwise: whether each channel is convolved alone; `inputs` and `outputs` are then one dim.
+        bias: whether it has one.
+        mode: what a mixture of channels does; kernels are always superposed.
+
+    Raises:
+        ValueError: an even kernel, or a depthwise convolution between different dims.
+    """
+
+    def __init__(
+        self,
+        inputs: int | Dim,
+        outputs: int | Dim,
+        kernel: int | Dim,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        depthwise: bool = False,
+        bias: bool = False,
+        mode: Mode,
+    ) -> None:
+        super().__init__()
+        if depthwise and inputs is not outputs:
+            raise ValueError("a depthwise convolution has one dim for its inputs and outputs")
+        rings = kernel_dim(size=lambda: kernel) if isinstance(kernel, int) else kernel
+        into = as_dim(inputs)
+        out = into if depthwise else as_dim(outputs)
+        self.use_dims(into, out, rings)
+        self.stride, self.dilation, self.depthwise, self.mode = stride, dilation, depthwise, mode
+        side = 2 * rings.largest - 1
+        self.weight = nn.Parameter(torch.empty(out.largest, 1 if depthwise else into.largest, side, side))
+        self.bias = nn.Parameter(torch.empty(out.largest)) if bias else None
+        offset = torch.arange(side) - side // 2
+        self.register_buffer("_ring", torch.maximum(offset.abs()[:, None], offset.abs()), persistent=False)
+        channels = [] if mode == "gate" else [out] if depthwise else [out, into]
+        self._coverage = Coverage([*channels, rings])
+        self._ring_axis = len(channels)
+        self._bias_coverage = Coverage([out] if mode == "superpose" else [])
+        self.reset_parameters()
+
+    _ring: Tensor
+
+    def reset_parameters(self) -> None:
+        """As torch's convolutions start, at the largest size."""
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        if self.bias is not None:
+            bound = self.weight[0].numel() ** -0.5
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Tensor, gates: Gates) -> Tensor:
+        """`(batch, inputs, height, width)` to `(batch, outputs, height / stride, width / stride)`."""
+        weight, bias = self.effective(gates)
+        padding = self.dilation * (weight.shape[-1] // 2)
+        groups = len(weight) if self.depthwise else 1
+        return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, groups)
+
+    def effective(self, gates: Gates) -> tuple[Tensor, Tensor | None]:
+        """The weight and the bias that count under these gates."""
+        weight, bias = self._cut(gates)
+        return self._entangled(weight, gates), None if bias is None else self._bias_coverage.apply(bias, gates)
+
+    def extract(self, gates: Gates) -> nn.Conv2d:
+        """The plain convolution of a path."""
+        weight, bias = self._cut(gates)
+        out, into, side, _ = weight.shape
+        layer = nn.Conv2d(
+            out if self.depthwise else into,
+            out,
+            side,
+            self.stride,
+            self.dilation * (side // 2),
+            self.dilation,
+            groups=out if self.depthwise else 1,
+            bias=bias is not None,
+            device="meta",
+        )
+        layer.weight, layer.bias = copied(weight), copied(bias)  # type: ignore[assignment]
+        return layer
+
+    def _cut(self, gates: Gates) -> tuple[Tensor, Tensor | None]:
+        into, out, rings = (dim.size(gates) for dim in self.dims)
+        first = len(self._ring) // 2 - (rings - 1)
+        weight = self.weight[:out] if self.depthwise else self.weight[:out, :into]
+        side = slice(first, first + 2 * rings - 1)
+        return weight[:, :, side, side], None if self.bias is None else self.bias[:out]
+
+    def _entangled(self, weight: Tensor, gates: Gates) -> Tensor:
+        """`W * M`, with the mask over the rings of the kernel, its last axis, spread over height and width."""
+        first = (len(self._ring) - weight.shape[-1]) // 2
+        side = slice(first, first + weight.shape[-1])
+        for axes, mask in self._coverage(gates):
+            shape = [1, 1, 1, 1]
+            spread = mask[..., self._ring[side, side]] if axes[-1] == self._ring_axis else mask
+            if axes[-1] == self._ring_axis:
+                shape[2:] = spread.shape[-2:]
+            for axis, size in zip(axes, mask.shape, strict=True):
+                if axis != self._ring_axis:
+                    shape[axis] = size
+            weight = weight * spread.reshape(shape)
+        return weight
+
+    def extra_repr(self) -> str:
+        return f"stride={self.stride}, dilation={self.dilation}, depthwise={self.depthwise}, mode={self.mode}"
+
+
+def kernel_dim(*choices: ElasticChoice, size: Callable[..., int] | None = None) -> Dim:
+    """The dim of a kernel's rings: its size is how many there are around and with the centre, (k + 1) / 2.
+
+    Args:
+        choices: what the kernel size depends on; nothing for a fixed one. size: the kernel size of their options.
+
+    Raises:
+        ValueError: a kernel size is not odd, so that it has no centre.
+    """
+    measure = size or (lambda option: option)
+
+    def rings(*options: float) -> int:
+        kernel = measure(*options)
+        if kernel % 2 == 0:
+            raise ValueError(f"a kernel of {kernel} has no centre")
+        return (kernel + 1) // 2
+
+    return Dim(choices, rings)

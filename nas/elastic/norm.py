@@ -1,0 +1,104 @@
+"""Elastic normalisation."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas.elastic.dims import Coverage, Dim
+from nas.elastic.layer import ElasticLayer, Mode
+from nas.gates import Gates
+
+
+class ElasticBatchNorm2d(nn.BatchNorm2d, ElasticLayer):
+    """A batch norm whose smaller versions use the leading channels, in parameters and running statistics alike.
+
+    Each channel is normalised alone, so a path computes what its own network would with the statistics of the batch.
+    Running statistics mix all that has passed, and stand for no single path. Under superposition a mixture scales
+    gamma and beta by the coverage; scaling a channel before the norm would be undone by it.
+
+    Args:
+        channels: their dim. eps, momentum, affine: as of any batch norm. mode: what a mixture does.
+    """
+
+    def __init__(
+        self, channels: Dim, *, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True, mode: Mode
+    ) -> None:
+        super().__init__(channels.largest, eps, momentum, affine)
+        self.use_dims(channels)
+        self.mode = mode
+        self._coverage = Coverage([channels] if mode == "superpose" else [])
+
+    def forward(self, x: Tensor, gates: Gates) -> Tensor:  # type: ignore[override]
+        """`(batch, channels, height, width)`, the same shape."""
+        size = x.shape[1]
+        if self.training and self.track_running_stats:
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+        keeps = not self.training or self.track_running_stats
+        weight, bias = (None, None) if self.weight is None else (self.weight[:size], self.bias[:size])
+        if weight is not None and bias is not None:
+            weight, bias = self._coverage.apply(weight, gates), self._coverage.apply(bias, gates)
+        return F.batch_norm(
+            x,
+            self.running_mean[:size] if keeps else None,  # type: ignore[index]
+            self.running_var[:size] if keeps else None,  # type: ignore[index]
+            weight,
+            bias,
+            self.training,
+            self.momentum,  # type: ignore[arg-type]
+            self.eps,
+        )
+
+    def extract(self, gates: Gates) -> nn.BatchNorm2d:
+        """The plain batch norm of a path."""
+        size = self.dims[0].size(gates)
+        layer = nn.BatchNorm2d(size, self.eps, self.momentum, self.affine).to(self.running_mean.device)  # type: ignore[union-attr]
+        state = {name: tensor if tensor.dim() == 0 else tensor[:size] for name, tensor in self.state_dict().items()}
+        layer.load_state_dict(state)
+        return layer
+
+
+class ElasticLayerNorm(ElasticLayer):
+    """A layer norm over the features that are in use.
+
+    In a mixture with coverage u, in both modes:
+
+        mu = sum u x / sum u,    var = sum u (x - mu)^2 / sum u,    y = u (gamma (x - mu) / sqrt(var + eps) + beta)
+
+    which at one-hot gates are the moments of the path's own features, not those of the zeros beside them.
+
+    Args:
+        features: the dim of the last axis. eps: as of any layer norm.
+    """
+
+    def __init__(self, features: Dim, *, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.use_dims(features)
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(features.largest))
+        self.bias = nn.Parameter(torch.zeros(features.largest))
+
+    def reset_parameters(self) -> None:
+        """gamma = 1, beta = 0."""
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor, gates: Gates) -> Tensor:
+        """`(..., features)`, the same shape."""
+        extent = self.dims[0].extent(gates)
+        weight, bias = self.weight[: extent.size], self.bias[: extent.size]
+        if extent.coverage is None:
+            return F.layer_norm(x, (extent.size,), weight, bias, self.eps)
+        u = extent.coverage
+        share = u / u.sum()
+        centred = x - (x @ share).unsqueeze(-1)
+        variance = (centred.square() @ share).unsqueeze(-1)
+        return u * (weight * centred * torch.rsqrt(variance + self.eps) + bias)
+
+    def extract(self, gates: Gates) -> nn.LayerNorm:
+        """The plain layer norm of a path."""
+        size = self.dims[0].size(gates)
+        layer = nn.LayerNorm(size, self.eps, device=self.weight.device)
+        layer.load_state_dict({"weight": self.weight[:size].detach(), "bias": self.bias[:size].detach()})
+        return layer
