@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="digits-proxyless")
     parser.add_argument("--cost", default="macs", help="macs, or a table that nas lut build made for the recipe")
     parser.add_argument("--loss", default="target", choices=("target", "additive", "multiplicative"))
-    parser.add_argument("--targets", type=float, nargs="+", default=[150e3, 250e3, 400e3])
+    parser.add_argument("--targets", type=float, nargs="+", default=[250e3, 400e3, 600e3])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path("runs/targets"))
     parser.add_argument("--overrides", nargs="*", default=[])

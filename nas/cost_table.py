@@ -21,6 +21,7 @@ from nas.architecture import Architecture, Option
 from nas.choices import InputChoice, LayerChoice
 from nas.errors import UserError
 from nas.files import read_json, write_json
+from nas.places import fingerprint
 from nas.space import SearchSpace
 
 Unit = Literal["ms", "macs", "params"]
@@ -38,13 +39,15 @@ class CostTable:
         unit: of all numbers. fixed: what every architecture pays (stem, head).
         costs: by choice and option, the options in the space's order.
         kept: for each choice between edges and each of its options, the names of the edges kept.
-        provenance: where the numbers come from; plain JSON.
+        space: the fingerprint of the space, as its operators' shapes make it. provenance: where the numbers come
+            from; plain JSON.
     """
 
     unit: Unit
     fixed: float
     costs: Costs
     kept: Mapping[str, Mapping[Option, Sequence[str]]]
+    space: str
     provenance: Mapping[str, Any]
     _vectors: dict[Any, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -76,7 +79,8 @@ class CostTable:
         """Write it as JSON, atomically."""
         rows = {name: dict(row) for name, row in self.costs.items()}
         provenance = dict(self.provenance)
-        write_json(path, {"unit": self.unit, "fixed": self.fixed, "choices": rows, "provenance": provenance})
+        head = {"unit": self.unit, "space": self.space, "fixed": self.fixed}
+        write_json(path, {**head, "choices": rows, "provenance": provenance})
 
     @property
     def _edges(self) -> set[str]:
@@ -138,6 +142,7 @@ def cost_table(
             for name, choice in space.choices().items()
             if isinstance(choice, InputChoice) and choice.edges
         },
+        space=fingerprint(space),
         provenance=provenance,
     )
 
@@ -148,8 +153,10 @@ def read_cost_table(path: Path, space: SearchSpace) -> CostTable:
     Raises:
         UserError: as `cost_table`, and where the file is missing or of another form.
     """
+    if not path.is_file():
+        raise UserError("supernet.strategy.cost", f"{path} is no file; allowed: macs, or a table of costs")
     value = read_json(path)
-    wanted = {"unit": str, "fixed": object, "choices": dict, "provenance": dict}
+    wanted = {"unit": str, "space": str, "fixed": object, "choices": dict, "provenance": dict}
     if not isinstance(value, dict):
         raise UserError(str(path), f"a table of costs is a JSON object, not {type(value).__name__}")
     _same_names(value, wanted, str(path), "key")
@@ -159,7 +166,7 @@ def read_cost_table(path: Path, space: SearchSpace) -> CostTable:
     for name, row in value["choices"].items():
         if not isinstance(row, dict):
             raise UserError(f"{path}: {name}", f"is {type(row).__name__}, must be the cost of each option")
-    return cost_table(
+    table = cost_table(
         space,
         unit=value["unit"],
         fixed=value["fixed"],
@@ -167,6 +174,9 @@ def read_cost_table(path: Path, space: SearchSpace) -> CostTable:
         provenance=value["provenance"],
         where=str(path),
     )
+    if table.space != value["space"]:
+        raise UserError(f"{path}: space", "the table is of a space of other sizes: channels, cells or images differ")
+    return table
 
 
 def _same_names(given: Iterable[str], wanted: Iterable[object], where: str, kind: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,12 @@ def places(space: SearchSpace) -> list[Place]:
     with torch.no_grad():
         meta(torch.empty((1, *space.input_shape), device="meta"), gates)
     return found
+
+
+def fingerprint(space: SearchSpace) -> str:
+    """sha256[:12] of where the layer choices of a space stand and of their shapes: its sizes, whatever its weights."""
+    shapes = [(place.choice, place.input_shape, place.output_shape) for place in places(space)]
+    return hashlib.sha256(repr(shapes).encode()).hexdigest()[:12]
 
 
 def first_passing(choice: LayerChoice) -> int:

@@ -55,7 +55,7 @@ class MultiplicativeLoss(CostLoss):
         reference: a cost above 1. alpha, beta: as above.
 
     Raises:
-        UserError: `reference` or, when it is called, E is not above 1, where the logarithm is not positive.
+        UserError: `reference` is not above 1, where the logarithm is not positive.
     """
 
     def __init__(self, reference: float, *, alpha: float = 0.2, beta: float = 0.3) -> None:
@@ -64,7 +64,6 @@ class MultiplicativeLoss(CostLoss):
         self._beta = beta
 
     def __call__(self, ce: Tensor, expected: Tensor) -> Tensor:
-        _above_one("the expected cost", float(expected.detach()))
         return self._alpha * ce * (expected.log() / self._log_reference) ** self._beta
 
 
@@ -105,7 +104,7 @@ class TargetLoss(CostLoss):
 
     def __init__(self, target: float, *, cheapest: float, rate: float = 0.1) -> None:
         if target < cheapest:
-            problem = f"{target:g} is below the cheapest architecture's cost of {cheapest:g}"
+            problem = f"{target:,.10g} is below the cheapest architecture's cost of {cheapest:,.10g}"
             raise UserError("supernet.strategy.target", problem)
         self.target = target
         self._rate = rate
@@ -152,12 +151,16 @@ def cost_loss(
         UserError: it needs a target and has none, or one that cannot be reached.
     """
     if name == "none":
+        if target is not None:
+            allowed = ("multiplicative", "additive", "target")
+            raise UserError("supernet.strategy.loss", "none does not look at the target", allowed=allowed)
         return CostLoss()
     cheapest, dearest = costs.cheapest(region), costs.dearest(region)
     if target is None:
-        problem = f"loss {name} needs one, in {costs.unit}; architectures cost {cheapest:g} to {dearest:g}"
+        problem = f"loss {name} needs one, in {costs.unit}; architectures cost {cheapest:,.10g} to {dearest:,.10g}"
         raise UserError("supernet.strategy.target", problem)
     if name == "multiplicative":
+        _above_one("the cheapest architecture's cost", cheapest)
         return MultiplicativeLoss(target, alpha=alpha, beta=beta)
     if name == "additive":
         return AdditiveLoss(target, weight=weight)

@@ -25,6 +25,8 @@ TOLERANCE = 1e-3
 """Of the eigenvalue, relative, from one iteration to the next."""
 MOST_ITERATIONS = 100
 """By then an eigenvalue that has not settled has another within a few percent of it."""
+IMAGES = 32
+"""Of the batch, to look at: the graph of the whole mixture is kept twice, which a strategy of one path never does."""
 WINDOW = 5
 """Epochs that an eigenvalue is averaged over, and that lie between two averages: k of Zela et al., section 4.3."""
 GROWTH = 1 / 0.75
@@ -51,7 +53,7 @@ def sharpness(supernet: SearchSpace, strategy: Strategy, batch: Batch, *, seed: 
     alphas = [strategy.alphas.values[name] for name in strategy.region.undecided if name in strategy.alphas.values]
     if not alphas:
         return None
-    x, y = batch
+    x, y = (part[:IMAGES] for part in batch)
     weights = {name: parameter.detach() for name, parameter in supernet.named_parameters()}
     was_training = supernet.training
     supernet.train()

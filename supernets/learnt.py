@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nas.architecture import Architecture
 from nas.choices import InputChoice, LayerChoice
+from nas.errors import UserError
 from nas.gates import Gates
 from nas.space import SearchSpace
 from supernets.alphas import Alphas
@@ -112,6 +113,10 @@ class LearntStrategy(AlphaStrategy):
             self.alphas.parameters(), lr=alpha_lr, betas=BETAS, weight_decay=alpha_weight_decay
         )
 
+    def check_schedule(self, epochs: int, steps: int) -> None:
+        """Raises UserError where alpha would never take a step."""
+        check_warmup(self.alpha_warmup, epochs)
+
     @abstractmethod
     def gradient(self, step: Step) -> Sequence[Tensor | None]:
         """The gradient of the validation loss with respect to each alpha."""
@@ -128,6 +133,13 @@ class LearntStrategy(AlphaStrategy):
             if name in learning:
                 alpha.grad = torch.zeros_like(alpha) if g is None else g
         self.optimizer.step()
+
+
+def check_warmup(alpha_warmup: int, epochs: int) -> None:
+    """Raises UserError where a warm-up leaves no epoch for architecture parameters."""
+    if alpha_warmup >= epochs:
+        problem = f"{alpha_warmup} epochs of {epochs} leave none for the architecture parameters to learn in"
+        raise UserError("supernet.strategy.alpha_warmup", problem)
 
 
 def softmax(alpha: Tensor) -> Tensor:

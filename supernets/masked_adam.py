@@ -8,13 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+EPSILON = 1e-8
+"""Of Adam's denominator (Kingma & Ba, "Adam", ICLR 2015)."""
 
 
 class MaskedAdam:
-    """torch's Adam, but entries that a step leaves out keep their values and moments to the bit.
+    """Every entry has an Adam of its own: entries that a step leaves out keep values, moments and step count.
 
-    Plain Adam moves an entry of gradient 0 by its momentum, and forgets its second moment.
+        m <- b1 m + (1 - b1) g        v <- b2 v + (1 - b2) g^2
+        x <- x - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+
+    (algorithm 1 of Kingma & Ba, "Adam", ICLR 2015, with t counted by entry). Plain Adam would move an entry of gradient
+    0 by its momentum, forget its second moment, and take too large a first step in an entry that is met late.
 
     Args:
         vectors: by name. lr, betas: as for `torch.optim.Adam`.
@@ -22,33 +27,40 @@ class MaskedAdam:
 
     def __init__(self, vectors: Mapping[str, nn.Parameter], *, lr: float, betas: tuple[float, float]) -> None:
         self._vectors = dict(vectors)
-        self._adam = torch.optim.Adam(list(self._vectors.values()), lr=lr, betas=betas)
+        self._lr = lr
+        self._betas = betas
+        self._m = {name: torch.zeros_like(vector) for name, vector in self._vectors.items()}
+        self._v = {name: torch.zeros_like(vector) for name, vector in self._vectors.items()}
+        self._t = {name: torch.zeros_like(vector) for name, vector in self._vectors.items()}
+        self._indices: dict[tuple[str, tuple[int, ...]], Tensor] = {}
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor], entries: Mapping[str, Sequence[int]]) -> None:
-        """Follow the gradients in these entries of these vectors; all else stays."""
-        masks = {name: _mask(self._vectors[name], indices) for name, indices in entries.items()}
-        before = {name: [tensor.clone() for tensor in self._tensors(name)] for name in entries}
-        for name, vector in self._vectors.items():
-            vector.grad = gradients[name] * masks[name] if name in masks else None  # Adam passes over None
-        self._adam.step()
-        for name, mask in masks.items():
-            # On a vector's first step there are no moments yet to go back to; those made of a gradient of 0 are 0.
-            for tensor, old in zip(self._tensors(name), before[name], strict=False):
-                tensor.copy_(torch.where(mask, tensor, old))
+        """Follow the gradients in these entries of these vectors; all else stays to the bit."""
+        b1, b2 = self._betas
+        for name, options in entries.items():
+            i = self._index(name, tuple(options))
+            g = gradients[name][i]
+            t = self._t[name][i] + 1
+            m = b1 * self._m[name][i] + (1 - b1) * g
+            v = b2 * self._v[name][i] + (1 - b2) * g**2
+            move = self._lr * (m / (1 - b1**t)) / ((v / (1 - b2**t)).sqrt() + EPSILON)
+            self._vectors[name].index_add_(0, i, -move)
+            for kept, new in ((self._m, m), (self._v, v), (self._t, t)):
+                kept[name].index_copy_(0, i, new)
 
-    def _tensors(self, name: str) -> list[Tensor]:
-        vector = self._vectors[name]
-        return [vector, *(self._adam.state[vector][moment] for moment in MOMENTS if vector in self._adam.state)]
+    def _index(self, name: str, options: tuple[int, ...]) -> Tensor:
+        key = (name, options)
+        if key not in self._indices:
+            self._indices[key] = torch.tensor(options, device=self._vectors[name].device)
+        return self._indices[key]
 
     def state_dict(self) -> dict[str, Any]:
-        """Adam's own."""
-        return self._adam.state_dict()
+        """Moments and step counts by name."""
+        return {key: dict(kept) for key, kept in (("m", self._m), ("v", self._v), ("t", self._t))}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
         """Take up what `state_dict` gave."""
-        self._adam.load_state_dict(state)
-
-
-def _mask(vector: Tensor, indices: Sequence[int]) -> Tensor:
-    return torch.tensor([index in indices for index in range(len(vector))], device=vector.device)
+        for key, kept in (("m", self._m), ("v", self._v), ("t", self._t)):
+            for name, tensor in kept.items():
+                tensor.copy_(state[key][name])

@@ -22,9 +22,9 @@ from nas.gates import Gate, Gates
 from nas.macs_table import macs_table
 from nas.region import Region
 from nas.space import SearchSpace
-from supernets.cost_loss import CostLossName, TargetLoss, cost_loss
+from supernets.cost_loss import CostLoss, CostLossName, TargetLoss, cost_loss
 from supernets.gate_gradients import alpha_gradient, gate_gradients
-from supernets.learnt import AlphaStrategy, softmax
+from supernets.learnt import AlphaStrategy, check_warmup, softmax
 from supernets.masked_adam import MaskedAdam
 from supernets.selection.argmax import argmax
 from supernets.selection.limited import likeliest_within
@@ -92,18 +92,23 @@ class ProxylessNAS(AlphaStrategy):
         self._every = every
         self._zero_active = zero_active
 
+    @property
+    def priced(self) -> bool:
+        """Unless the loss leaves the cost out."""
+        return type(self.loss) is not CostLoss
+
+    def check_schedule(self, epochs: int, steps: int) -> None:
+        """Raises UserError where alpha would never take a step."""
+        check_warmup(self._alpha_warmup, epochs)
+        if steps < self._every:
+            raise UserError("supernet.strategy.every", f"is {self._every}, but an epoch has {steps} steps")
+
     def weight_gates(self, generator: torch.Generator) -> Gates:
         """One path, drawn from softmax(alpha); choices between edges stand open."""
         return self._gates(self._draw(self.region, 1, generator))
 
     def after_step(self, step: Step) -> None:
-        """After every few steps of the weights, one of alpha; weights and statistics stay as they are.
-
-        Raises:
-            UserError: an epoch is too short for one.
-        """
-        if step.steps < self._every:
-            raise UserError("supernet.strategy.every", f"is {self._every}, but an epoch has {step.steps} steps")
+        """After every few steps of the weights, one of alpha; weights and statistics stay as they are."""
         if step.epoch < self._alpha_warmup or (step.index + 1) % self._every or not self.alphas.undecided(self.region):
             return
         region = self.region
@@ -132,13 +137,17 @@ class ProxylessNAS(AlphaStrategy):
         }
         before = {name: values[name].detach().clone() for name in b}
         self.optimizer.step(gradients, {name: region[name] for name in b})
-        for name in b:
-            keep_share(values[name], before[name], region[name])
+        if self._paths == "two":
+            for name in b:
+                keep_share(values[name], before[name], region[name])
 
     def preferred(self) -> Architecture:
         """The likeliest architecture or, under a target, the likeliest within it."""
         preferences = self.preferences()
         if isinstance(self.loss, TargetLoss):
+            if (cheapest := self.costs.cheapest(self.region)) > self.loss.target:
+                problem = f"{self.loss.target:,.10g} is below the cheapest of this part of the space, {cheapest:,.10g}"
+                raise UserError("supernet.strategy.target", problem)
             return likeliest_within(self.space, preferences, self.region, self.costs, self.loss.target)
         return argmax(self.space, preferences, self.region)
 

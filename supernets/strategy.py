@@ -99,6 +99,13 @@ class Strategy(ABC):
             UserError: naming those that would do.
         """
 
+    def check_schedule(self, epochs: int, steps: int) -> None:  # noqa: B027 - most go with any
+        """Refuse, before any training, numbers of epochs and of steps in one in which nothing would be learnt.
+
+        Raises:
+            UserError: naming the option.
+        """
+
     def before_step(self, step: Step) -> None:  # noqa: B027 - most strategies do nothing here
         """Called before each step of the weights."""
 

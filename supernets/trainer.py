@@ -64,6 +64,8 @@ class SupernetTraining(Training):
             forward=lambda x: space(x, strategy.weight_gates(self.draws)),
         )
         strategy.check_optimizer(self.optimizer)
+        if follows is None:
+            strategy.check_schedule(settings.epochs, len(batches))
         self.space = space
         self.strategy = strategy
         self.stop = stop

@@ -6,9 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from bandit import Bandit
 
+from nas.cost_table import cost_table
 from nas.errors import UserError
-from supernets.cost_loss import AdditiveLoss, CostLoss, MultiplicativeLoss, TargetLoss
+from nas.region import Region
+from supernets.cost_loss import AdditiveLoss, CostLoss, MultiplicativeLoss, TargetLoss, cost_loss
 
 F = torch.tensor([10.0, 20.0, 0.0], dtype=torch.float64)
 
@@ -49,13 +52,19 @@ def test_more_cost_is_more_loss(loss: CostLoss, cost: float) -> None:
     assert float(slope) > 0
 
 
+BANDIT = Bandit((1.0, 0.6))
+WHOLE = Region.whole(BANDIT)
+SECONDS = cost_table(
+    BANDIT, unit="ms", fixed=0.03, costs={"block_0": {"op_0": 0.01, "op_1": 0.02}}, provenance={}, where="test"
+)
+
+
 @pytest.mark.parametrize(
     "make",
     [
         lambda: MultiplicativeLoss(1.0),
         lambda: MultiplicativeLoss(0.08),
-        lambda: MultiplicativeLoss(80)(torch.tensor(2.0), torch.tensor(1.0)),
-        lambda: MultiplicativeLoss(80)(torch.tensor(2.0), torch.tensor(float("nan"))),
+        lambda: cost_loss("multiplicative", SECONDS, WHOLE, 80, alpha=0.2, beta=0.3, weight=0.1, rate=0.1),
     ],
 )
 def test_logarithms_need_costs_above_one(make: Callable[[], object]) -> None:

@@ -113,7 +113,7 @@ def test_a_curvature_that_is_not_finite_is_refused() -> None:
 )
 def test_eigenvalue_against_the_whole_hessian(options: dict[str, Any] | None) -> None:
     """The Hessian of the cross-entropy at the mean gates of each method, entry by entry, by torch."""
-    space, (x, y) = toy().train(), batches(1, size=64)[0]
+    space, (x, y) = toy().train(), batches(1, size=32)[0]
     strategy: LearntStrategy = DrNAS(space) if options is None else DARTS(space, **options)
     prefer(strategy, (CONV, SKIP, NONE), alpha=1.0)
     alphas = strategy.alphas.parameters()
@@ -327,7 +327,7 @@ def test_what_has_stopped_stays_so_when_resumed(tmp_path: Path) -> None:
 
     def train() -> list[dict[str, float]]:
         space = toy()
-        strategy = prefer(DARTS(space, alpha_warmup=20), (SKIP, SKIP, SKIP))
+        strategy = prefer(DARTS(space, alpha_warmup=8), (SKIP, SKIP, SKIP))
         training = SupernetTraining(
             space,
             strategy,
