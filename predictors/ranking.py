@@ -1,20 +1,24 @@
-"""How well a predictor ranks: correlations of ranks, with intervals, and nothing dropped."""
+"""How well a predictor ranks: correlations of ranks and what its choice is worth, with intervals, nothing dropped."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nas.errors import UserError
-
-Floats = NDArray[np.float64]
-
+from predictors import ranking_samples as samples
+from predictors.ranking_samples import Floats, Levels
 
 LEAST_FOR_INTERVAL = 8
 """Pairs below which a bootstrap interval would look certain and is not given: three in perfect order have [1, 1]."""
+TOP = (0.1, 0.2)
+"""Shares of the best architectures that are looked at by themselves: there most predictors know nothing."""
+CHOSEN = (0.05, 0.1)
+"""Shares of the architectures that a predictor would choose, for its precision."""
+AT_ONCE = 4_000_000
+"""Numbers of a matrix of resamples that are held in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,41 @@ class RankCorrelation:
     spearman_interval: tuple[float, float]
     confidence: float
     not_finite: int
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A number with its percentile bootstrap interval, nan where they are not defined."""
+
+    value: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Precision(Statistic):
+    """Attributes: k: architectures chosen. value: the share of them that are among the k best."""
+
+    k: int
+
+
+@dataclass(frozen=True)
+class RankingQuality:
+    """All that `ranking_quality` says of a predictor.
+
+    Attributes:
+        all: the correlations over all architectures.
+        top: the same among the best share of them, those tied with the last of these included.
+        precision: by the share of architectures chosen.
+        regret: the best outcome minus that of the predicted best (of tied ones the mean), in the outcome's unit.
+        best_of_random: how many random architectures would have to be trained for the best of them to be expected as
+            good as the predicted best; 1 where it is no better than a random one.
+    """
+
+    all: RankCorrelation
+    top: Mapping[float, RankCorrelation]
+    precision: Mapping[float, Precision]
+    regret: Statistic
+    best_of_random: Statistic
 
 
 def rank_correlation(
@@ -63,26 +102,45 @@ def rank_correlation(
     Raises:
         UserError: the lengths differ, fewer than two pairs, or an outcome that is not finite.
     """
-    a, b = np.asarray(predicted, dtype=np.float64), np.asarray(actual, dtype=np.float64)
-    if a.shape != b.shape or a.ndim != 1:
-        raise UserError("predicted", f"{a.size} predictions for {b.size} outcomes")
-    if len(a) < 2:
-        raise UserError("predicted", f"a ranking needs at least two architectures, not {len(a)}")
-    if not np.isfinite(b).all():
-        raise UserError("actual", "an outcome is not finite")
-    finite = np.isfinite(a)
-    a = np.where(finite, a if higher_is_better else -a, -np.inf)
-    generator = np.random.default_rng(seed)
-    resamples = resamples if len(a) >= LEAST_FOR_INTERVAL else 0
-    draws = [generator.integers(len(a), size=len(a)) for _ in range(resamples)]
-    return RankCorrelation(
-        n=len(a),
-        kendall=_kendall(a, b),
-        spearman=_spearman(a, b),
-        kendall_interval=_interval([_kendall(a[i], b[i]) for i in draws], confidence),
-        spearman_interval=_interval([_spearman(a[i], b[i]) for i in draws], confidence),
-        confidence=confidence,
-        not_finite=int((~finite).sum()),
+    comparison = _Comparison.of(predicted, actual, higher_is_better=higher_is_better, confidence=confidence)
+    return comparison.correlation(lambda w: w, comparison.resampled(resamples, seed))
+
+
+def ranking_quality(
+    predicted: Sequence[float],
+    actual: Sequence[float],
+    *,
+    higher_is_better: bool = True,
+    top: Sequence[float] = TOP,
+    chosen: Sequence[float] = CHOSEN,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int,
+) -> RankingQuality:
+    """`rank_correlation` over all architectures and among the best, and what choosing by the predictions is worth.
+
+    Every number of a bootstrap resample is that of the resample itself: its own best tenth, its own best outcome. The
+    intervals of `regret` and `best_of_random` hang on few architectures, and so are coarse.
+
+    Args:
+        top: shares of the architectures, best by outcome, to correlate among. chosen: shares, best by prediction, to
+            find the precision of. Of n architectures a share s is round(s n), at least one.
+        others: see `rank_correlation`.
+
+    Raises:
+        UserError: as `rank_correlation`.
+    """
+    it = _Comparison.of(predicted, actual, higher_is_better=higher_is_better, confidence=confidence)
+    w = it.resampled(resamples, seed)
+    sizes = {share: max(1, round(share * it.n)) for share in (*top, *chosen)}
+    return RankingQuality(
+        all=it.correlation(lambda w: w, w),
+        top={share: it.correlation(it.best(sizes[share]), w) for share in top},
+        precision={share: it.precision(sizes[share], w) for share in chosen},
+        regret=it.statistic(lambda w: samples.true_best(it.b, w) - samples.predicted_best(it.a, it.b, w), w),
+        best_of_random=it.statistic(
+            lambda w: samples.best_of_random(it.b, w, samples.predicted_best(it.a, it.b, w)), w
+        ),
     )
 
 
@@ -92,32 +150,87 @@ def partial_spearman(predicted: Sequence[float], actual: Sequence[float], given:
     What a predictor knows beyond the third quantity, such as the number of parameters. nan where it is not defined:
     a constant, or one quantity that ranks exactly as the third. Values that are not finite rank worst.
     """
-    a, b, c = (np.where(np.isfinite(v), v, -np.inf) for v in (np.asarray(x, float) for x in (predicted, actual, given)))
-    ab, ac, bc = _spearman(a, b), _spearman(a, c), _spearman(b, c)
+    values = (np.asarray(x, dtype=np.float64) for x in (predicted, actual, given))
+    a, b, c = (Levels.of(np.where(np.isfinite(v), v, -np.inf)) for v in values)
+    sample = np.ones((1, len(predicted)))
+    ab, ac, bc = (float(samples.spearman(x, y, sample)[0]) for x, y in ((a, b), (a, c), (b, c)))
     rest = (1 - ac**2) * (1 - bc**2)
     return (ab - ac * bc) / rest**0.5 if rest > 1e-12 else float("nan")
 
 
-def _kendall(a: Floats, b: Floats) -> float:
-    from scipy.stats import kendalltau
-
-    if len(a) < 3:
-        return float("nan")
-    return float(kendalltau(a, b, method="asymptotic").statistic)
+Part = Callable[[Floats], Floats]
+"""What is left of samples."""
 
 
-def _spearman(a: Floats, b: Floats) -> float:
-    from scipy.stats import rankdata
+@dataclass(frozen=True, eq=False)
+class _Comparison:
+    """Predictions `a`, turned so that higher is better, and outcomes `b` of the same architectures."""
 
-    a, b = rankdata(a), rankdata(b)
-    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return float("nan")
-    return float(np.corrcoef(a, b)[0, 1])
+    a: Levels
+    b: Levels
+    finite: np.ndarray
+    confidence: float
+
+    @classmethod
+    def of(
+        cls, predicted: Sequence[float], actual: Sequence[float], *, higher_is_better: bool, confidence: float
+    ) -> _Comparison:
+        a, b = np.asarray(predicted, dtype=np.float64), np.asarray(actual, dtype=np.float64)
+        if a.shape != b.shape or a.ndim != 1:
+            raise UserError("predicted", f"{a.size} predictions for {b.size} outcomes")
+        if len(a) < 2:
+            raise UserError("predicted", f"a ranking needs at least two architectures, not {len(a)}")
+        if not np.isfinite(b).all():
+            raise UserError("actual", "an outcome is not finite")
+        finite = np.isfinite(a)
+        upwards = np.where(finite, a if higher_is_better else -a, -np.inf)
+        return cls(Levels.of(upwards), Levels.of(b), finite, confidence)
+
+    @property
+    def n(self) -> int:
+        return len(self.finite)
+
+    def resampled(self, resamples: int, seed: int) -> Floats:
+        return samples.bootstrap_counts(self.n, resamples if self.n >= LEAST_FOR_INTERVAL else 0, seed=seed)
+
+    def best(self, k: int) -> Part:
+        return lambda w: samples.best(self.b, w, k)
+
+    def correlation(self, part: Part, w: Floats) -> RankCorrelation:
+        inside = part(w[:1])[0] > 0
+        kendall = self._values(lambda w: samples.kendall(self.a, self.b, part(w)), w)
+        spearman = self._values(lambda w: samples.spearman(self.a, self.b, part(w)), w)
+        n = int(inside.sum())
+        return RankCorrelation(
+            n=n,
+            kendall=float(kendall[0]),
+            spearman=float(spearman[0]),
+            kendall_interval=self._interval(kendall[1:], n),
+            spearman_interval=self._interval(spearman[1:], n),
+            confidence=self.confidence,
+            not_finite=int((~self.finite & inside).sum()),
+        )
+
+    def statistic(self, formula: Part, w: Floats) -> Statistic:
+        """A statistic of the choice: not defined where all predictions of a sample are equal."""
+        values = np.where(self.a.is_constant(w), np.nan, self._values(formula, w))
+        return Statistic(float(values[0]), self._interval(values[1:], self.n))
+
+    def precision(self, k: int, w: Floats) -> Precision:
+        found = self.statistic(lambda w: samples.precision(self.a, self.b, w, k), w)
+        return Precision(found.value, found.interval, k)
+
+    def _values(self, formula: Part, w: Floats) -> Floats:
+        return np.concatenate([formula(part) for part in _in_parts(w)])
+
+    def _interval(self, values: Floats, n: int) -> tuple[float, float]:
+        defined = values[~np.isnan(values)]
+        if n < LEAST_FOR_INTERVAL or len(defined) == 0:
+            return float("nan"), float("nan")
+        low, high = np.quantile(defined, [(1 - self.confidence) / 2, (1 + self.confidence) / 2])
+        return float(low), float(high)
 
 
-def _interval(values: Sequence[float], confidence: float) -> tuple[float, float]:
-    defined = np.array([value for value in values if not np.isnan(value)])
-    if len(defined) == 0:
-        return float("nan"), float("nan")
-    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+def _in_parts(w: Floats) -> Iterator[Floats]:
+    rows = max(1, AT_ONCE // w.shape[1])
+    return (w[start : start + rows] for start in range(0, len(w), rows))
