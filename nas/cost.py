@@ -23,8 +23,8 @@ class Cost:
     macs: int
 
 
-def count(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
-    """Params and MACs of a network on one image of `input_shape` `(channels, height, width)`.
+def count(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
+    """Params and MACs of a network on one image of `input_shape` `(channels, height, width)`, or of a layer on its own.
 
     Counted: convolutions, matrix products and attention, a bias as one accumulate for each output. Not counted:
     normalisation, activations, pooling, additions. This is the convention of NAS-Bench-201. The forward pass runs

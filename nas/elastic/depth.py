@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from nas.choices import ElasticChoice
+from nas.choices import Choice, ElasticChoice
 from nas.elastic.layer import Mode
 from nas.gates import Gates, Mixture
 
@@ -33,6 +33,14 @@ class ElasticDepth(nn.Module):
         self.choice = choice
         self.blocks = nn.ModuleList(blocks)
         self.mode = mode
+
+    def conditions(self) -> Mapping[str, tuple[Choice, frozenset[int]]]:
+        """The depths by which each block is run."""
+        depths = self.choice.options
+        return {
+            f"blocks.{index}": (self.choice, frozenset(i for i, depth in enumerate(depths) if depth > index))
+            for index in range(len(self.blocks))
+        }
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
         gate = self.choice.gate(gates)

@@ -53,7 +53,7 @@ class ElasticBatchNorm2d(nn.BatchNorm2d, ElasticLayer):
     def extract(self, gates: Gates) -> nn.BatchNorm2d:
         """The plain batch norm of a path."""
         size = self.dims[0].size(gates)
-        layer = nn.BatchNorm2d(size, self.eps, self.momentum, self.affine).to(self.running_mean.device)  # type: ignore[union-attr]
+        layer = nn.BatchNorm2d(size, self.eps, self.momentum, self.affine).to(self.running_mean)  # type: ignore[arg-type]
         state = {name: tensor if tensor.dim() == 0 else tensor[:size] for name, tensor in self.state_dict().items()}
         layer.load_state_dict(state)
         return layer
@@ -99,6 +99,6 @@ class ElasticLayerNorm(ElasticLayer):
     def extract(self, gates: Gates) -> nn.LayerNorm:
         """The plain layer norm of a path."""
         size = self.dims[0].size(gates)
-        layer = nn.LayerNorm(size, self.eps, device=self.weight.device)
+        layer = nn.LayerNorm(size, self.eps, device=self.weight.device, dtype=self.weight.dtype)
         layer.load_state_dict({"weight": self.weight[:size].detach(), "bias": self.bias[:size].detach()})
         return layer

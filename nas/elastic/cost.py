@@ -1,0 +1,203 @@
+"""What the networks of an elastic space cost: exact, and differentiable in the gates.
+
+The cost of a layer depends on the few choices that decide its sizes, and on those by which it is run at all. Over
+architectures drawn choice by choice its expectation is therefore a multilinear form,
+
+    E = fixed + sum_t sum_(o_1, ..., o_m) F_t[o_1, ..., o_m] prod_k p^(k)_(o_k)
+
+with one term t for each set of choices that some layers depend on together (for widths, kernels and heads: products of
+sums of coverages). Costs are multiply-accumulates for one image or numbers in parameters, as `nas.cost.count` counts.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from nas.architecture import Architecture
+from nas.choices import Choice, InputChoice, LayerChoice
+from nas.cost import Cost, count
+from nas.elastic.attention import Attend
+from nas.elastic.layer import Elastic, ElasticLayer
+from nas.gates import Gate, Mixture
+from nas.space import SearchSpace
+
+Shape = tuple[int, ...]
+Indices = Mapping[str, int]
+
+
+@runtime_checkable
+class Conditional(Protocol):
+    """A module that runs some of its parts only under some options of a choice."""
+
+    def conditions(self) -> Mapping[str, tuple[Choice, frozenset[int]]]:
+        """For each part, by its path inside: the choice, and the options under which it is run."""
+
+
+class ElasticCosts:
+    """The costs of a space's networks in one unit; made by `elastic_costs`.
+
+    Attributes:
+        unit: of all numbers.
+    """
+
+    def __init__(self, unit: Literal["macs", "params"], space: SearchSpace, terms: Mapping[tuple[str, ...], Tensor]):
+        self.unit = unit
+        self._space = space
+        self._terms = dict(terms)
+        self._by_name: dict[str, list[tuple[str, ...]]] = {}
+        for names in terms:
+            for name in names:
+                self._by_name.setdefault(name, []).append(names)
+        self._moved: dict[tuple[torch.device, torch.dtype], list[tuple[tuple[str, ...], Tensor]]] = {}
+
+    def cost(self, architecture: Architecture) -> float:
+        """The cost of one architecture: that of its built network."""
+        indices = self._space.gates(architecture)
+        return sum(float(term[tuple(indices[name] for name in names)]) for names, term in self._terms.items())
+
+    def expected(self, probabilities: Mapping[str, Tensor]) -> Tensor:
+        """E, a differentiable scalar, of architectures drawn choice by choice.
+
+        Args:
+            probabilities: `(options,)` for each choice that costs depend on; others are not looked at.
+        """
+        like = next(iter(probabilities.values()))
+        total = like.new_zeros(())
+        for names, term in self._on(like):
+            value = term
+            for name in names:
+                value = torch.tensordot(probabilities[name], value, dims=1)
+            total = total + value
+        return total
+
+    def marginal(self, name: str, indices: Indices) -> list[float]:
+        """The part of the cost that depends on a choice, for each of its options, the others as they are."""
+        options = self._space.choices()[name].options
+        total = torch.zeros(len(options), dtype=torch.float64)
+        for names in self._by_name.get(name, ()):
+            total += self._terms[names][tuple(slice(None) if n == name else indices[n] for n in names)]
+        return total.tolist()
+
+    def cheapest(self, open_options: Mapping[str, Sequence[int]]) -> float:
+        """The cost of the cheapest architecture of a region, term by term: a lower bound where no single one is."""
+        return self._extreme(open_options, torch.amin)
+
+    def dearest(self, open_options: Mapping[str, Sequence[int]]) -> float:
+        """The cost of the dearest architecture of a region, term by term: an upper bound where no single one is."""
+        return self._extreme(open_options, torch.amax)
+
+    def _extreme(self, open_options: Mapping[str, Sequence[int]], pick: Callable[[Tensor], Tensor]) -> float:
+        total = 0.0
+        for names, term in self._terms.items():
+            part = term
+            for axis, name in enumerate(names):
+                part = part.index_select(axis, torch.tensor(open_options[name]))
+            total += float(pick(part))
+        return total
+
+    def _on(self, like: Tensor) -> list[tuple[tuple[str, ...], Tensor]]:
+        key = (like.device, like.dtype)
+        if key not in self._moved:
+            self._moved[key] = [(names, term.to(like)) for names, term in self._terms.items()]
+        return self._moved[key]
+
+
+def elastic_costs(space: SearchSpace, unit: Literal["macs", "params"]) -> ElasticCosts:
+    """The costs of a space whose choices are elastic, or between layers. Runs on the meta device only.
+
+    Every choice is opened, so that every layer is met with the shape of its input; each layer is then counted for each
+    joint option of the choices that it depends on.
+
+    Raises:
+        TypeError: the space has choices between inputs.
+    """
+    choices = space.choices()
+    if any(isinstance(choice, InputChoice) for choice in choices.values()):
+        raise TypeError("costs of choices between inputs are not a sum over layers")
+    meta = copy.deepcopy(space).to("meta").eval()
+    conditions = list(_conditions(meta))
+    terms: dict[tuple[str, ...], Tensor] = {}
+    seen: set[nn.Module] = set()
+    for path, module, shape in _visits(meta):
+        if unit == "params" and module in seen:
+            continue  # a layer that is run twice has its parameters once
+        seen.add(module)
+        own = _names(module)
+        runs: dict[str, frozenset[int]] = {}
+        for inside, choice, options in conditions:
+            if path.startswith(f"{inside}."):
+                runs[choice.name] = runs.get(choice.name, options) & options
+        names = tuple(name for name in choices if name in own or name in runs)
+        sizes = [len(choices[name].options) for name in names]
+        term = terms.setdefault(names, torch.zeros(sizes, dtype=torch.float64))
+        counted: dict[tuple[int, ...], float] = {}
+        for joint in itertools.product(*map(range, sizes)):
+            indices = dict(zip(names, joint, strict=True))
+            if all(indices[name] in options for name, options in runs.items()):
+                key = tuple(indices[name] for name in names if name in own)
+                if key not in counted:
+                    counted[key] = getattr(_cost(module, shape, indices), unit)
+                term[joint] += counted[key]
+    return ElasticCosts(unit, space, terms)
+
+
+def _visits(meta: SearchSpace) -> list[tuple[str, nn.Module, Shape]]:
+    """Path, module and input shape without the batch, of every run of a layer that may cost something."""
+    visits: list[tuple[str, nn.Module, Shape]] = []
+
+    def record(path: str) -> Any:
+        return lambda module, args, output: visits.append((path, module, _shape(args)))
+
+    inside = [path for path, module in meta.named_modules() if isinstance(module, Elastic | Attend)]
+    for path, module in meta.named_modules():
+        is_part = any(path.startswith(f"{outer}.") for outer in inside)
+        if isinstance(module, Elastic | Attend) or (not is_part and not list(module.children())):
+            module.register_forward_hook(record(path))
+    gates: dict[str, Gate] = {
+        name: Mixture(torch.ones(len(choice.options), device="meta"), tuple(range(len(choice.options))))
+        for name, choice in meta.choices().items()
+    }
+    with torch.no_grad():
+        meta(torch.empty((1, *meta.input_shape), device="meta"), gates)
+    return visits
+
+
+def _conditions(meta: SearchSpace) -> Iterator[tuple[str, Choice, frozenset[int]]]:
+    """Path, choice and options under which what lies there is run."""
+    for path, module in meta.named_modules():
+        if isinstance(module, LayerChoice):
+            for index, option in enumerate(module.options):
+                yield f"{path}.candidates.{option}", module, frozenset({index})
+        elif isinstance(module, Conditional):
+            for part, (choice, options) in module.conditions().items():
+                yield f"{path}.{part}", choice, options
+
+
+def _names(module: nn.Module) -> frozenset[str]:
+    """The choices that decide its sizes."""
+    return frozenset(part.name for part in module.modules() if isinstance(part, Choice))
+
+
+def _cost(module: nn.Module, shape: Shape, indices: Indices) -> Cost:
+    """Of a layer on a path, for an input of this shape at the largest sizes."""
+    if isinstance(module, Attend):
+        tokens, inner = shape[0], module.inner.size(indices)
+        return Cost(params=0, macs=2 * tokens * tokens * inner)
+    if isinstance(module, ElasticLayer):
+        size = module.input_size(indices)
+        cut = (size, *shape[1:]) if len(shape) == 3 else (*shape[:-1], size)
+        return count(module.extract(indices), cut)
+    if isinstance(module, Elastic):
+        part = module.extract(indices)
+        return Cost(params=part.numel() if isinstance(part, nn.Parameter) else 0, macs=0)
+    return count(module, shape)
+
+
+def _shape(args: tuple[Any, ...]) -> Shape:
+    return tuple(args[0].shape[1:]) if isinstance(args[0], Tensor) else ()
