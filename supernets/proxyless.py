@@ -142,13 +142,18 @@ class ProxylessNAS(AlphaStrategy):
                 keep_share(values[name], before[name], region[name])
 
     def preferred(self) -> Architecture:
-        """The likeliest architecture or, under a target, the likeliest within it."""
+        """The likeliest architecture or, under a target, the likeliest that costs what is expected, at most the target.
+
+        The likeliest of all can cost far less than the architectures drawn while the expected cost was held.
+        """
         preferences = self.preferences()
         if isinstance(self.loss, TargetLoss):
             if (cheapest := self.costs.cheapest(self.region)) > self.loss.target:
                 problem = f"{self.loss.target:,.10g} is below the cheapest of this part of the space, {cheapest:,.10g}"
                 raise UserError("supernet.strategy.target", problem)
-            return likeliest_within(self.space, preferences, self.region, self.costs, self.loss.target)
+            likeliest = self.costs.cost(argmax(self.space, preferences, self.region))
+            limit = min(self.loss.target, max(self.expected_cost(), likeliest))
+            return likeliest_within(self.space, preferences, self.region, self.costs, limit)
         return argmax(self.space, preferences, self.region)
 
     def expected_cost(self) -> float:

@@ -15,17 +15,23 @@ from supernets.selection.argmax import argmax
 
 HALVINGS = 60
 """Of the interval of prices: to the last digit."""
+HIGHEST = 1e18
+"""Of all prices; infinite for any table."""
 
 
 def likeliest_within(
     space: SearchSpace, preferences: Mapping[str, Tensor], region: Region, costs: CostTable, limit: float
 ) -> Architecture:
-    """The likeliest architecture at the lowest price mu of cost at which it keeps the limit.
+    """The likeliest architecture of a cost that is at most `limit`, and as near to it as a price of cost can bring it.
+
+    Where even the dearest keeps the limit, the likeliest of all.
 
         argmax_a log p(a) - mu cost(a)   with the smallest mu such that cost(a) <= limit
 
-    This is the Lagrangian relaxation of `max log p(a) such that cost(a) <= limit`: exact for the limits that some
-    price reaches, and for others as good as the next lower of these.
+    This is the Lagrangian relaxation of `max log p(a) such that cost(a) = limit`: exact for the costs that some price
+    reaches, and for others the next lower of these. A negative mu rewards cost: the likeliest option of every choice
+    can be the cheap one where dear ones together are likelier, and then the likeliest architecture of all costs far
+    less than the architectures that p stands for.
 
     Args:
         preferences: for each choice the probability of each option. region: the options to choose among.
@@ -42,13 +48,18 @@ def likeliest_within(
         }
         return argmax(space, priced, region)
 
-    plain = argmax(space, preferences, region)
-    if costs.cost(plain) <= limit:
-        return plain
-    low, high = 0.0, 1.0 / max(limit, 1e-9)
-    while costs.cost(at(high)) > limit and high < 1e18:
-        low, high = high, 4 * high
+    def fits(price: float) -> bool:
+        return costs.cost(at(price)) <= limit
+
+    high = 1.0 / max(limit, 1e-9)
+    while not fits(high) and high < HIGHEST:
+        high *= 4
+    low = -1.0 / max(limit, 1e-9)
+    while fits(low) and low > -HIGHEST:
+        low *= 4
+    if fits(low):
+        return at(0.0)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        low, high = (low, middle) if costs.cost(at(middle)) <= limit else (middle, high)
+        low, high = (low, middle) if fits(middle) else (middle, high)
     return at(high)

@@ -338,6 +338,27 @@ def test_what_is_chosen_keeps_the_target(tmp_path: Path) -> None:
     assert strategy.costs.cost(strategy.preferred()) <= 75
 
 
+def test_what_is_chosen_costs_what_is_expected(tmp_path: Path) -> None:
+    """p = (.1, .26, .24, .4) of (10, 20, 5, 0) ms: E = 30 + 4 * 7.4 = 59.6, but the likeliest of all costs 30 alone.
+
+    The options that a reward for cost makes the best are op_3, then op_1: one block after the other would cost 20 more,
+    but blocks that are alike turn together, unless they differ a little, as here.
+    """
+    strategy = bandit(tmp_path, blocks=4, loss="target", target=75.0)
+    for i, alpha in enumerate(strategy.alphas.parameters()):
+        alpha.data = torch.tensor([0.1, 0.26 + 0.001 * i, 0.24, 0.4]).log()
+    assert strategy.costs.cost(argmax(strategy.space, strategy.preferences(), strategy.region)) == 30
+    assert strategy.expected_cost() == pytest.approx(59.6, abs=0.1)
+    assert dict(strategy.preferred()) == {"block_0": "op_3", "block_1": "op_3", "block_2": "op_3", "block_3": "op_1"}
+    for alpha in strategy.alphas.parameters():
+        alpha.data[1] += 5
+    assert strategy.expected_cost() > 75
+    assert strategy.costs.cost(strategy.preferred()) == 70
+    for alpha in strategy.alphas.parameters():
+        alpha.data = torch.tensor([9.0, 0.0, 0.0, 0.0])
+    assert strategy.expected_cost() < 70 == strategy.costs.cost(strategy.preferred())
+
+
 def test_every_entry_has_an_adam_of_its_own() -> None:
     """An entry that is met late moves as it would alone, and none moves while it is left out."""
     generator = torch.Generator().manual_seed(0)
