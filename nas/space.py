@@ -118,14 +118,21 @@ class SearchSpace(nn.Module):
         """An architecture in the notation of the space, such that `parse` gives it back."""
         return architecture.to_json()
 
+    def idle(self, architecture: Architecture) -> Collection[str]:
+        """The choices that change nothing beside the others, as in blocks that a depth leaves out; here none."""
+        return ()
+
     def isomorphism_class(self, architecture: Architecture) -> str:
-        """A name shared by the architectures known to compute the same function; here the id, so none are."""
-        return architecture.id
+        """A name shared by the architectures known to compute the same function; here the id without idle choices."""
+        idle = set(self.idle(architecture))
+        return Architecture({name: option for name, option in architecture.items() if name not in idle}).id
 
     def diagram(self, architecture: Architecture) -> list[Edge]:
-        """The arrows to draw; here a chain of the choices from input to output."""
-        names = ["input", *self.choices(), "output"]
-        labels = [f"{architecture[name]}" for name in self.choices()]
+        """The arrows to draw; here a chain of the choices that are not idle, from input to output."""
+        idle = set(self.idle(architecture))
+        used = [name for name in self.choices() if name not in idle]
+        names = ["input", *used, "output"]
+        labels = [f"{architecture[name]}" for name in used]
         return [(a, b, label) for a, b, label in zip(names, names[1:], [*labels, ""], strict=False)]
 
     def build(self, architecture: Architecture, *, weights: Literal["fresh", "inherited"] = "fresh") -> fx.GraphModule:

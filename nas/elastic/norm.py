@@ -53,7 +53,7 @@ class ElasticBatchNorm2d(nn.BatchNorm2d, ElasticLayer):
     def extract(self, gates: Gates) -> nn.BatchNorm2d:
         """The plain batch norm of a path."""
         size = self.dims[0].size(gates)
-        layer = nn.BatchNorm2d(size, self.eps, self.momentum, self.affine).to(self.running_mean)  # type: ignore[arg-type]
+        layer = nn.BatchNorm2d(size, self.eps, self.momentum, self.affine).to(self.running_mean)
         state = {name: tensor if tensor.dim() == 0 else tensor[:size] for name, tensor in self.state_dict().items()}
         layer.load_state_dict(state)
         return layer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,15 @@ from nas.spaces.darts import Darts
 from nas.spaces.macro import Macro
 from nas.spaces.mobilenet import MobileNet
 from nas.spaces.nasbench201 import NasBench201
+from nas.spaces.vit import ViT
 
+SMALL_VIT: dict[str, Any] = {
+    "embeddings": (8, 12, 16),
+    "ratios": (1.5, 2),
+    "heads": (1, 2, 3),
+    "depths": (1, 2, 3),
+    "head_size": 4,
+}
 SPACES: dict[str, Callable[[], SearchSpace]] = {
     "toy": ToySpace,
     "nasbench201": lambda: NasBench201((1, 8, 8), 10, channels=4, cells=1),
@@ -25,6 +34,8 @@ SPACES: dict[str, Callable[[], SearchSpace]] = {
     "darts": lambda: Darts((1, 8, 8), 10, variant="S0", channels=2, cells=3),
     "macro": lambda: Macro((1, 8, 8), 10, widths=(8, 8, 16, 24, 32), cells=(1, 2, 1), reductions=2),
     "mobilenet": lambda: MobileNet((1, 8, 8), 10, width=0.25, cells=(1, 2, 1, 1, 1, 1), reductions=2),
+    "vit": lambda: ViT((1, 8, 8), 10, patch=4, **SMALL_VIT),
+    "vit superposed": lambda: ViT((3, 8, 12), 3, patch=4, entanglement="superpose", **SMALL_VIT),
 }
 
 
