@@ -31,6 +31,20 @@ class Classification:
         """Mean cross-entropy of logits `(batch, classes)`; targets are class indices or distributions."""
         return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
 
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The cross-entropy of each image, `(batch,)`, of which `loss` is the mean."""
+        return F.cross_entropy(logits.float(), targets, reduction="none", label_smoothing=self.label_smoothing)
+
+    @torch.no_grad()
+    def residuals(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The gradient of each image's loss with respect to its logits, softmax(z) - t, `(batch, classes)`.
+
+        t is the target distribution: mixed and smoothed, if the training does so. The loss is cross-entropy.
+        """
+        t = targets if targets.is_floating_point() else F.one_hot(targets, self.num_classes)
+        smooth = self.label_smoothing
+        return logits.float().softmax(dim=1) - (1 - smooth) * t - smooth / self.num_classes
+
     @torch.no_grad()
     def evaluate(self, model: nn.Module, batches: Iterable[Batch], *, full_precision: bool = False) -> float:
         """The share of images whose largest logit is their class, in [0, 1], with the model in evaluation mode.

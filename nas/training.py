@@ -154,15 +154,24 @@ class Training:
     def step(self, x: Tensor, y: Tensor) -> Tensor:
         """One step of the weights. The loss stays on the device: reading it would wait for the device."""
         self.optimizer.zero_grad(set_to_none=True)
-        with autocast(x.device):
-            loss = self.task.loss(self.forward(x), y)
-        loss.backward()
+        loss = self.backward(x, y)
         if self.settings.clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_grad_norm)
+        self.before_update()
         self.optimizer.step()
         if self.ema:
             self.ema.update(self.model)
+        return loss
+
+    def backward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Add the gradient of the loss to that of the parameters; the loss, detached and on the device."""
+        with autocast(x.device):
+            loss = self.task.loss(self.forward(x), y)
+        loss.backward()
         return loss.detach()
+
+    def before_update(self) -> None:
+        """Called when the gradients are there and clipped, before the optimiser uses them; here nothing."""
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next epoch depends on."""

@@ -18,8 +18,10 @@ SPACES = {
 STRATEGIES = {
     "darts": "supernets.darts:DARTS",
     "drnas": "supernets.drnas:DrNAS",
+    "fairnas": "supernets.fairnas:FairNAS",
     "fixed_alpha": "supernets.darts:FixedAlpha",
     "gdas": "supernets.gdas:GDAS",
+    "pada": "supernets.pada:PADA",
     "proxyless": "supernets.proxyless:ProxylessNAS",
     "spos": "supernets.spos:SinglePathOneShot",
 }

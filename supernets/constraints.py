@@ -12,7 +12,7 @@ from nas.space import SearchSpace
 MOST_DRAWS = 1_000
 """After so many in vain, what is drawn for is taken to be impossible."""
 
-G = TypeVar("G", bound=Gates)
+T = TypeVar("T")
 
 
 def keeps_constraints(space: SearchSpace, gates: Gates) -> bool:
@@ -21,13 +21,13 @@ def keeps_constraints(space: SearchSpace, gates: Gates) -> bool:
     return len(path) < len(gates) or space.contains(space.architecture(path))
 
 
-def first_fit(draw: Callable[[], G], fits: Callable[[G], bool], *, where: str, problem: str) -> G:
-    """The first gates drawn that fit.
+def first_fit(draw: Callable[[], T], fits: Callable[[T], bool], *, where: str, problem: str) -> T:
+    """The first draw that fits: gates, or several of them.
 
     Raises:
         UserError: of `MOST_DRAWS` none does: `where` and `problem` say what follows from it.
     """
     for _ in range(MOST_DRAWS):
-        if fits(gates := draw()):
-            return gates
+        if fits(drawn := draw()):
+            return drawn
     raise UserError(where, f"{problem}: of {MOST_DRAWS:,} draws none satisfies the constraints of the space")

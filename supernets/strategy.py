@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nas.architecture import Architecture
 from nas.choices import Choice
+from nas.data.batches import Order
 from nas.device import autocast
 from nas.errors import UserError
 from nas.gates import Gates
@@ -82,6 +83,19 @@ class Strategy(ABC):
     def weight_gates(self, generator: torch.Generator) -> Gates:
         """The gates of one step of the weights; all randomness comes from `generator`."""
 
+    def paths(self, generator: torch.Generator) -> Sequence[Gates]:
+        """The gates whose gradients one step of the weights adds up; here one draw of `weight_gates`."""
+        return [self.weight_gates(generator)]
+
+    def path_loss(self, task: Classification, logits: Tensor, targets: Tensor) -> Tensor:
+        """What a step of the weights minimises; called once for each of its `paths`, batch after batch."""
+        return task.loss(logits, targets)
+
+    @property
+    def image_order(self) -> Order | None:
+        """What decides which training images an epoch shows; None shows all of them once, in a random order."""
+        return None
+
     def mean_gates(self) -> Gates:
         """Gates that stand for all the architectures of the region as they count now; here all options alike."""
         device = next(self.space.parameters()).device
@@ -105,6 +119,12 @@ class Strategy(ABC):
         Raises:
             UserError: naming the option.
         """
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:  # noqa: B027
+        """Called before each epoch (counted from 0), before its images are drawn."""
+
+    def before_update(self, paths: Sequence[Gates]) -> None:  # noqa: B027
+        """Called when the gradients of these paths are added up and clipped, before the optimiser uses them."""
 
     def before_step(self, step: Step) -> None:  # noqa: B027 - most strategies do nothing here
         """Called before each step of the weights."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from nas.data.batches import Order
+from nas.device import autocast
 from nas.errors import UserError
+from nas.gates import Gates
 from nas.progress import Track, silent
 from nas.space import SearchSpace
 from nas.task import Batch, Classification
@@ -18,12 +21,22 @@ from supernets.early_stop import EarlyStop
 from supernets.strategy import Step, Strategy, check_supports
 
 
+@runtime_checkable
+class Orderly(Protocol):
+    """Batches of images that something else may choose."""
+
+    def follow(self, order: Order) -> None:
+        """From now on `order` decides which images an epoch shows."""
+        ...
+
+
 class SupernetTraining(Training):
     """The training of the shared weights of a space, and of what its strategy learns beside them.
 
     Args:
         space: the supernet, already on its device; trained in place.
-        strategy: draws the gates of each step. settings: of the weights' training. batches: training batches.
+        strategy: draws the gates of each step. settings: of the weights' training.
+        batches: training batches; a strategy that chooses the images makes them follow its order.
         validation: the batches that architecture parameters learn from; each epoch begins with new ones.
         task: gives the loss. generator: orders and augments the batches, those of `validation` too.
         seed: of the draws of gates. stop: what to look at after each epoch, and when to end early.
@@ -35,6 +48,7 @@ class SupernetTraining(Training):
 
     Raises:
         UserError: the strategy cannot open a choice of the space, or learns and has no images to learn from.
+        TypeError: it chooses the images, and the batches do not let it.
     """
 
     def __init__(
@@ -55,14 +69,13 @@ class SupernetTraining(Training):
         if strategy.learns and validation is None:
             problem = f"{strategy.name} learns which options are good, and needs images of their own for that"
             raise UserError("data.split.architecture", problem)
-        super().__init__(
-            space,
-            settings,
-            batches,
-            task=task,
-            generator=generator,
-            forward=lambda x: space(x, strategy.weight_gates(self.draws)),
-        )
+        if strategy.image_order is not None:
+            if not isinstance(batches, Orderly):
+                raise TypeError(
+                    f"{strategy.name} chooses the images of a step, {type(batches).__name__} does not let it"
+                )
+            batches.follow(strategy.image_order)
+        super().__init__(space, settings, batches, task=task, generator=generator)
         strategy.check_optimizer(self.optimizer)
         if follows is None:
             strategy.check_schedule(settings.epochs, len(batches))
@@ -74,14 +87,22 @@ class SupernetTraining(Training):
         self.draws = torch.Generator().manual_seed(seed)
         self._validation = _Endless(validation) if validation is not None else None
         self._index = 0
+        self._paths: Sequence[Gates] = ()
+
+    @property
+    def _clock(self) -> tuple[int, int]:
+        """The epoch from 0 and the number of epochs, for the strategy's own schedules."""
+        return (self.epoch, self.settings.epochs) if self._follows is None else (self._follows - 1, self._follows)
 
     def run_epoch(self) -> dict[str, float]:
         """One pass over the batches; the strategy's own numbers are added to the row."""
         if self._validation is not None:
             self._validation.restart()
         self._index = 0
+        epoch, epochs = self._clock
+        self.strategy.begin_epoch(epoch, epochs)
         row = super().run_epoch()
-        return {**row, **self.strategy.end_epoch(self.epoch - 1, self.settings.epochs), **self._measured()}
+        return {**row, **self.strategy.end_epoch(epoch, epochs), **self._measured()}
 
     def _measured(self) -> dict[str, float]:
         return self.stop.measure() if self.stop else {}
@@ -90,6 +111,7 @@ class SupernetTraining(Training):
         """One step of the weights, and whatever the strategy does before and after it."""
         if not self.learns:
             return super().step(x, y)
+        epoch, epochs = self._clock
         step = Step(
             supernet=self.space,
             task=self.task,
@@ -97,8 +119,8 @@ class SupernetTraining(Training):
             train=(x, y),
             validation=self._next_validation,
             generator=self.draws,
-            epoch=self.epoch if self._follows is None else self._follows - 1,
-            epochs=self.settings.epochs if self._follows is None else self._follows,
+            epoch=epoch,
+            epochs=epochs,
             index=self._index,
             steps=len(self.batches),
         )
@@ -107,6 +129,22 @@ class SupernetTraining(Training):
         self.strategy.after_step(step)
         self._index += 1
         return loss
+
+    def backward(self, x: Tensor, y: Tensor) -> Tensor:
+        """The gradients of the step's paths, added up; the mean of their losses."""
+        self._paths = self.strategy.paths(self.draws)
+        losses = [self._backward(x, y, gates) for gates in self._paths]
+        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+    def _backward(self, x: Tensor, y: Tensor, gates: Gates) -> Tensor:
+        with autocast(x.device):
+            loss = self.strategy.path_loss(self.task, self.space(x, gates), y)
+        loss.backward()
+        return loss.detach()
+
+    def before_update(self) -> None:
+        """Let the strategy see the gradients."""
+        self.strategy.before_update(self._paths)
 
     def _next_validation(self) -> Batch:
         assert self._validation is not None

@@ -4,6 +4,7 @@ from nas.data.augment import Augment
 from nas.data.balance import Limit
 from nas.data.batches import Batches
 from nas.data.images import Images
+from nas.data.importance import ImportanceSampler
 from nas.data.sources import SOURCES, load
 from nas.data.splits import SplitFractions, Splits, channel_statistics, split
 
@@ -12,6 +13,7 @@ __all__ = [
     "Augment",
     "Batches",
     "Images",
+    "ImportanceSampler",
     "Limit",
     "SplitFractions",
     "Splits",

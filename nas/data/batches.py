@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -14,13 +15,20 @@ from nas.data.pool import Pool
 from nas.errors import UserError
 
 
+class Order(Protocol):
+    """Which images an epoch shows, and in what order."""
+
+    def draw(self, images: int, count: int, generator: Generator) -> Tensor:
+        """int64 `(count,)` on the CPU, indices below `images`; all randomness comes from `generator`."""
+        ...
+
+
 class Batches:
     """Normalised batches of `images`; every iteration is one epoch, each image at most once in it.
 
     The pixels move to the device once, as uint8. Random numbers are drawn on the CPU, so an epoch is the same
-    on every device up to the rounding of its arithmetic. Starting an epoch takes two draws from `generator`
-    and nothing later does: its state saved between two epochs resumes exactly, and a half-read epoch counts
-    as a whole one.
+    on every device up to the rounding of its arithmetic. Starting an epoch draws from `generator` and nothing
+    later does: its state saved between two epochs resumes exactly, and a half-read epoch counts as a whole one.
 
     Args:
         images: the images; on any device.
@@ -62,11 +70,22 @@ class Batches:
         self._device = torch.device(device)
         self._shuffle, self._augment, self._generator = shuffle, augment, generator
         self._drop_last = drop_last
+        self._order: Order | None = None
         self._mean = 255 * torch.tensor(mean, device=device).view(1, -1, 1, 1)
         self._scale = 1 / (255 * torch.tensor(std, device=device).view(1, -1, 1, 1))
         on_device = images.to(device)
         self._labels = on_device.labels
         self._pool = Pool(on_device.pixels, augment.crop_padding if augment else 0)
+
+    def follow(self, order: Order) -> None:
+        """From now on `order` decides which images an epoch shows; it may show one several times, or not at all.
+
+        Raises:
+            ValueError: there is no generator to draw with.
+        """
+        if self._generator is None:
+            raise ValueError("an order is drawn, and needs a generator")
+        self._order = order
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -76,7 +95,11 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch of (x float32 (B, C, H, W), y int64 (B,), or float32 (B, K) with mixup or CutMix)."""
         order, draws = torch.arange(len(self._labels)), Generator()
-        if self._shuffle:
+        if self._order is not None:
+            assert self._generator is not None
+            count = len(self) * self.batch_size if self._drop_last else len(order)
+            order = self._order.draw(len(order), count, self._generator)
+        elif self._shuffle:
             order = torch.randperm(len(order), generator=self._generator)
         if self._augment is not None:
             draws.manual_seed(int(torch.randint(2**62, (), generator=self._generator)))

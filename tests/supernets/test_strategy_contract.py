@@ -13,6 +13,7 @@ from torch import Tensor
 from toy_space import ToyCell, ToySpace
 
 from nas.choices import Choice
+from nas.data.batches import Order
 from nas.errors import UserError
 from nas.gates import Gate, Gates, Mixture
 from nas.space import SearchSpace
@@ -41,12 +42,20 @@ class Digits:
         self.x = torch.tensor(digits.images[:320], dtype=torch.float32)[:, None] / 8 - 1
         self.y = torch.tensor(digits.target[:320])
         self.generator = generator
+        self.order: Order | None = None
+
+    def follow(self, order: Order) -> None:
+        self.order = order
 
     def __len__(self) -> int:
         return 5
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for indices in torch.randperm(320, generator=self.generator).split(64):
+        if self.order is None:
+            drawn = torch.randperm(320, generator=self.generator)
+        else:
+            drawn = self.order.draw(320, 320, self.generator)
+        for indices in drawn.split(64):
             yield self.x[indices], self.y[indices]
 
 
