@@ -127,9 +127,9 @@ def cost_table(
     if unit not in get_args(Unit):
         raise UserError(f"{where}: unit", f"no unit is called {unit!r}", allowed=get_args(Unit), given=unit)
     layers = {name: choice.options for name, choice in space.choices().items() if isinstance(choice, LayerChoice)}
-    _same_names(costs, layers, where, "choice")
+    _same_names(costs, layers, f"{where}: choices.", "choice")
     for name, options in layers.items():
-        _same_names(costs[name], options, f"{where}: {name}", "option")
+        _same_names(costs[name], options, f"{where}: {name}.", "option")
     return CostTable(
         unit=unit,  # type: ignore[arg-type]
         fixed=_number(fixed, f"{where}: fixed"),
@@ -159,7 +159,7 @@ def read_cost_table(path: Path, space: SearchSpace) -> CostTable:
     wanted = {"unit": str, "space": str, "fixed": object, "choices": dict, "provenance": dict}
     if not isinstance(value, dict):
         raise UserError(str(path), f"a table of costs is a JSON object, not {type(value).__name__}")
-    _same_names(value, wanted, str(path), "key")
+    _same_names(value, wanted, f"{path}: ", "key")
     for key, kind in wanted.items():
         if not isinstance(value[key], kind):
             raise UserError(f"{path}: {key}", f"is of the wrong kind, {type(value[key]).__name__}")
@@ -179,14 +179,14 @@ def read_cost_table(path: Path, space: SearchSpace) -> CostTable:
     return table
 
 
-def _same_names(given: Iterable[str], wanted: Iterable[object], where: str, kind: str) -> None:
+def _same_names(given: Iterable[str], wanted: Iterable[object], prefix: str, kind: str) -> None:
     given, allowed = list(given), [str(name) for name in wanted]
     for name in given:
         if name not in allowed:
-            raise UserError(f"{where}.{name}", f"no such {kind}", allowed=allowed, given=name)
+            raise UserError(f"{prefix}{name}", f"no such {kind}", allowed=allowed, given=name)
     for name in allowed:
         if name not in given:
-            raise UserError(f"{where}.{name}", f"the {kind} has no entry")
+            raise UserError(f"{prefix}{name}", f"the {kind} has no entry")
 
 
 def _number(value: object, where: str) -> float:

@@ -19,7 +19,7 @@ def check(context: Context) -> None:
     """Raises UserError, the first of them."""
     recipe = context.recipe
     _check_images(context)
-    _ = context.space  # refuses images of a wrong size
+    _check_choices(context)  # refuses images of a wrong size
     if recipe.supernet is not None:
         _check_supernet(context, recipe.supernet)
     if recipe.rank is not None:
@@ -35,6 +35,17 @@ def _check_images(context: Context) -> None:
             raise UserError("data", f"{len(images)} images are too few to learn from")
     if len(splits.classes) < 2:
         raise UserError("data", f"all images are of class {splits.classes[0]!r}, nothing to tell apart")
+
+
+def _check_choices(context: Context) -> None:
+    """A network alone can be trained; to choose, or to learn to, takes two."""
+    choices = context.space.choices()
+    if any(len(choice.options) > 1 for choice in choices.values()):
+        return
+    for section in ("supernet", "search"):
+        if getattr(context.recipe, section) is not None:
+            offers = "".join(f"; {name!r} offers only {choice.options[0]!r}" for name, choice in choices.items())
+            raise UserError(section, f"the space is a single network, there is nothing to find{offers}")
 
 
 def _check_supernet(context: Context, settings: SupernetSettings) -> None:

@@ -16,18 +16,22 @@ from torch import Tensor
 
 from nas.architecture import Architecture
 from nas.choices import Choice, InputChoice, LayerChoice
-from nas.cost_table import read_cost_table
+from nas.cost_model import macs_of
+from nas.cost_table import CostTable, read_cost_table
+from nas.elastic.cost import ElasticCosts
 from nas.errors import UserError
 from nas.gates import Gate, Gates
-from nas.macs_table import macs_table
 from nas.region import Region
 from nas.space import SearchSpace
+from nas.spaces.mobilenet import MobileNet
+from nas.spaces.pixel1 import pixel1_table
 from supernets.cost_loss import CostLoss, CostLossName, TargetLoss, cost_loss
 from supernets.gate_gradients import alpha_gradient, gate_gradients
 from supernets.learnt import AlphaStrategy, check_warmup, softmax
 from supernets.masked_adam import MaskedAdam
 from supernets.selection.argmax import argmax
 from supernets.selection.limited import likeliest_within
+from supernets.selection.limited_elastic import likeliest_elastic
 from supernets.strategy import Step
 
 BETAS = (0.0, 0.999)
@@ -39,7 +43,8 @@ class ProxylessNAS(AlphaStrategy):
 
     A step of the weights draws one option of each choice. After every few of them alpha takes a step on images of
     its own: along one drawn path, dL/dalpha_i = p_i (b_i - sum_j p_j b_j) with b_j = dL/dg_j (section 3.1), plus the
-    gradient of the expected cost E = sum_ij p_ij F_ij (section 3.2). The memory is that of one path.
+    gradient of the expected cost E = sum_ij p_ij F_ij (section 3.2). The memory is that of one path; in a step of alpha
+    over elastic choices that of the largest one.
 
     Args:
         space: the supernet.
@@ -50,7 +55,8 @@ class ProxylessNAS(AlphaStrategy):
         every: steps of the weights from one step of alpha to the next, counted anew in each epoch.
         zero_active: what a step of alpha does where the drawn option passes nothing: `paper` takes its output for 0
             like any other, `skip` leaves that choice's alpha alone, as the authors' code means to.
-        cost: `macs`, or a file with a table of costs for this space (`nas lut build` makes one).
+        cost: `macs`, or a file with a table of costs for this space: JSON as `nas lut build` writes it or, for
+            MobileNet at 224 x 224, a CSV file of latencies by block as ProxylessNAS published it (see `pixel1_table`).
         loss: how the expected cost counts. `none`; `multiplicative`: cost_alpha CE (ln E / ln target)^cost_beta;
             `additive`: CE + cost_lambda (E / target - 1); `target`: E is held at or below the target, by dual ascent.
         target: the cost aimed at or compared with, in the table's unit.
@@ -83,7 +89,7 @@ class ProxylessNAS(AlphaStrategy):
     ) -> None:
         super().__init__(space)
         self.optimizer = MaskedAdam(self.alphas.values, lr=alpha_lr, betas=BETAS)
-        self.costs = macs_table(space) if cost == "macs" else read_cost_table(Path(cost), space)
+        self.costs = _costs(cost, space)
         self.loss = cost_loss(
             loss, self.costs, self.region, target, alpha=cost_alpha, beta=cost_beta, weight=cost_lambda, rate=cost_rate
         )
@@ -119,7 +125,8 @@ class ProxylessNAS(AlphaStrategy):
         learning = {name: region[name] for name in path if not self._skips(name, path[name])}
         gates = self._gates({name: (option,) for name, option in path.items()})
         hard = dataclasses.replace(step, task=dataclasses.replace(step.task, label_smoothing=0.0))
-        ce, b = gate_gradients(self.space, lambda: hard.loss(step.validation(), gates), path, learning)
+        batch = step.validation()
+        ce, b = gate_gradients(self.space, lambda along: hard.loss(batch, {**gates, **along}), path, learning)
         self._learn(region, ce, b)
         self.loss.observe(self.expected_cost(), step.progress)
 
@@ -153,6 +160,8 @@ class ProxylessNAS(AlphaStrategy):
                 raise UserError("supernet.strategy.target", problem)
             likeliest = self.costs.cost(argmax(self.space, preferences, self.region))
             limit = min(self.loss.target, max(self.expected_cost(), likeliest))
+            if isinstance(self.costs, ElasticCosts):
+                return likeliest_elastic(self.space, preferences, self.region, self.costs, limit)
             return likeliest_within(self.space, preferences, self.region, self.costs, limit)
         return argmax(self.space, preferences, self.region)
 
@@ -211,6 +220,18 @@ class ProxylessNAS(AlphaStrategy):
             return drawn.get(name, options)[0]
 
         return {name: gate(name, choice) for name, choice in self.space.choices().items()}
+
+
+def _costs(cost: str, space: SearchSpace) -> CostTable | ElasticCosts:
+    if cost == "macs":
+        return macs_of(space)
+    path = Path(cost)
+    if ".csv" not in path.suffixes:
+        return read_cost_table(path, space)
+    if not isinstance(space, MobileNet):
+        problem = f"{path.name} has latencies of MobileNet's blocks, which {type(space).__name__} is not made of"
+        raise UserError("supernet.strategy.cost", problem)
+    return pixel1_table(path, space)
 
 
 @torch.no_grad()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
-from nas.architecture import Architecture
+from nas.architecture import Architecture, Option
 from nas.cost_table import CostTable
 from nas.region import Region
 from nas.space import SearchSpace
@@ -17,21 +18,22 @@ HALVINGS = 60
 """Of the interval of prices: to the last digit."""
 HIGHEST = 1e18
 """Of all prices; infinite for any table."""
+LEAST = math.log(0.01)
+"""Of log p: an option that training has ruled out is not taken to use up what the limit leaves."""
 
 
 def likeliest_within(
     space: SearchSpace, preferences: Mapping[str, Tensor], region: Region, costs: CostTable, limit: float
 ) -> Architecture:
-    """The likeliest architecture of a cost that is at most `limit`, and as near to it as a price of cost can bring it.
-
-    Where even the dearest keeps the limit, the likeliest of all.
+    """The likeliest architecture of a cost that is at most `limit` and near it, or of any where even the dearest fits.
 
         argmax_a log p(a) - mu cost(a)   with the smallest mu such that cost(a) <= limit
 
     This is the Lagrangian relaxation of `max log p(a) such that cost(a) = limit`: exact for the costs that some price
-    reaches, and for others the next lower of these. A negative mu rewards cost: the likeliest option of every choice
-    can be the cheap one where dear ones together are likelier, and then the likeliest architecture of all costs far
-    less than the architectures that p stands for.
+    reaches. For others it is the next lower of these, from which single options are then changed for dearer ones that
+    fit, those first that give up the least of log p for their cost. A negative mu rewards cost: the likeliest option
+    of every choice can be the cheap one where dear ones together are likelier, and then the likeliest architecture of
+    all costs far less than the architectures that p stands for.
 
     Args:
         preferences: for each choice the probability of each option. region: the options to choose among.
@@ -62,4 +64,28 @@ def likeliest_within(
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (low, middle) if fits(middle) else (middle, high)
-    return at(high)
+    log_p = {
+        name: {space.choices()[name].options[i]: math.log(max(float(p[i]), 1e-300)) for i in region[name]}
+        for name, p in preferences.items()
+        if name in costs.costs
+    }
+    return _filled(at(high), log_p, costs, limit)
+
+
+def _filled(
+    chosen: Architecture, log_p: Mapping[str, Mapping[Option, float]], costs: CostTable, limit: float
+) -> Architecture:
+    """`chosen`, its options changed one by one for dearer ones as long as their cost fits under the limit."""
+
+    def changes(cost: float) -> Iterator[tuple[float, Architecture]]:
+        """What a change gives up of log p for each unit of cost, and the architecture it leads to."""
+        for name, row in log_p.items():
+            for option, value in row.items():
+                changed = Architecture({**chosen, name: option})
+                extra = costs.cost(changed) - cost
+                if value >= LEAST and 0 < extra <= limit - cost:
+                    yield (row[chosen[name]] - value) / extra, changed
+
+    while possible := list(changes(costs.cost(chosen))):
+        _, chosen = min(possible, key=lambda change: change[0])
+    return chosen

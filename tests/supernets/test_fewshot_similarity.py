@@ -153,6 +153,10 @@ def test_the_scored_choice_s_own_weights_do_not_count() -> None:
     assert set(shared_parameters(toy, "depth")) == set(dict(toy.named_parameters()))
     toy.head.bias.requires_grad_(False)
     assert "head.bias" not in shared_parameters(toy, "layer")
+    measure = measurement(FixedAlpha(space))
+    gates = measure.strategy.weight_gates(measure.generator)
+    for row in measure.gradients(next(measure.batches), gates, "edge_2_1", seed=0):
+        assert row.keys() <= set(shared_parameters(space, "edge_2_1"))
 
 
 @pytest.mark.parametrize("kind", [FixedAlpha, SinglePathOneShot])

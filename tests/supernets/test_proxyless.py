@@ -18,6 +18,7 @@ from nas.macs_table import macs_table
 from nas.region import Region
 from nas.spaces.mobilenet import MobileNet
 from nas.spaces.nasbench201 import NasBench201
+from nas.spaces.pixel1 import pixel1_table
 from nas.task import Classification
 from nas.training import TrainSettings
 from supernets.alphas import Alphas
@@ -339,24 +340,33 @@ def test_what_is_chosen_keeps_the_target(tmp_path: Path) -> None:
 
 
 def test_what_is_chosen_costs_what_is_expected(tmp_path: Path) -> None:
-    """p = (.1, .26, .24, .4) of (10, 20, 5, 0) ms: E = 30 + 4 * 7.4 = 59.6, but the likeliest of all costs 30 alone.
+    """p = (.1, .26, .24, .4) of (10, 20, 5, 0) ms: E = 30 + 4 * 7.4 = 59.6, but the likeliest of all costs 30.
 
-    The options that a reward for cost makes the best are op_3, then op_1: one block after the other would cost 20 more,
-    but blocks that are alike turn together, unless they differ a little, as here.
+    A reward for cost turns the blocks one after the other from op_3 to op_1, the likelier op_1 is there the sooner: one
+    of them, 50 ms, and with two 70. What is left of 59.6 buys op_2, 5 ms for ln(.4 / .24), before it buys op_0.
     """
     strategy = bandit(tmp_path, blocks=4, loss="target", target=75.0)
     for i, alpha in enumerate(strategy.alphas.parameters()):
         alpha.data = torch.tensor([0.1, 0.26 + 0.001 * i, 0.24, 0.4]).log()
     assert strategy.costs.cost(argmax(strategy.space, strategy.preferences(), strategy.region)) == 30
     assert strategy.expected_cost() == pytest.approx(59.6, abs=0.1)
-    assert dict(strategy.preferred()) == {"block_0": "op_3", "block_1": "op_3", "block_2": "op_3", "block_3": "op_1"}
+    assert sorted(strategy.preferred().values()) == ["op_1", "op_2", "op_3", "op_3"]
+    assert strategy.preferred()["block_3"] == "op_1"
+
+
+def test_what_is_chosen_is_dear_only_where_it_may_be(tmp_path: Path) -> None:
+    """The target binds where more is expected; no option that is ruled out fills up what is left of it."""
+    strategy = bandit(tmp_path, blocks=4, loss="target", target=75.0)
     for alpha in strategy.alphas.parameters():
-        alpha.data[1] += 5
+        alpha.data = torch.tensor([0.0, 4.0, 0.0, 0.0])
     assert strategy.expected_cost() > 75
-    assert strategy.costs.cost(strategy.preferred()) == 70
+    assert strategy.costs.cost(strategy.preferred()) == 75
     for alpha in strategy.alphas.parameters():
         alpha.data = torch.tensor([9.0, 0.0, 0.0, 0.0])
     assert strategy.expected_cost() < 70 == strategy.costs.cost(strategy.preferred())
+    for alpha in strategy.alphas.parameters():
+        alpha.data = torch.tensor([0.0, 5.0, 0.0, 0.0])
+    assert strategy.costs.cost(strategy.preferred()) == 70
 
 
 def test_every_entry_has_an_adam_of_its_own() -> None:
@@ -382,6 +392,19 @@ def test_a_table_of_other_sizes_is_refused(tmp_path: Path) -> None:
     for space in (NasBench201((1, 8, 8), channels=8, cells=1), NasBench201((1, 16, 16), channels=4, cells=1)):
         with pytest.raises(UserError, match="of a space of other sizes"):
             ProxylessNAS(space, cost=str(tmp_path / "costs.json"))
+
+
+def test_the_published_latencies_of_a_pixel_1_are_a_cost(shared_data: Path) -> None:
+    """A target of the 80 ms of the paper; the space lies between 32.7 and 181 ms."""
+    lut = shared_data / "pixel1_proxyless_lut.csv.gz"
+    with torch.device("meta"):
+        space = MobileNet()
+    strategy = ProxylessNAS(space, cost=str(lut), loss="target", target=80.0)
+    assert strategy.costs == pixel1_table(lut, space)
+    with pytest.raises(UserError, match=r"target: 29 is below the cheapest architecture's cost of 32\.7"):
+        ProxylessNAS(space, cost=str(lut), loss="target", target=29.0)
+    with pytest.raises(UserError, match=r"cost: pixel1_\S+ has latencies of MobileNet's blocks, which ToyCell is not"):
+        ProxylessNAS(ToyCell(), cost=str(lut))
 
 
 def test_a_part_of_the_space_without_anything_so_cheap_is_named(tmp_path: Path) -> None:
