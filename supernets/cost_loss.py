@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from nas.cost_table import CostTable
+from nas.cost_model import CostModel
 from nas.errors import UserError
 from nas.region import Region
 
@@ -136,7 +136,7 @@ class TargetLoss(CostLoss):
 
 def cost_loss(
     name: CostLossName,
-    costs: CostTable,
+    costs: CostModel,
     region: Region,
     target: float | None,
     *,

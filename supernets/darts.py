@@ -16,6 +16,7 @@ from nas.space import SearchSpace
 from supernets.alphas import Weigh
 from supernets.learnt import LearntStrategy, softmax
 from supernets.noise import paired_noise
+from supernets.sparsemax import sparsemax
 from supernets.strategy import Step, Strategy
 
 PERTURBATION = 0.01
@@ -25,8 +26,8 @@ PERTURBATION = 0.01
 class DARTS(LearntStrategy):
     """min_alpha L_val(w*(alpha), alpha) with w*(alpha) = argmin_w L_train(w, alpha), one step of each in turn.
 
-    Every choice is the mixture sum_o g_o(alpha) o(x) with g = softmax (equation 2) or, without competition between
-    the options, sigmoid (Chu et al., "Fair DARTS", ECCV 2020).
+    Every choice is the mixture sum_o g_o(alpha) o(x) with g = softmax (equation 2), sparsemax, which closes the weakest
+    options, or, without competition between the options, sigmoid (Chu et al., "Fair DARTS", ECCV 2020).
 
     Args:
         space: the supernet.
@@ -36,6 +37,7 @@ class DARTS(LearntStrategy):
         alpha_lr: learning rate of Adam for the architecture parameters.
         alpha_weight_decay: their decay.
         alpha_warmup: epochs at the start in which only the weights learn.
+        cost_weight: mu of L_val + mu E[MACs] / (MACs of the dearest architecture), what alpha follows.
     """
 
     name = "darts"
@@ -45,14 +47,22 @@ class DARTS(LearntStrategy):
         space: SearchSpace,
         *,
         order: Literal[1, 2] = 1,
-        gate: Literal["softmax", "sigmoid"] = "softmax",
+        gate: Literal["softmax", "sigmoid", "sparsemax"] = "softmax",
         alpha_lr: PositiveFloat = 3e-4,
         alpha_weight_decay: NonNegativeFloat = 1e-3,
         alpha_warmup: NonNegativeInt = 0,
+        cost_weight: NonNegativeFloat = 0.0,
     ) -> None:
-        super().__init__(space, alpha_lr=alpha_lr, alpha_weight_decay=alpha_weight_decay, alpha_warmup=alpha_warmup)
+        super().__init__(
+            space,
+            alpha_lr=alpha_lr,
+            alpha_weight_decay=alpha_weight_decay,
+            alpha_warmup=alpha_warmup,
+            cost_weight=cost_weight,
+        )
         self._order = order
-        self._gate: Weigh = softmax if gate == "softmax" else torch.sigmoid
+        gates: dict[str, Weigh] = {"softmax": softmax, "sigmoid": torch.sigmoid, "sparsemax": sparsemax}
+        self._gate = gates[gate]
 
     def weight_gates(self, generator: torch.Generator) -> Gates:
         """The mixture, without a gradient to alpha."""

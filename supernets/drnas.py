@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,11 +23,15 @@ class DrNAS(LearntStrategy):
     The gradient goes through the draw: theta = g / sum g with g ~ Gamma(beta) has a pathwise derivative. The distance
     of beta to its anchor 1 is the decay of alpha to 0. Progressive growth of the supernet is not part of it.
 
+    On elastic spaces this is TangleNAS: theta weighs the parts of shared weights (Sukthanker et al.,
+    "Weight-Entanglement Meets Gradient-Based Neural Architecture Search", 2024).
+
     Args:
         space: the supernet.
         alpha_lr: learning rate of Adam for the architecture parameters.
         alpha_weight_decay: lambda.
         alpha_warmup: epochs at the start in which only the weights learn.
+        cost_weight: mu of L_val + mu E[MACs] / (MACs of the dearest architecture), what alpha follows.
     """
 
     name = "drnas"
@@ -39,8 +43,15 @@ class DrNAS(LearntStrategy):
         alpha_lr: PositiveFloat = 6e-4,
         alpha_weight_decay: NonNegativeFloat = 1e-3,
         alpha_warmup: NonNegativeInt = 0,
+        cost_weight: NonNegativeFloat = 0.0,
     ) -> None:
-        super().__init__(space, alpha_lr=alpha_lr, alpha_weight_decay=alpha_weight_decay, alpha_warmup=alpha_warmup)
+        super().__init__(
+            space,
+            alpha_lr=alpha_lr,
+            alpha_weight_decay=alpha_weight_decay,
+            alpha_warmup=alpha_warmup,
+            cost_weight=cost_weight,
+        )
 
     def weight_gates(self, generator: torch.Generator) -> Gates:
         """A draw of the mixture, without a gradient to alpha."""
@@ -57,10 +68,9 @@ class DrNAS(LearntStrategy):
         beta = concentration(alpha)
         return beta / beta.sum()
 
-    def preferences(self) -> Mapping[str, Tensor]:
+    def likelihood(self, alpha: Tensor) -> Tensor:
         """The mean of the distribution."""
-        with torch.no_grad():
-            return {name: self.alphas.weights(self.region, name, self.weigh) for name in self.alphas.values}
+        return self.weigh(alpha)
 
     def _draw(self, generator: torch.Generator) -> Gates:
         return self.alphas.gates_at_once(

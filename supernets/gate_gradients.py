@@ -8,11 +8,14 @@ Cai, Zhu & Han, "ProxylessNAS", ICLR 2019, section 3.1: with y = sum_j g_j o_j(x
 The second line takes dp/dalpha for dg/dalpha (Courbariaux et al., "BinaryConnect", NeurIPS 2015). Only the active
 path is in the graph. The outputs of the other options are made afterwards, one at a time and without a gradient, from
 the x and dL/dy that were kept at each choice.
+
+The options of an elastic choice are parts of one another. There b comes out of the same pass backward, through one-hot
+weights of the largest option that is asked for, whose memory it takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,14 +23,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.choices import Choice
+from nas.choices import Choice, ElasticChoice
 from nas.device import autocast
+from nas.gates import Gate, Mixture
 from nas.space import SearchSpace
 from supernets.statistics import frozen_statistics
 
 
 def gate_gradients(
-    space: SearchSpace, loss: Callable[[], Tensor], path: Mapping[str, int], options: Mapping[str, Sequence[int]]
+    space: SearchSpace,
+    loss: Callable[[Mapping[str, Gate]], Tensor],
+    path: Mapping[str, int],
+    options: Mapping[str, Sequence[int]],
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss along a path, and b of the options asked for. No parameter gets a gradient.
 
@@ -35,18 +42,24 @@ def gate_gradients(
     are what they would be beside any zero. Of a choice that stands in several places b is the sum over them.
 
     Args:
-        space: the supernet, in the mode in which it is asked. loss: runs it along `path` and gives a scalar.
+        space: the supernet, in the mode in which it is asked.
+        loss: runs it and gives a scalar; takes the gates of the choices of `path`, all along that path.
         path: the active option of each choice in `options`, at least. options: the options that are asked for.
 
     Returns:
         The loss without its graph, and by choice b in float32 or better, `(all options,)`, 0 where not asked for.
     """
     with frozen_statistics(space):
-        with _recorded(space, options) as visits:
-            value = loss()
-        slopes = torch.autograd.grad(value, [visit.y for visit in visits], allow_unused=True)
+        rows = {name: _one_hot(space, name, path[name]) for name in options if _is_elastic(space, name)}
+        with _recorded(space, [name for name in options if name not in rows]) as visits:
+            elastic = {name: Mixture(row, _open(options[name], path[name])) for name, row in rows.items()}
+            value = loss({**path, **elastic})
+        tensors = [*rows.values(), *(visit.y for visit in visits)]
+        found = torch.autograd.grad(value, tensors, allow_unused=True)
+        slopes = found[len(rows) :]
         dtype = torch.promote_types(value.dtype, torch.float32)
         b = {name: value.new_zeros(len(space.choices()[name].options), dtype=dtype) for name in options}
+        b |= {name: b[name] if g is None else g.to(dtype) for name, g in zip(rows, found, strict=False)}
         with torch.no_grad(), autocast(value.device):
             for visit, slope in zip(visits, slopes, strict=True):
                 if slope is not None:  # else nothing after this place reaches the loss
@@ -83,8 +96,22 @@ class _Visit:
         return output
 
 
+def _is_elastic(space: SearchSpace, name: str) -> bool:
+    return isinstance(space.choices()[name], ElasticChoice)
+
+
+def _one_hot(space: SearchSpace, name: str, index: int) -> Tensor:
+    row = torch.zeros(len(space.choices()[name].options), device=next(space.parameters()).device)
+    row[index] = 1.0
+    return row.requires_grad_()
+
+
+def _open(options: Sequence[int], active: int) -> tuple[int, ...]:
+    return tuple(sorted({*options, active}))
+
+
 @contextmanager
-def _recorded(space: SearchSpace, names: Mapping[str, Any]) -> Iterator[list[_Visit]]:
+def _recorded(space: SearchSpace, names: Collection[str]) -> Iterator[list[_Visit]]:
     visits: list[_Visit] = []
 
     def hook(choice: Choice, args: tuple[Any, Any], output: Tensor | None) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
-from nas.gates import Gates, Mixture
+from nas.choices import ElasticChoice
+from nas.gates import Gate, Gates, Mixture
 from nas.space import SearchSpace
 from supernets.learnt import LearntStrategy
 from supernets.strategy import Step
@@ -20,7 +21,8 @@ class GDAS(LearntStrategy):
         h_k = softmax_k((log p_k + o_k) / tau),  o_k = -log(-log u_k),  u ~ U(0, 1),  p = softmax(alpha)
 
     The gate is one-hot at argmax h in the forward pass and h in the backward pass. As only that option is run, its
-    weight alone has a gradient, which reaches every alpha through the softmax.
+    weight alone has a gradient, which reaches every alpha through the softmax. Of an elastic choice, whose options are
+    parts of one another, all are run at once, and every weight has its gradient.
 
     Args:
         space: the supernet.
@@ -28,6 +30,7 @@ class GDAS(LearntStrategy):
         alpha_lr: learning rate of Adam for the architecture parameters.
         alpha_weight_decay: their decay.
         alpha_warmup: epochs at the start in which only the weights learn.
+        cost_weight: mu of L_val + mu E[MACs] / (MACs of the dearest architecture), what alpha follows.
     """
 
     name = "gdas"
@@ -41,29 +44,48 @@ class GDAS(LearntStrategy):
         alpha_lr: PositiveFloat = 3e-4,
         alpha_weight_decay: NonNegativeFloat = 1e-3,
         alpha_warmup: NonNegativeInt = 0,
+        cost_weight: NonNegativeFloat = 0.0,
     ) -> None:
-        super().__init__(space, alpha_lr=alpha_lr, alpha_weight_decay=alpha_weight_decay, alpha_warmup=alpha_warmup)
+        super().__init__(
+            space,
+            alpha_lr=alpha_lr,
+            alpha_weight_decay=alpha_weight_decay,
+            alpha_warmup=alpha_warmup,
+            cost_weight=cost_weight,
+        )
         self._tau_start, self._tau_end = tau_start, tau_end
 
     def weight_gates(self, generator: torch.Generator) -> Gates:
         """The drawn path alone."""
         with torch.no_grad():
-            drawn = self._draw(generator, tau=1.0)  # the temperature does not move the argmax
-        paths = {n: g.active[0] for n, g in drawn.items() if isinstance(g, Mixture) and n in self.alphas.values}
-        return {**drawn, **paths}
+            gates, drawn = self._draw(generator, tau=1.0)  # the temperature does not move the argmax
+        return {**gates, **drawn}
 
     def gradient(self, step: Step) -> Sequence[Tensor | None]:
         """dL_val/dalpha of one draw at the epoch's temperature."""
         progress = step.epoch / max(1, step.epochs - 1)
         tau = self._tau_start + (self._tau_end - self._tau_start) * progress
-        loss = step.loss(step.validation(), self._draw(step.generator, tau))
+        gates, drawn = self._draw(step.generator, tau)
+        loss = step.loss(step.validation(), {**gates, **self._straight_through(gates, drawn)})
         return torch.autograd.grad(loss, self.alphas.parameters(), allow_unused=True)
 
-    def _draw(self, generator: torch.Generator, tau: float) -> Gates:
+    def _draw(self, generator: torch.Generator, tau: float) -> tuple[dict[str, Gate], dict[str, int]]:
+        """The relaxed draw of each choice, and the option that it draws."""
         gates = self.alphas.gates_at_once(self.region, lambda alphas: relaxed(alphas, generator, tau))
-        drawn = self.alphas.undecided(self.region)
-        mixtures = {name: gate for name, gate in gates.items() if name in drawn and isinstance(gate, Mixture)}
-        return {**gates, **one_hot(mixtures)}
+        names = self.alphas.undecided(self.region)
+        rows = {name: gate.weights for name, gate in gates.items() if name in names and isinstance(gate, Mixture)}
+        return gates, largest(rows)
+
+    def _straight_through(self, gates: Gates, drawn: Mapping[str, int]) -> dict[str, Gate]:
+        choices = self.space.choices()
+
+        def gate(name: str, k: int) -> Mixture:
+            h = gates[name]
+            assert isinstance(h, Mixture)
+            run = h.active if isinstance(choices[name], ElasticChoice) else (k,)
+            return Mixture(straight_through(h.weights, k), run)
+
+        return {name: gate(name, k) for name, k in drawn.items()}
 
 
 def relaxed(alphas: Sequence[Tensor], generator: torch.Generator, tau: float) -> list[Tensor]:
@@ -74,19 +96,16 @@ def relaxed(alphas: Sequence[Tensor], generator: torch.Generator, tau: float) ->
     return [((alpha.log_softmax(0) + o) / tau).softmax(0) for alpha, o in zip(alphas, noise, strict=True)]
 
 
-def one_hot(mixtures: Mapping[str, Mixture]) -> dict[str, Mixture]:
-    """Of each mixture the largest weight as the only one that is run: 1 forward, the mixture's gradient backward.
-
-    Which it is has to be known on the CPU: one transfer for all.
-    """
-    if not mixtures:
+def largest(rows: Mapping[str, Tensor]) -> dict[str, int]:
+    """The index of the largest entry of each row: one transfer from the device for all."""
+    if not rows:
         return {}
-    rows = [mixture.weights.detach() for mixture in mixtures.values()]
-    largest = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).argmax(dim=1).tolist()
-    return {name: _only(mixture.weights, k) for (name, mixture), k in zip(mixtures.items(), largest, strict=True)}
+    padded = torch.nn.utils.rnn.pad_sequence([row.detach() for row in rows.values()], batch_first=True)
+    return dict(zip(rows, padded.argmax(dim=1).tolist(), strict=True))
 
 
-def _only(h: Tensor, k: int) -> Mixture:
+def straight_through(h: Tensor, k: int) -> Tensor:
+    """1 at k and 0 elsewhere in the forward pass, h in the backward pass: the straight-through estimator."""
     hard = torch.zeros_like(h)
     hard[k] = 1.0
-    return Mixture(h - h.detach() + hard, (k,))
+    return h - h.detach() + hard

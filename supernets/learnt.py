@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from nas.architecture import Architecture
-from nas.choices import InputChoice, LayerChoice
+from nas.choices import ElasticChoice, InputChoice, LayerChoice
+from nas.cost_model import CostModel, macs_of
 from nas.errors import UserError
 from nas.gates import Gates
 from nas.space import SearchSpace
@@ -39,7 +40,7 @@ class AlphaStrategy(Strategy):
     A subclass gives it the `optimizer` of its alphas.
     """
 
-    supports = frozenset({LayerChoice, InputChoice})
+    supports = frozenset({LayerChoice, InputChoice, ElasticChoice})
     learns = True
     optimizer: Stateful
 
@@ -51,15 +52,23 @@ class AlphaStrategy(Strategy):
         """The mean weights of the open options from their alphas."""
         return softmax(alpha)
 
+    def likelihood(self, alpha: Tensor) -> Tensor:
+        """The probability of each open option from their alphas."""
+        return softmax(alpha)
+
     def mean_gates(self) -> Gates:
         """softmax(alpha) inside the region, or what else `weigh` makes of alpha."""
         with torch.no_grad():
             return self.alphas.gates(self.region, self.weigh)
 
     def preferences(self) -> Mapping[str, Tensor]:
-        """softmax(alpha) inside the region."""
+        """softmax(alpha) inside the region, or what else `likelihood` makes of alpha."""
         with torch.no_grad():
-            return {name: self.alphas.weights(self.region, name, softmax) for name in self.alphas.values}
+            return self.probabilities()
+
+    def probabilities(self) -> dict[str, Tensor]:
+        """The same, with the graph to alpha."""
+        return {name: self.alphas.weights(self.region, name, self.likelihood) for name in self.alphas.values}
 
     def preferred(self) -> Architecture:
         """The largest option of every choice; edges are compared by the weights of the mixture that is trained."""
@@ -100,15 +109,29 @@ class LearntStrategy(AlphaStrategy):
         alpha_lr: learning rate of Adam for the architecture parameters.
         alpha_weight_decay: their decay.
         alpha_warmup: epochs at the start in which only the weights learn.
+        cost_weight: mu of the loss that alpha follows, L_val + mu E / E_max, where E is the expected number of MACs and
+            E_max that of the dearest architecture. In entangled weights ordinary decay alone speaks for the larger
+            option, so that without a price alpha leans to it.
+
+    Raises:
+        UserError: `cost_weight`, and the MACs of the space cannot be counted layer by layer.
     """
 
     optimizer: torch.optim.Adam
 
     def __init__(
-        self, space: SearchSpace, *, alpha_lr: float = 3e-4, alpha_weight_decay: float = 1e-3, alpha_warmup: int = 0
+        self,
+        space: SearchSpace,
+        *,
+        alpha_lr: float = 3e-4,
+        alpha_weight_decay: float = 1e-3,
+        alpha_warmup: int = 0,
+        cost_weight: float = 0.0,
     ) -> None:
         super().__init__(space)
         self.alpha_warmup = alpha_warmup
+        self._cost_weight = cost_weight
+        self._costs: CostModel | None = macs_of(space) if cost_weight else None
         self.optimizer = torch.optim.Adam(
             self.alphas.parameters(), lr=alpha_lr, betas=BETAS, weight_decay=alpha_weight_decay
         )
@@ -116,6 +139,11 @@ class LearntStrategy(AlphaStrategy):
     def check_schedule(self, epochs: int, steps: int) -> None:
         """Raises UserError where alpha would never take a step."""
         check_warmup(self.alpha_warmup, epochs)
+
+    @property
+    def priced(self) -> bool:
+        """Where `cost_weight` is not 0."""
+        return self._costs is not None
 
     @abstractmethod
     def gradient(self, step: Step) -> Sequence[Tensor | None]:
@@ -128,11 +156,25 @@ class LearntStrategy(AlphaStrategy):
             return
         with frozen_statistics(step.supernet):
             gradient = self.gradient(step)
-        for (name, alpha), g in zip(self.alphas.values.items(), gradient, strict=True):
+        price = self._price_gradient()
+        for (name, alpha), g, dearer in zip(self.alphas.values.items(), gradient, price, strict=True):
             alpha.grad = None  # which Adam passes over; by a zero it would still decay
             if name in learning:
-                alpha.grad = torch.zeros_like(alpha) if g is None else g
+                alpha.grad = dearer if g is None else g + dearer
         self.optimizer.step()
+
+    def _price_gradient(self) -> Sequence[Tensor]:
+        """mu d(E / E_max)/dalpha, for each alpha."""
+        alphas = self.alphas.parameters()
+        if self._costs is None:
+            return [torch.zeros_like(alpha) for alpha in alphas]
+        price = self._cost_weight * self._costs.expected(self.probabilities()) / self._costs.dearest(self.region)
+        return torch.autograd.grad(price, alphas, allow_unused=True, materialize_grads=True)
+
+    def end_epoch(self, epoch: int, epochs: int) -> Mapping[str, float]:
+        """Also `expected_macs`, where they have a price."""
+        row = super().end_epoch(epoch, epochs)
+        return row if self._costs is None else {**row, "expected_macs": float(self._costs.expected(self.preferences()))}
 
 
 def check_warmup(alpha_warmup: int, epochs: int) -> None:
