@@ -2,7 +2,9 @@
 
 Contestants take turns on one batch. Memory is what the graph keeps for the backward pass at its peak: of an
 architecture step it should be that of one path, whatever the number of options. Time: with N options an architecture
-step runs one path forwards, backwards without gradients of weights, and the N - 1 others forwards.
+step runs one path forwards, backwards without gradients of weights, and the N - 1 others forwards. The column `count`
+is what that makes in MACs, with F of a forward pass, beside the 3 F of a training step of the path (F forwards, F for
+gradients of activations and F for those of weights).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from nas.device import accelerator, place
 from nas.gates import Gates, mixture
+from nas.macs_table import macs_table
 from nas.space import SearchSpace
 from nas.spaces.mobilenet import MobileNet
 from nas.spaces.nasbench201 import NasBench201
@@ -79,6 +82,20 @@ class Contest:
         counts = {name: len(choice.options) for name, choice in self.space.choices().items()}
         return {n: mixture(torch.full((c,), 1 / c, device=device, requires_grad=True)) for n, c in counts.items()}
 
+    def counts(self) -> dict[str, float]:
+        """MACs of each contestant, in those of a training step of the path."""
+        table = macs_table(self.space)
+        rows = {name: list(row.values()) for name, row in table.costs.items()}
+        path = table.fixed + sum(row[self.path[name]] for name, row in rows.items())
+        others = {name: sum(row) - row[self.path[name]] for name, row in rows.items()}
+        one_other = sum(total / (len(rows[name]) - 1) for name, total in others.items())
+        return {
+            "weights, one path": 1.0,
+            "alpha, all paths": (2 * path + sum(others.values())) / (3 * path),
+            "alpha, two paths": (2 * path + one_other) / (3 * path),
+            "weights, mixture": (path + sum(others.values())) / path,
+        }
+
     def _wait(self) -> None:
         if self.batch[0].is_cuda:
             torch.cuda.synchronize()
@@ -124,18 +141,19 @@ def compare(title: str, contest: Contest, *, rounds: int) -> None:
     }
     times = interleave(contestants, rounds=rounds)
     memory = {name: peak_bytes(work, contest.batch[0].device) for name, work in contestants.items()}
-    base = "weights, one path"
+    base, counts = "weights, one path", contest.counts()
     rows = [
         [
             name,
             median_ms(times[name]),
             median_ratio(times[name], times[base]),
+            f"{counts[name]:.2f}",
             f"{memory[name] / 1e6:.1f}",
             f"{memory[name] / memory[base]:.2f}",
         ]
         for name in contestants
     ]
-    print_table(f"{title}, n = {rounds}", ["step", "ms, median (min-max)", "ratio", "peak MB", "ratio"], rows)
+    print_table(f"{title}, n = {rounds}", ["step", "ms, median (min-max)", "ratio", "count", "peak MB", "ratio"], rows)
 
 
 def main() -> None:
