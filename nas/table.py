@@ -19,7 +19,7 @@ Table = dict[Architecture, tuple[float, ...]]
 
 
 def read_table(path: Path, space: SearchSpace, columns: Sequence[str], *, where: str = "table") -> Table:
-    """The architectures of a table, each once, with their values.
+    """The architectures of a table with their values.
 
     Args:
         path: a CSV file, gzipped or not, with a column `arch` in the notation of the space.
@@ -27,7 +27,8 @@ def read_table(path: Path, space: SearchSpace, columns: Sequence[str], *, where:
         where: the key that holds the path, for errors.
 
     Raises:
-        UserError: the file cannot be read, a column is missing, or a row is not of the space.
+        UserError: the file cannot be read, a column is missing, or a row is not of the space or of an architecture that
+            an earlier one is of.
     """
     try:
         content = path.read_bytes()
@@ -41,10 +42,14 @@ def read_table(path: Path, space: SearchSpace, columns: Sequence[str], *, where:
         if column not in present:
             raise UserError(where, f"{path} has no column {column!r}", allowed=present, given=column)
     table: Table = {}
+    lines: dict[Architecture, int] = {}
     for number, row in enumerate(rows, start=2):
         line = f"{path}, line {number}"
         values = tuple(_number(row[column], column, line) for column in columns)
-        table.setdefault(space.parse(row["arch"] or "", where=line), values)
+        architecture = space.parse(row["arch"] or "", where=line)
+        if architecture in table:
+            raise UserError(line, f"is of the same architecture as line {lines[architecture]}")
+        table[architecture], lines[architecture] = values, number
     return table
 
 

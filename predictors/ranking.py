@@ -137,10 +137,8 @@ def ranking_quality(
         all=it.correlation(lambda w: w, w),
         top={share: it.correlation(it.best(sizes[share]), w) for share in top},
         precision={share: it.precision(sizes[share], w) for share in chosen},
-        regret=it.statistic(lambda w: samples.true_best(it.b, w) - samples.predicted_best(it.a, it.b, w), w),
-        best_of_random=it.statistic(
-            lambda w: samples.best_of_random(it.b, w, samples.predicted_best(it.a, it.b, w)), w
-        ),
+        regret=it.statistic(lambda w: samples.regret(it.a, it.b, w), w),
+        best_of_random=it.statistic(it.best_of_random, w),
     )
 
 
@@ -195,6 +193,10 @@ class _Comparison:
 
     def best(self, k: int) -> Part:
         return lambda w: samples.best(self.b, w, k)
+
+    def best_of_random(self, w: Floats) -> Floats:
+        predicted_best = samples.true_best(self.b, w) - samples.regret(self.a, self.b, w)
+        return samples.best_of_random(self.b, w, predicted_best)
 
     def correlation(self, part: Part, w: Floats) -> RankCorrelation:
         inside = part(w[:1])[0] > 0

@@ -111,9 +111,13 @@ def precision(a: Levels, b: Levels, w: Floats, k: int) -> Floats:
     return (taken * _where(hits, totals, totals > 0, otherwise=0.0)).sum(axis=1) / k
 
 
-def predicted_best(a: Levels, b: Levels, w: Floats) -> Floats:
-    """What became of the architecture that a predicts to be best in each sample `(R,)`; of tied ones the mean."""
-    totals, sums = a.totals(w)[:, ::-1], a.totals(w * b.values[b.codes])[:, ::-1]
+def regret(a: Levels, b: Levels, w: Floats) -> Floats:
+    """How far the architecture that a predicts to be best in each sample `(R,)` is behind its best by b, at least 0.
+
+    Of architectures that are predicted to be equally good, the mean.
+    """
+    behind = true_best(b, w)[:, None] - b.values[b.codes]
+    totals, sums = a.totals(w)[:, ::-1], a.totals(w * behind)[:, ::-1]
     first = (totals > 0).argmax(axis=1)
     rows = np.arange(len(w))
     return sums[rows, first] / totals[rows, first]

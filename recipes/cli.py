@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -161,8 +162,10 @@ def score(
 
 @app.command()
 def rank(
-    run: Annotated[Path | None, typer.Argument(help="A run folder, to rank its trained networks instead.")] = None,
-    space: Annotated[str, typer.Option(help="NAME or NAME:key=value,... (see nas ls).")] = "nasbench201",
+    run: Annotated[
+        Path | None, typer.Argument(help="A run folder: its supernet, space and images; without --table its networks.")
+    ] = None,
+    space: Annotated[str | None, typer.Option(help="NAME or NAME:key=value,... (see nas ls) [nasbench201].")] = None,
     table: Annotated[Path | None, typer.Option(help="CSV file, gzipped or not, with a column arch.")] = None,
     target: Annotated[
         str | None, typer.Option(help="The table's column with what came true; higher is better.")
@@ -170,9 +173,10 @@ def rank(
     predictors: Annotated[
         str, typer.Option(help="Names joined by commas (see nas ls); a+b is the rank ensemble of a and b.")
     ] = "gradsign,naswot,synflow,zico",
-    samples: Annotated[int, typer.Option(help="Architectures to draw from the table.")] = 200,
-    data: Data = "digits",
-    batch_size: BatchSize = 64,
+    samples: Annotated[int | None, typer.Option(help="Architectures to draw from the table [200].")] = None,
+    unique: Annotated[bool, typer.Option(help="Draw no two that are known to compute the same function.")] = False,
+    data: Annotated[str | None, typer.Option(help="Images, as for nas score [digits].")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images that scores look at [64].")] = None,
     size: Size = None,
     seed: Seed = 0,
     repeats: Repeats = 1,
@@ -186,31 +190,34 @@ def rank(
 ) -> None:
     """How well predictors rank: against a benchmark table, or against the networks that a run has trained."""
     from recipes.console import announce, track
-    from recipes.ranking.command import rank_run, rank_table, ranking_text, write_ranking
+    from recipes.ranking.command import rank_run, rank_table, write_ranking
+    from recipes.ranking.text import ranking_text
 
+    drawn: dict[str, Any] = {"samples": 200 if samples is None else samples, "unique": unique, "seed": seed}
+    how: dict[str, Any] = {"repeats": repeats, "limit_s": limit_seconds, "output": output, "track": track}
     if run is not None:
-        if table is not None or target is not None:
-            raise UserError("--table", "goes without a run folder, which has its own targets")
-        ranking = rank_run(run, names(predictors), output=output, seed=seed, track=track)
+        own = {"--space": space, "--data": data, "--batch-size": batch_size, "--size": size}
+        refuse(own, "goes without a run folder, which has its own")
+        if table is None:
+            refuse({"--target": target, "--samples": samples, "--unique": unique or None}, "goes with --table")
+        elif target is None:
+            raise UserError("--target", "is missing: a table and its column")
+        ranking = rank_run(run, table=table, target=target, predictors=names(predictors), **drawn, **how)
     elif table is None or target is None:
         raise UserError(
             "--table" if table is None else "--target", "is missing: a table and its column, or a run folder"
         )
     else:
         ranking = rank_table(
-            space=space,
+            space=space or "nasbench201",
             table=table,
             target=target,
             predictors=names(predictors),
-            samples=samples,
-            seed=seed,
-            data=data,
-            batch_size=batch_size,
+            data="digits" if data is None else data,
+            batch_size=64 if batch_size is None else batch_size,
             size=size,
-            repeats=repeats,
-            limit_s=limit_seconds,
-            output=output,
-            track=track,
+            **drawn,
+            **how,
         )
     for path in write_ranking(ranking, folder=output, plot=plot):
         announce(f"wrote {path}")
@@ -288,6 +295,13 @@ def recipes_schema() -> None:
 def names(text: str) -> list[str]:
     """The names in a list joined by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def refuse(options: Mapping[str, object], problem: str) -> None:
+    """Raises UserError for the first of the options that is given."""
+    for name, value in options.items():
+        if value is not None:
+            raise UserError(name, problem)
 
 
 def answer(value: Any, as_json: bool) -> None:

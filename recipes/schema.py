@@ -151,8 +151,10 @@ class RankSettings(Settings):
     """The column with the true accuracy."""
     samples: PositiveInt = 200
     """Different architectures to draw from the table."""
+    unique: bool = False
+    """Draw no two architectures that are known to compute the same function."""
     predictors: tuple[NamedPredictor, ...] = ("params", "macs", "gradsign", "naswot", "synflow")
-    """Predictors to compare."""
+    """Predictors to compare; params and macs are always among them."""
 
 
 class RecipeSurrogateSettings(SurrogateSettings):

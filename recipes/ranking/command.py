@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,13 +24,13 @@ from recipes.environment import version
 from recipes.loading import load_recipe
 from recipes.predictor_set import PredictorSet
 from recipes.ranking.page import ranking_page
-from recipes.ranking.rows import SIZE, finite, ranking_rows
-from recipes.ranking.sample import draw_sample
+from recipes.ranking.rows import BASELINES, finite, ranking_rows
+from recipes.ranking.sample import Sample, draw_sample
 from recipes.ranking.values import ValueStore, collect, with_ensembles
 from recipes.scoring import load_batch, space_from
 
-BASELINES = ("params", "macs")
-"""Always among the rows: a predictor that does not beat them knows nothing but the size."""
+if TYPE_CHECKING:
+    from recipes.context import Context
 
 
 def rank_table(
@@ -38,6 +40,7 @@ def rank_table(
     target: str,
     predictors: Sequence[str],
     samples: int,
+    unique: bool,
     seed: int,
     data: str,
     batch_size: int,
@@ -53,11 +56,11 @@ def rank_table(
         UserError: whatever of them cannot be used, before anything is computed.
     """
     if INHERITED in _parts(predictors):
-        raise UserError("--predictors", f"{INHERITED!r} needs a trained supernet: rank against a run instead")
+        raise UserError("--predictors", f"{INHERITED!r} needs a trained supernet: give the folder of a run as well")
     batch = load_batch(data, batch_size, seed=seed, size=size)
     torch.manual_seed(seed)
     made = space_from(space, batch)
-    chosen = draw_sample(table, made, target, samples, seed=seed, prefix="--")
+    sample = draw_sample(table, made, target, samples, unique=unique, seed=seed, prefix="--")
     predictor_set = PredictorSet(made, lambda: (batch.x, batch.y), seed=seed, repeats=repeats, limit_s=limit_s)
     settings = {
         "space": space,
@@ -67,38 +70,44 @@ def rank_table(
         "version": version(),
     }
     about = {"table": str(table), "target": target, **settings}
-    store = _store(output, settings)
-    return _rank(chosen, predictor_set, predictors, about=about, seed=seed, store=store, track=track)
+    return _rank(sample, predictor_set, predictors, about=about, seed=seed, store=_store(output, settings), track=track)
 
 
-def rank_run(run: Path, predictors: Sequence[str], *, output: Path | None, seed: int, track: Track) -> dict[str, Any]:
-    """Ranks the networks that a run has trained alone by their accuracy on its selection images.
+def rank_run(
+    run: Path,
+    *,
+    table: Path | None,
+    target: str | None,
+    predictors: Sequence[str],
+    samples: int,
+    unique: bool,
+    seed: int,
+    repeats: int,
+    limit_s: float | None,
+    output: Path | None,
+    track: Track,
+) -> dict[str, Any]:
+    """Ranks with what a run has: its space, its images, its supernet.
 
-    The test images stay out of it: whoever chooses a predictor by them has used them up.
+    Architectures drawn from a benchmark table where there is one, else the networks that the run has trained alone, by
+    their accuracy on its selection images. The test images stay out of it: whoever chooses a predictor by them has
+    used them up.
 
     Raises:
-        UserError: not a run folder with trained networks, or a predictor that the run cannot have.
+        UserError: not the folder of a run that has come far enough, or whatever of the options cannot be used.
     """
-    from recipes.context import Context
-
-    trained = run / "stages" / "train.json"
-    if not trained.is_file():
-        raise UserError(str(run), "is not a run folder with trained networks: it holds no stages/train.json")
-    stages = {path.stem: read_json(path) for path in (run / "stages").glob("*.json")}
-    keys = {name: str(stage.get("key")) for name, stage in stages.items()}
-    recipe = load_recipe(str(run / "recipe.yaml"))
-    outputs = {name: stage["outputs"] for name, stage in stages.items()}
-    context = Context(recipe, RunFolder(run), silent, outputs=outputs, keys=keys)
-    if INHERITED in _parts(predictors) and recipe.supernet is None:
-        raise UserError("--predictors", f"{INHERITED!r} needs a supernet, and the run has trained none")
-    networks = stages["train"]["outputs"]["networks"]
-    if len(networks) < 3:
-        raise UserError(str(run), f"has trained {len(networks)} networks; a ranking needs at least 3")
-    accuracies = {Architecture(network["architecture"]): float(network["accuracy"]) for network in networks}
-    settings = {"run": str(run), "keys": keys, "version": version()}
-    about = {"run": str(run), "target": "selection accuracy"}
-    store = _store(output, settings)
-    return _rank(accuracies, context.predictors, predictors, about=about, seed=seed, store=store, track=track)
+    context = _opened(run)
+    if INHERITED in _parts(predictors):
+        _check_supernet(context)
+    if table is None or target is None:
+        sample, against = _trained(context), {"target": "selection accuracy"}
+    else:
+        sample = draw_sample(table, context.space, target, samples, unique=unique, seed=seed, prefix="--")
+        against = {"table": str(table), "target": target}
+    predictor_set = replace(context.predictors, repeats=repeats, limit_s=limit_s)
+    settings = {"run": str(run), "keys": context.keys, "repeats": repeats, "version": version()}
+    about = {"run": str(run), **against, "seed": seed, "repeats": repeats}
+    return _rank(sample, predictor_set, predictors, about=about, seed=seed, store=_store(output, settings), track=track)
 
 
 def write_ranking(ranking: Mapping[str, Any], *, folder: Path | None, plot: Path | None) -> list[Path]:
@@ -113,8 +122,41 @@ def write_ranking(ranking: Mapping[str, Any], *, folder: Path | None, plot: Path
     return written
 
 
+def _opened(run: Path) -> Context:
+    """A run as far as it has come."""
+    from recipes.context import Context
+
+    if not (run / "recipe.yaml").is_file():
+        raise UserError(str(run), "is not a run folder: it holds no recipe.yaml")
+    stages = {path.stem: read_json(path) for path in (run / "stages").glob("*.json")}
+    keys = {name: str(stage.get("key")) for name, stage in stages.items()}
+    outputs = {name: stage["outputs"] for name, stage in stages.items()}
+    return Context(load_recipe(str(run / "recipe.yaml")), RunFolder(run), silent, outputs=outputs, keys=keys)
+
+
+def _check_supernet(context: Context) -> None:
+    if context.recipe.supernet is None:
+        raise UserError("--predictors", f"{INHERITED!r} needs a supernet, and the run has trained none")
+    if "supernet" not in context.outputs:
+        raise UserError("--predictors", f"{INHERITED!r} needs the run's supernet, whose training has not finished")
+
+
+def _trained(context: Context) -> Sample:
+    """The networks that a run has trained alone."""
+    run = str(context.run.path)
+    if "train" not in context.outputs:
+        raise UserError(run, "has no trained networks to rank: it holds no stages/train.json; --table ranks others")
+    networks = context.outputs["train"]["networks"]
+    if len(networks) < 3:
+        raise UserError(run, f"has trained {len(networks)} networks; a ranking needs at least 3")
+    origins = Counter(network["origin"] for network in networks)
+    chosen_by = ", ".join(f"{count} {origin}" for origin, count in origins.items())
+    targets = {Architecture(network["architecture"]): float(network["accuracy"]) for network in networks}
+    return Sample(targets, f"all {len(networks)} networks that the run has trained alone: {chosen_by}")
+
+
 def _rank(
-    chosen: Mapping[Architecture, float],
+    sample: Sample,
     predictor_set: PredictorSet,
     names: Sequence[str],
     *,
@@ -125,13 +167,14 @@ def _rank(
 ) -> dict[str, Any]:
     names = list(dict.fromkeys([*BASELINES, *names]))
     made = predictor_set.make(_parts(names), where="--predictors")
+    architectures, targets = list(sample.targets), list(sample.targets.values())
     started = time.perf_counter()
-    columns = with_ensembles(collect(list(chosen), made, store=store, track=track), names)
+    columns = with_ensembles(collect(architectures, made, store=store, track=track), names)
     seconds = time.perf_counter() - started
-    targets = list(chosen.values())
     return {
         **about,
         "samples": len(targets),
+        "sampling": sample.sampling,
         "computed": store.added,
         "seconds": round(seconds, 2),
         "predictors": [
@@ -144,33 +187,9 @@ def _rank(
                 "target": target,
                 "values": {n: finite(column.numbers[i]) for n, column in columns.items()},
             }
-            for i, (architecture, target) in enumerate(chosen.items())
+            for i, (architecture, target) in enumerate(sample.targets.items())
         ],
     }
-
-
-def ranking_text(ranking: Mapping[str, Any]) -> str:
-    """A ranking as a table of text."""
-    against = ranking.get("table") or ranking.get("run")
-    lines = [
-        f"{ranking['samples']} architectures against {ranking['target']} of {against}",
-        f"{'predictor':24}{'Spearman (95 %)':>24}{'Kendall (95 %)':>24}{'top tenth':>11}"
-        f"{f'given {SIZE}':>14}{'no value':>10}",
-    ]
-    for row in ranking["predictors"]:
-        top = row.get("top", {}).get("spearman")
-        given = row.get("spearman_given_params")
-        lines.append(
-            f"{row['name']:24}{_with_interval(row, 'spearman'):>24}{_with_interval(row, 'kendall'):>24}"
-            f"{_rounded(top):>11}{_rounded(given):>14}{row['not_finite']:>10}"
-        )
-    images = ranking.get("images")
-    seeds = f"seed {ranking['seed']}, {ranking['repeats']} initialisation(s)" if "seed" in ranking else ""
-    if images:
-        lines.append(f"batch of {images['batch']} images of {images['data']} ({images['hash']}), {seeds}")
-    per = ranking["seconds"] / max(1, ranking["computed"])
-    lines.append(f"{ranking['computed']} architectures computed in {ranking['seconds']} s, {per:.2f} s each")
-    return "\n".join(lines)
 
 
 def _parts(names: Sequence[str]) -> list[str]:
@@ -183,12 +202,3 @@ def _store(output: Path | None, settings: Mapping[str, Any]) -> ValueStore:
         return ValueStore(None)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     return ValueStore(output / f"values-{digest}.jsonl")
-
-
-def _rounded(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _with_interval(row: Mapping[str, Any], statistic: str) -> str:
-    low, high = row[f"{statistic}_ci95"]
-    return _rounded(row[statistic]) + ("" if low is None else f" [{low:.3f}, {high:.3f}]")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from recipes.report import sentences
 from recipes.report.guesses import rank_scatters
 from recipes.report.page import environment, figure_json
-from recipes.report.records import Rank
+from recipes.report.records import Correlation, Rank
 from recipes.report.style import BLUE, bars, layout
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 BAR_HEIGHT = 22
 """Pixels for each predictor in the figure."""
+MARKED = {"20%": "best fifth", "10%": "best tenth"}
+"""Shares of the architectures whose correlations the figure shows as well."""
 
 
 def ranking_page(ranking: Mapping[str, Any]) -> str:
@@ -24,27 +26,20 @@ def ranking_page(ranking: Mapping[str, Any]) -> str:
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    rows = [{"top": None, "spearman_given_params": None} | row for row in ranking["predictors"]]
-    against = {"table": ranking.get("table"), "run": ranking.get("run"), "images": ranking.get("images")}
-    scatters = rank_scatters(
-        Rank.model_validate(
-            {
-                "table": against["table"] or against["run"],
-                "target": ranking["target"],
-                "samples": ranking["samples"],
-                "correlations": rows,
-                "points": ranking["points"],
-            }
-        )
+    about = {"table": None, "run": None, "images": None, **ranking}
+    rank = Rank.model_validate(
+        {**about, "table": about["table"] or about["run"], "correlations": ranking["predictors"]}
     )
+    scatters = rank_scatters(rank)
     return (
         environment()
         .get_template("ranking.html")
         .render(
-            ranking={**ranking, **against, "predictors": rows},
+            ranking=about,
+            rank=rank,
             say=sentences,
             figures={
-                "bars": figure_json(_bars_figure(rows)),
+                "bars": figure_json(_bars_figure(rank.correlations)),
                 "rank": figure_json(scatters.figure if scatters else None),
             },
             scatter_names={"rank": scatters.names if scatters else []},
@@ -53,35 +48,36 @@ def ranking_page(ranking: Mapping[str, Any]) -> str:
     )
 
 
-def _bars_figure(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
+def _bars_figure(rows: Sequence[Correlation]) -> Figure | None:
     """Spearman's ρ of each predictor with its interval, the best at the top."""
     from plotly.graph_objects import Figure, Scatter
 
-    shown = [row for row in reversed(rows) if row["spearman"] is not None]
+    shown = [(row, row.spearman) for row in reversed(rows) if row.spearman is not None]
     if not shown:
         return None
-    names = [escape(row["name"]) for row in shown]
-    intervals = [(row["spearman_ci95"][0], row["spearman_ci95"][1]) for row in shown]
+    names, values = [escape(row.name) for row, _ in shown], [value for _, value in shown]
+    bounds = [row.spearman_ci95 or (None, None) for row, _ in shown]
+    intervals = [(low, high) for low, high in bounds if low is not None and high is not None]
     figure = layout(Figure(), "Spearman’s ρ", "", height=120 + BAR_HEIGHT * len(shown))
     figure.add_trace(
         Scatter(
-            x=[row["spearman"] for row in shown],
+            x=values,
             y=names,
-            error_x=bars([row["spearman"] for row in shown], intervals) if None not in intervals[0] else None,
+            error_x=bars(values, intervals) if len(intervals) == len(shown) else None,
             mode="markers",
             marker={"color": BLUE, "size": 9},
             name="all",
         )
     )
-    top = [(name, row["top"]["spearman"]) for name, row in zip(names, shown, strict=True) if row["top"]]
-    figure.add_trace(
-        Scatter(
-            x=[value for _, value in top],
-            y=[name for name, _ in top],
-            mode="markers",
-            marker={"color": BLUE, "size": 8, "symbol": "circle-open"},
-            name="top tenth",
+    for (share, name), symbol in zip(MARKED.items(), ("square-open", "circle-open"), strict=True):
+        figure.add_trace(
+            Scatter(
+                x=[row.among_best[share].spearman for row, _ in shown],
+                y=names,
+                mode="markers",
+                marker={"color": BLUE, "size": 8, "symbol": symbol},
+                name=name,
+            )
         )
-    )
     figure.update_layout(margin={"l": 190})
     return figure

@@ -137,16 +137,36 @@ class Select(Record):
     decisions: list[Decision] = []
 
 
-class Correlation(Record):
-    """Rank correlations of predictor `name` with an accuracy, over `n` architectures."""
+class RankCorrelation(Record):
+    """Rank correlations of a predictor with an accuracy, over `n` architectures."""
 
-    name: str
     n: int
     kendall: float | None
     kendall_ci95: Interval = None
     spearman: float | None
     spearman_ci95: Interval = None
     not_finite: int = 0
+
+
+class Precision(Record):
+    """The share of the predicted best `k` that are among the true best k."""
+
+    k: int
+    value: float | None
+    value_ci95: Interval = None
+
+
+class Correlation(RankCorrelation):
+    """How well predictor `name` ranks; by shares (`10%`) `among_best`, and in `precision` for as many chosen."""
+
+    name: str
+    among_best: dict[str, RankCorrelation] = {}
+    precision: dict[str, Precision] = {}
+    regret: float | None = None
+    regret_ci95: Interval = None
+    best_of_random: float | None = None
+    best_of_random_ci95: Interval = None
+    spearman_given_params: float | None = None
 
 
 class RankPoint(Record):
@@ -159,6 +179,7 @@ class Rank(Record):
     table: str
     target: str
     samples: int
+    sampling: str = ""
     correlations: list[Correlation]
     points: list[RankPoint]
 

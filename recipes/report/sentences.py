@@ -138,8 +138,13 @@ def size(count_bytes: int) -> str:
 
 def correlation(value: float | None, interval: tuple[float | None, float | None] | None) -> str:
     """`0.61 (0.55 to 0.66)`, or that it is not defined."""
+    return number(value, interval, ".2f")
+
+
+def number(value: float | None, interval: tuple[float | None, float | None] | None, form: str) -> str:
+    """A number in the given format with its interval, as far as they are defined."""
     if value is None:
         return "not defined"
     if interval is None or interval[0] is None or interval[1] is None:
-        return f"{value:.2f}"
-    return f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})".replace("-", "−")
+        return f"{value:{form}}".replace("-", "−")
+    return f"{value:{form}} ({interval[0]:{form}} to {interval[1]:{form}})".replace("-", "−")

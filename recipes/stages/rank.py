@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nas.architecture import Architecture
 from recipes.components import members
 from recipes.context import Context
-from recipes.ranking.rows import ranking_rows
-from recipes.ranking.sample import draw_sample
+from recipes.ranking.rows import BASELINES, ranking_rows
+from recipes.ranking.sample import Sample, draw_sample
 from recipes.ranking.values import ValueStore, collect, with_ensembles
 from recipes.schema import RankSettings
 
@@ -18,16 +17,19 @@ def run(context: Context) -> dict[str, Any]:
     """Draws architectures from the table and correlates each predictor's values with the target column."""
     settings = context.recipe.rank
     assert settings is not None
-    chosen = table_sample(context, settings)
-    names = [part for name in settings.predictors for part in members(name, where="rank.predictors")]
+    sample = table_sample(context, settings)
+    architectures, targets = list(sample.targets), list(sample.targets.values())
+    asked = list(dict.fromkeys([*BASELINES, *settings.predictors]))
+    names = [part for name in asked for part in members(name, where="rank.predictors")]
     predictors = context.predictors.make(dict.fromkeys(names))
-    columns = collect(list(chosen), predictors, store=ValueStore(None), track=context.track)
-    columns = with_ensembles(columns, settings.predictors)
+    columns = collect(architectures, predictors, store=ValueStore(None), track=context.track)
+    columns = with_ensembles(columns, asked)
     return {
         "table": settings.table.name,
         "target": settings.target,
-        "samples": len(chosen),
-        "correlations": ranking_rows(columns, list(chosen.values()), seed=context.seed("bootstrap")),
+        "samples": len(targets),
+        "sampling": sample.sampling,
+        "correlations": ranking_rows(columns, targets, seed=context.seed("bootstrap")),
         "points": [
             {
                 "id": architecture.id,
@@ -35,13 +37,19 @@ def run(context: Context) -> dict[str, Any]:
                 # JSON has no NaN: a value that is not a number is left out of the plot, not of n
                 "values": {n: c.numbers[i] for n, c in columns.items() if math.isfinite(c.numbers[i])},
             }
-            for i, (architecture, target) in enumerate(chosen.items())
+            for i, (architecture, target) in enumerate(sample.targets.items())
         ],
     }
 
 
-def table_sample(context: Context, settings: RankSettings) -> dict[Architecture, float]:
+def table_sample(context: Context, settings: RankSettings) -> Sample:
     """The architectures to rank, and their target values."""
     return draw_sample(
-        settings.table, context.space, settings.target, settings.samples, seed=context.seed("rank"), prefix="rank."
+        settings.table,
+        context.space,
+        settings.target,
+        settings.samples,
+        unique=settings.unique,
+        seed=context.seed("rank"),
+        prefix="rank.",
     )

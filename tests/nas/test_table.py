@@ -12,7 +12,7 @@ from nas.spaces.nasbench201 import NasBench201
 from nas.table import read_table
 
 CELL = "|none~0|+|none~0|none~1|+|none~0|none~1|{}~2|"
-ROWS = f"arch,good,bad\n{CELL.format('none')},1.5,x\n{CELL.format('skip_connect')},2,nan\n{CELL.format('none')},9,0\n"
+ROWS = f"arch,good,bad\n{CELL.format('none')},1.5,x\n{CELL.format('skip_connect')},2,nan\n"
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def space() -> NasBench201:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_the_first_row_of_an_architecture_counts(space: NasBench201, tmp_path: Path, packed: bool) -> None:
+def test_architectures_and_their_values(space: NasBench201, tmp_path: Path, packed: bool) -> None:
     path = tmp_path / ("t.csv.gz" if packed else "t.csv")
     path.write_bytes(gzip.compress(ROWS.encode()) if packed else ROWS.encode())
     table = read_table(path, space, ["good", "good"])
@@ -44,6 +44,12 @@ def test_the_first_row_of_an_architecture_counts(space: NasBench201, tmp_path: P
         ),
         ("t.csv", ROWS.encode(), "bad", r"t\.csv, line 2: bad is not a number: 'x'"),
         ("t.csv", ROWS.replace(",x", ",1").encode(), "bad", r"t\.csv, line 3: bad is nan"),
+        (
+            "t.csv",
+            (ROWS + ROWS.splitlines()[1]).encode(),
+            "good",
+            r"t\.csv, line 4: is of the same architecture as line 2",
+        ),
         ("t.csv", b"arch,good\nnonsense,1\n", "good", r"t\.csv, line 2: 'nonsense' is not of the form"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,11 @@ def test_a_row_for_each_predictor_and_the_baselines(capsys: Capture) -> None:
         assert row["ci95"] == row["spearman_ci95"]
         assert row["ci95"][0] <= row["spearman"] <= row["ci95"][1]
         assert -1 <= row["kendall"] <= 1
-        assert row["top"]["n"] == 2
+        assert [(share, one["n"]) for share, one in row["among_best"].items()] == [("10%", 2), ("20%", 5)]
+        assert [(share, one["k"]) for share, one in row["precision"].items()] == [("5%", 1), ("10%", 2)]
+        assert 0 <= row["precision"]["10%"]["value_ci95"][0] <= row["precision"]["10%"]["value_ci95"][1] <= 1
+        assert row["regret_ci95"][0] <= row["regret"] <= row["regret_ci95"][1]
+        assert 1 <= row["best_of_random_ci95"][0] <= row["best_of_random"] <= 24
     assert rows["params"]["spearman"] > 0.6  # of what it was made from
     assert "spearman_given_params" not in rows["params"]
     assert rows["naswot"]["statuses"].keys() <= {"ok", "nan"}
@@ -128,13 +133,21 @@ def test_the_page_holds_table_and_figures(capsys: Capture, here: Path) -> None:
     assert "<script>alert" not in ranking_page(hostile)
 
 
-def test_the_text_is_a_table(capsys: Capture) -> None:
+def test_the_text_is_two_tables(capsys: Capture) -> None:
     options = ("--space", SPACE, "--table", "table.csv", "--target", "accuracy", "--samples", 24)
-    answer = nas_here(capsys, "rank", *options, "--predictors", "naswot")
+    answer = nas_here(capsys, "rank", *options, "--predictors", "naswot,naswot+macs+params")
     lines = answer.out.splitlines()
     assert lines[0] == "24 architectures against accuracy of table.csv"
-    assert {line.split()[0] for line in lines[2:5]} == {"params", "macs", "naswot"}
-    assert "seed 0" in lines[5]
+    assert lines[1] == "sample: 24 of the table's 40 architectures, drawn uniformly without replacement, seed 0"
+    for start, heading in (
+        (2, "Kendall best 20 % best 10 % Spearman"),
+        (8, "precision, 5 % 10 % regret best of n random"),
+    ):
+        assert " ".join(lines[start].split()).startswith(f"predictor {heading}")
+        names = [line.split()[0] for line in lines[start + 1 : start + 5]]
+        assert sorted(names) == ["macs", "naswot", "naswot+macs+params", "params"]
+    assert "seed 0" in answer.out
+    assert max(map(len, lines)) <= 120
 
 
 def test_a_run_is_ranked_by_its_selection_accuracy(capsys: Capture, finished_run: FinishedRun) -> None:
@@ -145,6 +158,71 @@ def test_a_run_is_ranked_by_its_selection_accuracy(capsys: Capture, finished_run
     train = json.loads((finished_run.folder / "stages" / "train.json").read_text())["outputs"]
     accuracies = {network["id"]: network["accuracy"] for network in train["networks"]}
     assert {point["id"]: point["target"] for point in result["points"]} == accuracies
+    assert result["sampling"] == "all 3 networks that the run has trained alone: 1 front, 2 random"
+
+
+def test_a_run_s_supernet_is_ranked_against_a_table(capsys: Capture, finished_run: FinishedRun, here: Path) -> None:
+    options = (
+        "--table",
+        "table.csv",
+        "--target",
+        "accuracy",
+        "--samples",
+        12,
+        "--predictors",
+        "inherited",
+        "-o",
+        "out",
+    )
+    answer = nas_here(capsys, "rank", finished_run.folder, *options, "--json")
+    assert answer.code == 0, answer.err
+    result = json.loads(answer.out)
+    assert {row["name"]: row["n"] for row in result["predictors"]} == {"params": 12, "macs": 12, "inherited": 12}
+    rows = {row["arch"]: float(row["accuracy"]) for row in csv.DictReader((here / "table.csv").open())}
+    space = NasBench201((1, 8, 8), 10, channels=2, cells=1)
+    targets = {space.parse(cell).id: accuracy for cell, accuracy in rows.items()}
+    assert all(targets[point["id"]] == point["target"] for point in result["points"])
+    images = json.loads((finished_run.folder / "stages" / "data.json").read_text())["outputs"]["splits"]["selection"]
+    values = [point["values"]["inherited"] * images for point in result["points"]]
+    assert values == pytest.approx([round(value) for value in values])  # shares of the run's selection images
+    assert len(set(values)) > 1
+    again = json.loads(nas_here(capsys, "rank", finished_run.folder, *options, "--json").out)
+    assert (again["computed"], again["predictors"]) == (0, result["predictors"])
+    assert str(finished_run.folder) in nas_here(capsys, "rank", finished_run.folder, *options).out
+    assert f"images of {finished_run.folder}" in (here / "out" / "ranking.html").read_text()
+
+
+def test_a_run_s_scores_are_averaged_over_repeats(capsys: Capture, finished_run: FinishedRun) -> None:
+    def values(*options: object) -> list[float]:
+        answer = nas_here(capsys, "rank", finished_run.folder, "--predictors", "snip", "--json", *options)
+        return [point["values"]["snip"] for point in json.loads(answer.out)["points"]]
+
+    assert values() == values("--repeats", 1) != values("--repeats", 2)
+
+
+def test_one_of_each_class_is_drawn(capsys: Capture, here: Path) -> None:
+    """Of two cells that differ in an edge behind one without signal, the first of the table."""
+    cells = [f"|none~0|+|none~0|{op}~1|+|nor_conv_3x3~0|none~1|none~2|" for op in ("none", "skip_connect")]
+    cells += [f"|none~0|+|none~0|none~1|+|{op}~0|none~1|none~2|" for op in ("nor_conv_1x1", "avg_pool_3x3")]
+    (here / "twins.csv").write_text("arch,accuracy\n" + "".join(f"{cell},{i}\n" for i, cell in enumerate(cells)))
+    options = ("--table", "twins.csv", "--predictors", "params", "--unique", "--samples")
+    result = ranking(capsys, *options, 3)
+    assert {point["target"] for point in result["points"]} == {0, 2, 3}
+    assert result["sampling"].startswith("3 of the table's 3 architectures that compute different functions, drawn")
+    answer = nas_here(capsys, "rank", "--space", SPACE, "--target", "accuracy", *options, 4)
+    assert answer.err.splitlines()[-1] == (
+        "error: --samples: the table has 3 architectures that compute different functions, not 4"
+    )
+
+
+def test_nas_bench_macro_is_ranked(capsys: Capture, shared_data: Path) -> None:
+    table = shared_data / "nasbench_macro_cifar10.csv.gz"
+    options = ("--space", "macro:width=0.25", "--table", table, "--target", "mean_acc", "--samples", 20)
+    answer = nas_here(capsys, "rank", *options, "--predictors", "macs", "--json")
+    assert answer.code == 0, answer.err
+    rows = {row["name"]: row for row in json.loads(answer.out)["predictors"]}
+    assert rows.keys() == {"params", "macs"}
+    assert rows["macs"]["kendall"] > rows["params"]["kendall"] > 0
 
 
 @pytest.mark.parametrize(
@@ -184,15 +262,38 @@ def test_wrong_options(capsys: Capture, options: str, line: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ("nothing", "nothing: is not a run folder with trained networks"),
+        ("nothing", "nothing: is not a run folder: it holds no recipe.yaml"),
         ("", "--table: is missing"),
         ("--table table.csv", "--target: is missing"),
-        ("nothing --table table.csv", "--table: goes without a run folder"),
+        ("nothing --table table.csv", "--target: is missing"),
+        ("nothing --target accuracy", "--target: goes with --table"),
+        ("nothing --samples 3", "--samples: goes with --table"),
+        ("nothing --unique", "--unique: goes with --table"),
+        ("nothing --batch-size 3", "--batch-size: goes without a run folder, which has its own"),
+        ("nothing --data digits", "--data: goes without a run folder, which has its own"),
+        ("nothing --size 8", "--size: goes without a run folder, which has its own"),
+        ("nothing --space nasbench201", "--space: goes without a run folder, which has its own"),
     ],
 )
 def test_a_table_or_a_run(capsys: Capture, arguments: str, line: str) -> None:
     answer = nas_here(capsys, "rank", *arguments.split())
     assert (answer.code, answer.err.splitlines()[-1][: len(line) + 7]) == (2, f"error: {line}")
+
+
+@pytest.mark.parametrize(
+    ("missing", "options", "line"),
+    [
+        ("train", "", "has no trained networks to rank: it holds no stages/train.json; --table ranks others"),
+        ("supernet", "--predictors inherited", "'inherited' needs the run's supernet, whose training has not finished"),
+    ],
+)
+def test_a_run_that_has_not_come_far_enough(
+    capsys: Capture, finished_run: FinishedRun, here: Path, *, missing: str, options: str, line: str
+) -> None:
+    shutil.copytree(finished_run.folder, here / "run")
+    (here / "run" / "stages" / f"{missing}.json").unlink()
+    answer = nas_here(capsys, "rank", "run", *options.split())
+    assert (answer.code, answer.err.splitlines()[-1].partition(": ")[2].partition(": ")[2]) == (2, line)
 
 
 def scored(capsys: Capture, *arguments: object) -> Any:
