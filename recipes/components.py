@@ -23,6 +23,7 @@ STRATEGIES = {
     "gdas": "supernets.gdas:GDAS",
     "pada": "supernets.pada:PADA",
     "proxyless": "supernets.proxyless:ProxylessNAS",
+    "sandwich": "supernets.sandwich:Sandwich",
     "spos": "supernets.spos:SinglePathOneShot",
 }
 COSTS = {"params": "predictors.costs:ParamsPredictor", "macs": "predictors.costs:MacsPredictor"}

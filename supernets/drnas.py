@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +21,8 @@ class DrNAS(LearntStrategy):
 
         min_beta E_{theta ~ Dir(beta)} [ L_val(w*, theta) ] + lambda d(beta, 1)
 
-    The gradient goes through the draw: theta = g / sum g with g ~ Gamma(beta) has a pathwise derivative. The distance
-    of beta to its anchor 1 is the decay of alpha to 0. Progressive growth of the supernet is not part of it.
+    The gradient goes through the draw: theta = g / sum g with g ~ Gamma(beta) has a pathwise derivative. Progressive
+    growth of the supernet is not part of it.
 
     On elastic spaces this is TangleNAS: theta weighs the parts of shared weights (Sukthanker et al.,
     "Weight-Entanglement Meets Gradient-Based Neural Architecture Search", 2024).
@@ -30,6 +31,8 @@ class DrNAS(LearntStrategy):
         space: the supernet.
         alpha_lr: learning rate of Adam for the architecture parameters.
         alpha_weight_decay: lambda.
+        anchor: what d is: `decay`, ||alpha||^2 / 2, which is 0 at beta = 1, by the decay of the optimiser; or `kl`, the
+            divergence KL(Dir(beta) || Dir(1)), summed over the choices.
         alpha_warmup: epochs at the start in which only the weights learn.
         cost_weight: mu of L_val + mu E[MACs] / (MACs of the dearest architecture), what alpha follows.
     """
@@ -42,16 +45,18 @@ class DrNAS(LearntStrategy):
         *,
         alpha_lr: PositiveFloat = 6e-4,
         alpha_weight_decay: NonNegativeFloat = 1e-3,
+        anchor: Literal["decay", "kl"] = "decay",
         alpha_warmup: NonNegativeInt = 0,
         cost_weight: NonNegativeFloat = 0.0,
     ) -> None:
         super().__init__(
             space,
             alpha_lr=alpha_lr,
-            alpha_weight_decay=alpha_weight_decay,
+            alpha_weight_decay=alpha_weight_decay if anchor == "decay" else 0.0,
             alpha_warmup=alpha_warmup,
             cost_weight=cost_weight,
         )
+        self._kl_weight = alpha_weight_decay if anchor == "kl" else 0.0
 
     def weight_gates(self, generator: torch.Generator) -> Gates:
         """A draw of the mixture, without a gradient to alpha."""
@@ -59,8 +64,12 @@ class DrNAS(LearntStrategy):
             return self._draw(generator)
 
     def gradient(self, step: Step) -> Sequence[Tensor | None]:
-        """dL_val(w, theta)/dalpha of one draw."""
+        """dL_val(w, theta)/dalpha of one draw, and that of the divergence."""
         loss = step.loss(step.validation(), self._draw(step.generator))
+        if self._kl_weight:
+            opened = self.alphas.undecided(self.region)
+            betas = [concentration(self.alphas.values[name][list(self.region[name])]) for name in opened]
+            loss = loss + self._kl_weight * torch.stack([divergence(beta) for beta in betas]).sum()
         return torch.autograd.grad(loss, self.alphas.parameters(), allow_unused=True)
 
     def weigh(self, alpha: Tensor) -> Tensor:
@@ -81,6 +90,12 @@ class DrNAS(LearntStrategy):
 def concentration(alpha: Tensor) -> Tensor:
     """beta = elu(alpha) + 1 > 0."""
     return F.elu(alpha) + 1
+
+
+def divergence(beta: Tensor) -> Tensor:
+    """KL(Dir(beta) || Dir(1)), a scalar; 0 at beta = 1."""
+    uniform = torch.distributions.Dirichlet(torch.ones_like(beta))
+    return torch.distributions.kl_divergence(torch.distributions.Dirichlet(beta), uniform)
 
 
 def dirichlet(betas: Sequence[Tensor], generator: torch.Generator) -> Sequence[Tensor]:

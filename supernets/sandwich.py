@@ -1,0 +1,54 @@
+"""The sandwich rule: Yu & Huang, "Universally Slimmable Networks and Improved Training Techniques", ICCV 2019."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from pydantic import PositiveInt
+from torch import Tensor
+
+from nas.choices import ElasticChoice
+from nas.gates import Gates
+from nas.space import SearchSpace
+from nas.task import Classification
+from supernets.spos import SinglePathOneShot
+
+
+class Sandwich(SinglePathOneShot):
+    """Each step trains the largest path, the smallest, and a few random ones on the same images; gradients add up.
+
+    With in-place distillation (section 3.3 of the paper) only the largest path learns from the labels, all others from
+    what it says: L = -sum_c p_c log q_c with p = softmax(z of the largest), a constant. One step costs as much as one
+    of each of its paths.
+
+    Args:
+        space: the supernet, of elastic choices, whose options have an order.
+        random_paths: how many random paths a step has.
+        distill: whether the largest path teaches the others.
+    """
+
+    name = "sandwich"
+    supports = frozenset({ElasticChoice})
+
+    def __init__(self, space: SearchSpace, *, random_paths: PositiveInt = 2, distill: bool = True) -> None:
+        super().__init__(space)
+        self._random_paths = random_paths
+        self._distill = distill
+        self._teacher: Tensor | None = None
+
+    def paths(self, generator: torch.Generator) -> Sequence[Gates]:
+        """The largest first, then the smallest, then the random ones."""
+        self._teacher = None
+        largest = {name: options[-1] for name, options in self.region.items()}
+        smallest = {name: options[0] for name, options in self.region.items()}
+        return [largest, smallest, *(self.weight_gates(generator) for _ in range(self._random_paths))]
+
+    def path_loss(self, task: Classification, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of the labels for the first path of a step; of the first path's word for the others."""
+        if self._teacher is not None:
+            return F.cross_entropy(logits.float(), self._teacher)
+        if self._distill:
+            self._teacher = logits.detach().float().softmax(dim=1)
+        return task.loss(logits, targets)
