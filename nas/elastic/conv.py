@@ -23,6 +23,7 @@ class ElasticConv2d(ElasticLayer):
     Args:
         inputs, outputs: channels. kernel: size, an odd number, or what decides it (see `kernel_dim`).
         stride, dilation: as of any convolution.
+        inset: pixels that each edge of the output lies further inside, by so much less padding.
         depthwise: whether each channel is convolved alone; `inputs` and `outputs` are then one dim.
         bias: whether it has one.
         mode: what a mixture of channels does; kernels are always superposed.
@@ -39,6 +40,7 @@ class ElasticConv2d(ElasticLayer):
         *,
         stride: int = 1,
         dilation: int = 1,
+        inset: int = 0,
         depthwise: bool = False,
         bias: bool = False,
         mode: Mode,
@@ -50,7 +52,7 @@ class ElasticConv2d(ElasticLayer):
         into = as_dim(inputs)
         out = into if depthwise else as_dim(outputs)
         self.use_dims(into, out, rings)
-        self.stride, self.dilation, self.depthwise, self.mode = stride, dilation, depthwise, mode
+        self.stride, self.dilation, self.inset, self.depthwise, self.mode = stride, dilation, inset, depthwise, mode
         side = 2 * rings.largest - 1
         self.weight = nn.Parameter(torch.empty(out.largest, 1 if depthwise else into.largest, side, side))
         self.bias = nn.Parameter(torch.empty(out.largest)) if bias else None
@@ -74,7 +76,7 @@ class ElasticConv2d(ElasticLayer):
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
         """`(batch, inputs, height, width)` to `(batch, outputs, height / stride, width / stride)`."""
         weight, bias = self.effective(gates)
-        padding = self.dilation * (weight.shape[-1] // 2)
+        padding = self._padding(weight.shape[-1])
         groups = len(weight) if self.depthwise else 1
         return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, groups)
 
@@ -92,7 +94,7 @@ class ElasticConv2d(ElasticLayer):
             out,
             side,
             self.stride,
-            self.dilation * (side // 2),
+            self._padding(side),
             self.dilation,
             groups=out if self.depthwise else 1,
             bias=bias is not None,
@@ -100,6 +102,9 @@ class ElasticConv2d(ElasticLayer):
         )
         layer.weight, layer.bias = copied(weight), copied(bias)  # type: ignore[assignment]
         return layer
+
+    def _padding(self, side: int) -> int:
+        return self.dilation * (side // 2) - self.inset
 
     def _cut(self, gates: Gates) -> tuple[Tensor, Tensor | None]:
         into, out, rings = (dim.size(gates) for dim in self.dims)

@@ -154,17 +154,20 @@ def _visits(meta: SearchSpace) -> list[tuple[str, nn.Module, Shape]]:
     def record(path: str) -> Any:
         return lambda module, args, output: visits.append((path, module, _shape(args)))
 
+    hooks = []
     inside = [path for path, module in meta.named_modules() if isinstance(module, Elastic | Attend)]
     for path, module in meta.named_modules():
         is_part = any(path.startswith(f"{outer}.") for outer in inside)
         if isinstance(module, Elastic | Attend) or (not is_part and not list(module.children())):
-            module.register_forward_hook(record(path))
+            hooks.append(module.register_forward_hook(record(path)))
     gates: dict[str, Gate] = {
         name: Mixture(torch.ones(len(choice.options), device="meta"), tuple(range(len(choice.options))))
         for name, choice in meta.choices().items()
     }
     with torch.no_grad():
         meta(torch.empty((1, *meta.input_shape), device="meta"), gates)
+    for hook in hooks:
+        hook.remove()  # counting a layer runs it again
     return visits
 
 

@@ -21,7 +21,20 @@ def increasing(values: tuple[Number, ...]) -> tuple[Number, ...]:
     return values
 
 
+def odd(values: tuple[int, ...]) -> tuple[int, ...]:
+    """The values themselves.
+
+    Raises:
+        ValueError: one is even, so that a kernel of that size has no centre.
+    """
+    if any(value % 2 == 0 for value in values):
+        raise ValueError(f"must be odd, so that kernels have a centre: {list(values)}")
+    return values
+
+
 Sizes = Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(increasing)]
 """Sizes to choose from, the smallest first."""
 Factors = Annotated[tuple[PositiveFloat, ...], Field(min_length=1), AfterValidator(increasing)]
 """Factors to choose from, the smallest first."""
+Kernels = Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(increasing), AfterValidator(odd)]
+"""Kernel sizes to choose from, the smallest first."""

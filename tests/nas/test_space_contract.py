@@ -14,6 +14,7 @@ from nas.architecture import Architecture
 from nas.cost import CostCounter, count
 from nas.errors import UserError
 from nas.space import SearchSpace
+from nas.spaces.conv_macro import ConvMacro
 from nas.spaces.darts import Darts
 from nas.spaces.macro import Macro
 from nas.spaces.mobilenet import MobileNet
@@ -34,6 +35,8 @@ SPACES: dict[str, Callable[[], SearchSpace]] = {
     "darts": lambda: Darts((1, 8, 8), 10, variant="S0", channels=2, cells=3),
     "macro": lambda: Macro((1, 8, 8), 10, widths=(8, 8, 16, 24, 32), cells=(1, 2, 1), reductions=2),
     "mobilenet": lambda: MobileNet((1, 8, 8), 10, width=0.25, cells=(1, 2, 1, 1, 1, 1), reductions=2),
+    "conv_macro": lambda: ConvMacro((1, 8, 8), 10, width=0.25, reductions=1, dropout=0.0),
+    "conv_macro superposed": lambda: ConvMacro((3, 12, 16), 3, width=0.25, dropout=0.0, entanglement="superpose"),
     "vit": lambda: ViT((1, 8, 8), 10, patch=4, **SMALL_VIT),
     "vit superposed": lambda: ViT((3, 8, 12), 3, patch=4, entanglement="superpose", **SMALL_VIT),
 }
