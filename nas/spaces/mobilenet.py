@@ -11,6 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from nas.choices import LayerChoice
+from nas.elastic.conv import ElasticConv2d
 from nas.errors import UserError
 from nas.gates import Gates
 from nas.space import SearchSpace
@@ -73,7 +74,7 @@ class MobileNet(SearchSpace):
                 channels = stage
         self.last = nn.Sequential(*conv_bn(channels, last, 1), nn.ReLU6())
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, num_classes))
-        _he_fan_out(self)
+        he_fan_out(self)
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
         x = self.first(self.stem(x))
@@ -84,7 +85,7 @@ class MobileNet(SearchSpace):
     def initialise(self, network: nn.Module) -> None:
         """Fresh weights: of convolutions N(0, 2 / (out_channels kernel^2)), else torch's defaults."""
         super().initialise(network)
-        _he_fan_out(network)
+        he_fan_out(network)
 
 
 class Block(nn.Module):
@@ -127,12 +128,12 @@ def mbconv(in_channels: int, out_channels: int, kernel: int, *, expansion: int, 
 
 
 def conv_bn(
-    in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1
+    in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1, eps: float = 1e-3
 ) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
     """Convolution without bias, batch norm."""
     return (
         nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.1),
+        nn.BatchNorm2d(out_channels, eps=eps, momentum=0.1),
     )
 
 
@@ -155,7 +156,8 @@ def keep_last(strides: tuple[int, ...], reductions: int) -> tuple[int, ...]:
     return tuple(1 if i in dropped else stride for i, stride in enumerate(strides))
 
 
-def _he_fan_out(network: nn.Module) -> None:
+def he_fan_out(network: nn.Module) -> None:
+    """Draws all convolutions from N(0, 2 / (out_channels kernel^2)), elastic ones at their largest size."""
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d | ElasticConv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out")

@@ -18,6 +18,7 @@ from nas.spaces.conv_macro import ConvMacro
 from nas.spaces.darts import Darts
 from nas.spaces.macro import Macro
 from nas.spaces.mobilenet import MobileNet
+from nas.spaces.mobilenetv3 import MobileNetV3
 from nas.spaces.nasbench201 import NasBench201
 from nas.spaces.vit import ViT
 
@@ -28,6 +29,12 @@ SMALL_VIT: dict[str, Any] = {
     "depths": (1, 2, 3),
     "head_size": 4,
 }
+SMALL_MOBILENETV3: dict[str, Any] = {
+    "widths": (8, 8, 8, 16, 8, 16, 16, 24, 32),
+    "depths": (1, 2),
+    "kernels": (3, 5),
+    "expansions": (1, 2, 4),
+}
 SPACES: dict[str, Callable[[], SearchSpace]] = {
     "toy": ToySpace,
     "nasbench201": lambda: NasBench201((1, 8, 8), 10, channels=4, cells=1),
@@ -37,6 +44,8 @@ SPACES: dict[str, Callable[[], SearchSpace]] = {
     "mobilenet": lambda: MobileNet((1, 8, 8), 10, width=0.25, cells=(1, 2, 1, 1, 1, 1), reductions=2),
     "conv_macro": lambda: ConvMacro((1, 8, 8), 10, width=0.25, reductions=1, dropout=0.0),
     "conv_macro superposed": lambda: ConvMacro((3, 12, 16), 3, width=0.25, dropout=0.0, entanglement="superpose"),
+    "mobilenetv3": lambda: MobileNetV3((1, 8, 8), 10, reductions=2, **SMALL_MOBILENETV3),
+    "mobilenetv3 superposed": lambda: MobileNetV3((3, 9, 11), 3, entanglement="superpose", **SMALL_MOBILENETV3),
     "vit": lambda: ViT((1, 8, 8), 10, patch=4, **SMALL_VIT),
     "vit superposed": lambda: ViT((3, 8, 12), 3, patch=4, entanglement="superpose", **SMALL_VIT),
 }
