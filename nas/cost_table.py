@@ -9,7 +9,7 @@ cost. Who measured the table, and on what, is none of its users' business.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -55,6 +55,11 @@ class CostTable:
         """The cost of one architecture of the space, in the table's unit."""
         dropped = self._edges - {e for node, options in self.kept.items() for e in options[architecture[node]]}
         return self.fixed + sum(row[str(architecture[name])] for name, row in self.costs.items() if name not in dropped)
+
+    @property
+    def choices(self) -> Collection[str]:
+        """The choices whose options have costs."""
+        return self.costs.keys()
 
     def expected(self, probabilities: Mapping[str, Tensor]) -> Tensor:
         """E, a differentiable scalar, of architectures drawn choice by choice.

@@ -101,7 +101,7 @@ def _is_elastic(space: SearchSpace, name: str) -> bool:
 
 
 def _one_hot(space: SearchSpace, name: str, index: int) -> Tensor:
-    row = torch.zeros(len(space.choices()[name].options), device=next(space.parameters()).device)
+    row = torch.zeros(len(space.choices()[name].options)).to(next(space.parameters()))
     row[index] = 1.0
     return row.requires_grad_()
 

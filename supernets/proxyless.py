@@ -31,7 +31,6 @@ from supernets.learnt import AlphaStrategy, check_warmup, softmax
 from supernets.masked_adam import MaskedAdam
 from supernets.selection.argmax import argmax
 from supernets.selection.limited import likeliest_within
-from supernets.selection.limited_elastic import likeliest_elastic
 from supernets.strategy import Step
 
 BETAS = (0.0, 0.999)
@@ -160,8 +159,6 @@ class ProxylessNAS(AlphaStrategy):
                 raise UserError("supernet.strategy.target", problem)
             likeliest = self.costs.cost(argmax(self.space, preferences, self.region))
             limit = min(self.loss.target, max(self.expected_cost(), likeliest))
-            if isinstance(self.costs, ElasticCosts):
-                return likeliest_elastic(self.space, preferences, self.region, self.costs, limit)
             return likeliest_within(self.space, preferences, self.region, self.costs, limit)
         return argmax(self.space, preferences, self.region)
 

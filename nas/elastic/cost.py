@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -60,6 +60,11 @@ class ElasticCosts:
         """The cost of one architecture: that of its built network."""
         indices = self._space.gates(architecture)
         return sum(float(term[tuple(indices[name] for name in names)]) for names, term in self._terms.items())
+
+    @property
+    def choices(self) -> Collection[str]:
+        """The choices that costs depend on."""
+        return self._by_name.keys()
 
     def expected(self, probabilities: Mapping[str, Tensor]) -> Tensor:
         """E, a differentiable scalar, of architectures drawn choice by choice.

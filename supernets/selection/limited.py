@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-import torch
 from torch import Tensor
 
 from nas.architecture import Architecture, Option
 from nas.cost_table import CostTable
+from nas.elastic.cost import ElasticCosts
 from nas.region import Region
 from nas.space import SearchSpace
-from supernets.selection.argmax import argmax
+from supernets.selection.prices import at_price
 
 HALVINGS = 60
 """Of the interval of prices: to the last digit."""
@@ -23,7 +23,11 @@ LEAST = math.log(0.01)
 
 
 def likeliest_within(
-    space: SearchSpace, preferences: Mapping[str, Tensor], region: Region, costs: CostTable, limit: float
+    space: SearchSpace,
+    preferences: Mapping[str, Tensor],
+    region: Region,
+    costs: CostTable | ElasticCosts,
+    limit: float,
 ) -> Architecture:
     """The likeliest architecture of a cost that is at most `limit` and near it, or of any where even the dearest fits.
 
@@ -39,16 +43,7 @@ def likeliest_within(
         preferences: for each choice the probability of each option. region: the options to choose among.
         costs: of the space's options. limit: at least that of the cheapest architecture, in the unit of `costs`.
     """
-
-    def at(price: float) -> Architecture:
-        priced = {
-            name: p.double().log().clamp(min=-1e6)
-            - price * torch.tensor(list(costs.costs[name].values()), device=p.device)
-            if name in costs.costs
-            else p
-            for name, p in preferences.items()
-        }
-        return argmax(space, priced, region)
+    at = at_price(space, preferences, region, costs)
 
     def fits(price: float) -> bool:
         return costs.cost(at(price)) <= limit
@@ -67,13 +62,16 @@ def likeliest_within(
     log_p = {
         name: {space.choices()[name].options[i]: math.log(max(float(p[i]), 1e-300)) for i in region[name]}
         for name, p in preferences.items()
-        if name in costs.costs
+        if name in costs.choices
     }
     return _filled(at(high), log_p, costs, limit)
 
 
 def _filled(
-    chosen: Architecture, log_p: Mapping[str, Mapping[Option, float]], costs: CostTable, limit: float
+    chosen: Architecture,
+    log_p: Mapping[str, Mapping[Option, float]],
+    costs: CostTable | ElasticCosts,
+    limit: float,
 ) -> Architecture:
     """`chosen`, its options changed one by one for dearer ones as long as their cost fits under the limit."""
 
