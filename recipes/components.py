@@ -9,11 +9,14 @@ from typing import Any
 from nas.errors import UserError
 
 SPACES = {
+    "conv_macro": "nas.spaces.conv_macro:ConvMacro",
     "darts": "nas.spaces.darts:Darts",
     "macro": "nas.spaces.macro:Macro",
     "mobilenet": "nas.spaces.mobilenet:MobileNet",
+    "mobilenetv3": "nas.spaces.mobilenetv3:MobileNetV3",
     "nasbench201": "nas.spaces.nasbench201:NasBench201",
     "nni": "nas.spaces.nni.space:NniSpace",
+    "vit": "nas.spaces.vit:ViT",
 }
 STRATEGIES = {
     "darts": "supernets.darts:DARTS",
