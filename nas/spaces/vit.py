@@ -110,8 +110,9 @@ class ViT(SearchSpace):
         _fresh(self)
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
-        x = self.embed(self.patches(x).flatten(2).transpose(1, 2), gates) + self.position(gates)
-        x = self.depth(self.gate(x, gates), gates)
+        tokens = self.patches(x).flatten(2).transpose(1, 2).contiguous()  # so that the bias is part of the product
+        x = self.gate(self.embed(tokens, gates) + self.position(gates), gates)
+        x = self.depth(x, gates)
         return self.head(self.norm(x, gates).mean(dim=1), gates)
 
     def idle(self, architecture: Architecture) -> Collection[str]:
