@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 
 import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
 from nas.architecture import Architecture
 from nas.device import autocast
+from nas.elastic.layer import Elastic
+from nas.gates import Gates
 from nas.measurement import Estimate
 from nas.region import Region
 from nas.space import SearchSpace
@@ -16,10 +21,10 @@ from nas.task import Batch, Classification
 
 
 class InheritedAccuracy:
-    """Accuracy on held-out images of the sub-network cut out of the supernet.
+    """Accuracy on held-out images of a sub-network with the supernet's weights.
 
-    The supernet's batch-norm statistics belong to no single path, so those of the copy are reset and averaged anew
-    over the calibration batches before it is judged (Guo et al., SPOS, section 3.4). The supernet is not touched.
+    The supernet's batch-norm statistics belong to no single path, so the path has some of its own, averaged anew over
+    the calibration batches before it is judged (Guo et al., SPOS, section 3.4). The supernet is not touched.
 
     Args:
         supernets: trained spaces on their device, each with the part of the space that it was trained for. The
@@ -47,14 +52,72 @@ class InheritedAccuracy:
         self._selection = selection
         self._task = task
         self._images = images
+        self._shells: dict[int, _Shell] = {}
 
     def __call__(self, architecture: Architecture) -> Estimate:
         """The share of the held-out images classified rightly, in [0, 1]."""
-        supernet = next(space for region, space in self._supernets if region.holds(space, architecture))
-        network = supernet.build(architecture, weights="inherited")
-        device = next(network.parameters()).device
+        index, supernet = next(
+            (i, space) for i, (region, space) in enumerate(self._supernets) if region.holds(space, architecture)
+        )
+        device = next(supernet.parameters()).device
         with torch.random.fork_rng(), autocast(device):
             torch.manual_seed(0)  # of networks with noise in them, the same for all
-            update_bn(self._calibration, network)
+            network = self._network(index, supernet, architecture)
             accuracy = self._task.evaluate(network, self._selection)
         return Estimate(self.name, accuracy, self.unit, self.higher_is_better, provenance={"images": self._images})
+
+    def _network(self, index: int, supernet: SearchSpace, architecture: Architecture) -> nn.Module:
+        """The sub-network with its own statistics."""
+        if not _runs_as_built(supernet):
+            network = supernet.build(architecture, weights="inherited")
+            update_bn(self._calibration, network)
+            return network
+        if index not in self._shells:
+            self._shells[index] = _Shell(supernet)
+        shell = self._shells[index]
+        shell.calibrate(supernet.gates(supernet.check(architecture)), self._calibration)
+        return shell
+
+
+class _Shell(nn.Module):
+    """A supernet that runs one path with batch-norm statistics of its own; all other tensors are the supernet's.
+
+    What `update_bn` does to the network that `build` cuts out, without the cutting: that takes longer than a small
+    network's forward passes. Only norms that the path meets are reset, as the others are not asked.
+    """
+
+    def __init__(self, supernet: SearchSpace) -> None:
+        super().__init__()
+        norms = [module for module in supernet.modules() if isinstance(module, _BatchNorm)]
+        own = {id(buffer) for norm in norms for buffer in norm.buffers()}
+        shared = [tensor for tensor in (*supernet.parameters(), *supernet.buffers()) if id(tensor) not in own]
+        self.space = copy.deepcopy(supernet, {id(tensor): tensor for tensor in shared})
+        self._path: Gates = {}
+        self._met: set[nn.Module] = set()
+        for module in self.space.modules():
+            if isinstance(module, _BatchNorm):
+                module.momentum = None  # the average over batches, each counting the same
+                module.register_forward_pre_hook(self._reset)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.space(x, self._path)
+
+    @torch.no_grad()
+    def calibrate(self, path: Gates, batches: Iterable[Batch]) -> None:
+        """Go over to another path, with the statistics that it has on these batches."""
+        self._path = path
+        self._met.clear()
+        self.train()
+        for x, _ in batches:
+            self(x)
+
+    def _reset(self, norm: nn.Module, _: object) -> None:
+        if norm not in self._met:
+            self._met.add(norm)
+            norm.reset_running_stats()  # type: ignore[operator]
+
+
+def _runs_as_built(supernet: SearchSpace) -> bool:
+    """Whether the supernet itself computes what a built network does, in layers that keep statistics for one path."""
+    elastic = any(isinstance(module, Elastic) for module in supernet.modules())
+    return type(supernet).build is SearchSpace.build and not elastic

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from nas.errors import UserError
+from nas.memory import keep_freed_memory
 
 app = typer.Typer(
     help="Find and shrink neural networks for real hardware.",
@@ -321,6 +322,7 @@ def main() -> None:
     # anything else wants the cores. This long costs a tenth on idle cores, and a factor of 4 on busy ones. Read once,
     # when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    keep_freed_memory()
     try:
         sys.exit(app(standalone_mode=False))
     except UserError as error:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor, nn
+from toy_elastic import ToyElastic
 
 from nas.region import Region
+from nas.space import SearchSpace
+from nas.spaces.darts import Darts
+from nas.spaces.macro import Macro
 from nas.spaces.nasbench201 import NasBench201
 from nas.task import Classification
 from predictors.inherited import InheritedAccuracy
@@ -30,7 +34,15 @@ def supernet() -> NasBench201:
     return NasBench201((1, 8, 8), channels=4, cells=1)
 
 
-def make(supernet: NasBench201) -> InheritedAccuracy:
+SPACES: dict[str, Callable[[], SearchSpace]] = {
+    "nasbench201": lambda: NasBench201((1, 8, 8), channels=4, cells=1),
+    "macro": lambda: Macro((1, 8, 8), 10, widths=(8, 8, 16, 16, 24), reductions=1),
+    "elastic": ToyElastic,  # cut out: its norms keep the statistics of a path only then
+    "darts with noise": lambda: Darts((1, 8, 8), 10, variant="S4", channels=2, cells=3),
+}
+
+
+def make(supernet: SearchSpace) -> InheritedAccuracy:
     parts = [(Region.whole(supernet), supernet)]
     return InheritedAccuracy(parts, calibration=Fixed(96, 1), selection=Fixed(64, 2), task=TASK, images=64)
 
@@ -71,3 +83,44 @@ def test_recalibration_matters(supernet: NasBench201) -> None:
     before = network(x)
     torch.optim.swa_utils.update_bn(Fixed(96, 1), network)
     assert not torch.allclose(network(x), before, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_it_is_the_accuracy_of_the_built_network(name: str) -> None:
+    """Bit by bit: one path of the supernet after the other, each with statistics that `update_bn` gives its network."""
+    torch.manual_seed(0)
+    supernet = SPACES[name]()
+    predictor = make(supernet)
+    logits: list[Tensor] = []
+
+    class Recorder(Classification):
+        def evaluate(self, model: nn.Module, *_: object, **__: object) -> float:
+            logits.append(model.eval()(Fixed(32, 2).x).detach())
+            return 0.0
+
+    predictor._task = Recorder(10)
+    generator = torch.Generator().manual_seed(5)
+    for architecture in [supernet.sample(generator) for _ in range(4)]:
+        predictor(architecture)
+        network = supernet.build(architecture, weights="inherited")
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            torch.optim.swa_utils.update_bn(Fixed(96, 1), network)
+            expected = network.eval()(Fixed(32, 2).x)
+        assert torch.equal(logits[-1], expected)
+    assert not torch.equal(logits[0], logits[1])
+
+
+def test_it_follows_the_supernet_s_weights(supernet: NasBench201) -> None:
+    """A supernet that is trained further is judged as it is, and left as it was, in its mode."""
+    architecture = supernet.sample(torch.Generator().manual_seed(3))
+    predictor = make(supernet)
+    before = predictor(architecture).value
+    with torch.no_grad():
+        for parameter in supernet.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())))
+    after = predictor(architecture).value
+    assert after == make(supernet)(architecture).value != before
+    assert all(module.training for module in supernet.modules())
+    assert all(parameter.grad is None for parameter in supernet.parameters())
+    assert not any(module._forward_pre_hooks for module in supernet.modules())
