@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from nas.device import autocast
 
 Batch = tuple[Tensor, Tensor]
-Forward = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)

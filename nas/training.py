@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -18,7 +18,7 @@ from nas.data import Augment
 from nas.device import autocast
 from nas.progress import Track, silent
 from nas.settings import Settings
-from nas.task import Batch, Classification, Forward
+from nas.task import Batch, Classification
 
 
 class TrainSettings(Settings):
@@ -86,7 +86,7 @@ class Training:
         settings: see `TrainSettings`.
         batches: the training batches. generator: the one that orders and augments them; its state is saved.
         task: gives the loss.
-        forward: what one step computes; by default the model's forward pass. A supernet draws its gates here.
+        undecayed: names of parameters that the optimiser does not shrink, beside biases and those of norms.
     """
 
     def __init__(
@@ -97,9 +97,9 @@ class Training:
         *,
         task: Classification,
         generator: torch.Generator,
-        forward: Forward | None = None,
+        undecayed: Collection[str] = (),
     ) -> None:
-        from timm.optim import create_optimizer_v2
+        from timm.optim import create_optimizer_v2, param_groups_weight_decay
         from timm.utils import ModelEmaV3
 
         self.model = model
@@ -107,15 +107,13 @@ class Training:
         self.batches = batches
         self.task = task
         self.generator = generator
-        self.forward = forward or model
         self.epoch = 0
         self._parameters = list(model.parameters())  # walking the modules at every step costs as much as a small layer
         self.optimizer = create_optimizer_v2(
-            model,
+            param_groups_weight_decay(model, settings.weight_decay, no_weight_decay_list=undecayed),
             opt=settings.optimizer,
             lr=settings.lr,
             momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
         )
         self.schedule = learning_rate_schedule(self.optimizer, settings, steps_per_epoch=len(batches))
         self.ema = ModelEmaV3(model, decay=settings.ema_decay) if settings.ema_decay else None
@@ -166,7 +164,7 @@ class Training:
     def backward(self, x: Tensor, y: Tensor) -> Tensor:
         """Add the gradient of the loss to that of the parameters; the loss, detached and on the device."""
         with autocast(x.device):
-            loss = self.task.loss(self.forward(x), y)
+            loss = self.task.loss(self.model(x), y)
         loss.backward()
         return loss.detach()
 

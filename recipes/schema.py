@@ -103,6 +103,8 @@ class SupernetSettings(TrainSettings):
     """How the weights are shared while they are trained: a name, or `{name: darts, order: 2}` with its options."""
     few_shot: FewShotSettings | None = None
     """Split the space, and train a supernet for each part; then `epochs` is not used."""
+    decay: Literal["stored", "effective"] = "stored"
+    """What weight_decay shrinks: the stored weights, or in elastic spaces those that count in a step."""
     stop: StopSettings | None = None
     """End the training early where preferences collapse; null trains to the end."""
 

@@ -16,6 +16,7 @@ from nas.space import SearchSpace
 from nas.training import TrainSettings
 from recipes.components import STRATEGIES, load
 from supernets.early_stop import EarlyStop
+from supernets.effective_decay import EffectiveDecay
 from supernets.strategy import Strategy, check_supports
 from supernets.trainer import SupernetTraining
 
@@ -94,6 +95,8 @@ def training_of(
         purpose: what the draws of batches, gates and noise are for, so that no two trainings share them.
         stop: see `EarlyStop`. follows: see `SupernetTraining`.
     """
+    supernet = context.recipe.supernet
+    assert supernet is not None
     torch.manual_seed(context.seed(f"{purpose} noise"))  # what layers draw; a checkpoint brings its own state
     generator = context.generator(f"{purpose} data")
 
@@ -112,6 +115,7 @@ def training_of(
         seed=context.seed(f"{purpose} paths"),
         stop=stop,
         follows=follows,
+        penalty=EffectiveDecay(space, settings.weight_decay) if supernet.decay == "effective" else None,
     )
 
 

@@ -31,6 +31,7 @@ class Step:
         train: the batch of this step. validation: gives the next batch of the images for architecture parameters.
         generator: of the draws of gates, on the CPU.
         epoch, epochs, index, steps: this epoch from 0, their number, this step from 0, steps in an epoch.
+        penalty: of the gates, a part of every loss; None for none.
     """
 
     supernet: SearchSpace
@@ -43,6 +44,7 @@ class Step:
     epochs: int
     index: int
     steps: int
+    penalty: Callable[[Gates], Tensor] | None = None
 
     @property
     def progress(self) -> float:
@@ -54,7 +56,8 @@ class Step:
         x, y = batch
         with autocast(x.device):
             logits = self.supernet(x, gates) if weights is None else self._with(weights, x, gates)
-            return self.task.loss(logits, y)
+            loss = self.task.loss(logits, y)
+        return loss if self.penalty is None else loss + self.penalty(gates)
 
     def _with(self, weights: Mapping[str, Tensor], x: Tensor, gates: Gates) -> Tensor:
         return torch.func.functional_call(self.supernet, dict(weights), (x, gates))

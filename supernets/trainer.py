@@ -18,6 +18,7 @@ from nas.space import SearchSpace
 from nas.task import Batch, Classification
 from nas.training import BatchSource, Training, TrainSettings, train
 from supernets.early_stop import EarlyStop
+from supernets.effective_decay import EffectiveDecay
 from supernets.strategy import Step, Strategy, check_supports
 
 
@@ -42,6 +43,7 @@ class SupernetTraining(Training):
         seed: of the draws of gates. stop: what to look at after each epoch, and when to end early.
         follows: epochs of a training that this one goes on from: the strategy's own schedules, such as a warm-up or
             a temperature, stay at their end.
+        penalty: of the gates, a part of every loss, and in place of the optimiser's decay of what it shrinks.
 
     Attributes:
         learns: whether the strategy does anything around the steps of the weights; to be set before an epoch.
@@ -64,6 +66,7 @@ class SupernetTraining(Training):
         seed: int,
         stop: EarlyStop | None = None,
         follows: int | None = None,
+        penalty: EffectiveDecay | None = None,
     ) -> None:
         check_supports(type(strategy), space)
         if strategy.learns and validation is None:
@@ -75,7 +78,9 @@ class SupernetTraining(Training):
                     f"{strategy.name} chooses the images of a step, {type(batches).__name__} does not let it"
                 )
             batches.follow(strategy.image_order)
-        super().__init__(space, settings, batches, task=task, generator=generator)
+        self.penalty = penalty
+        undecayed = () if penalty is None else penalty.names
+        super().__init__(space, settings, batches, task=task, generator=generator, undecayed=undecayed)
         strategy.check_optimizer(self.optimizer)
         if follows is None:
             strategy.check_schedule(settings.epochs, len(batches))
@@ -123,6 +128,7 @@ class SupernetTraining(Training):
             epochs=epochs,
             index=self._index,
             steps=len(self.batches),
+            penalty=self.penalty,
         )
         self.strategy.before_step(step)
         loss = super().step(x, y)
@@ -139,7 +145,7 @@ class SupernetTraining(Training):
     def _backward(self, x: Tensor, y: Tensor, gates: Gates) -> Tensor:
         with autocast(x.device):
             loss = self.strategy.path_loss(self.task, self.space(x, gates), y)
-        loss.backward()
+        (loss if self.penalty is None else loss + self.penalty(gates)).backward()
         return loss.detach()
 
     def before_update(self) -> None:

@@ -11,14 +11,20 @@ import torch.nn.functional as F
 from scipy.optimize import minimize
 from torch import Tensor
 from toy_elastic import ToyElastic
+from toy_space import ToySpace
 
 from nas.choices import ElasticChoice
+from nas.elastic.conv import ElasticConv2d
 from nas.elastic.dims import Dim
+from nas.elastic.layer import Mode
 from nas.elastic.linear import ElasticLinear
+from nas.errors import UserError
 from nas.gates import Gates, Mixture, mixture
 from nas.task import Classification
+from nas.training import TrainSettings
 from supernets.darts import DARTS
 from supernets.drnas import DrNAS, concentration, dirichlet, divergence
+from supernets.effective_decay import EffectiveDecay
 from supernets.gate_gradients import gate_gradients
 from supernets.gdas import GDAS, straight_through
 from supernets.proxyless import ProxylessNAS
@@ -26,6 +32,7 @@ from supernets.sandwich import Sandwich
 from supernets.selection.limited import likeliest_within
 from supernets.sparsemax import sparsemax
 from supernets.strategy import Step, Strategy
+from supernets.trainer import SupernetTraining
 
 TASK = Classification(10)
 
@@ -222,6 +229,38 @@ def test_decay_of_effective_weights_does_not() -> None:
     """T18: with lambda / 2 ||W * M||^2 in both losses the difference is 0."""
     g, _, _ = ridge(0.3, effective=True)
     assert float(g[1] - g[0]) == pytest.approx(0, abs=1e-8)
+
+
+@pytest.mark.parametrize("mode", ["gate", "superpose"])
+def test_the_penalty_is_of_the_weights_that_count(mode: Mode) -> None:
+    """lambda / 2 sum ||W * M||^2, on a path of its parts; the optimiser no longer shrinks them, but still the rest."""
+    torch.manual_seed(0)
+    space = ToyElastic(mode)
+    penalty = EffectiveDecay(space, 0.3)
+    path = space.gates(space.sample(torch.Generator().manual_seed(1)))
+    layers = [m for m in space.modules() if isinstance(m, ElasticConv2d | ElasticLinear)]
+    parts = [layer.extract(path).weight for layer in layers]
+    assert float(penalty(path).detach()) == pytest.approx(
+        0.15 * sum(float((w.detach() ** 2).sum()) for w in parts), rel=1e-5
+    )
+    strategy = DARTS(space)
+    x, y = batch()
+    training = SupernetTraining(
+        space,
+        strategy,
+        TrainSettings(epochs=1, weight_decay=0.3),
+        [(x, y)],
+        validation=[(x, y)],
+        task=TASK,
+        generator=torch.Generator(),
+        seed=0,
+        penalty=penalty,
+    )
+    shrunk = {id(p) for group in training.optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    assert not shrunk & {id(layer.weight) for layer in layers}
+    training.run_epoch()
+    with pytest.raises(UserError, match="decay: effective is for elastic spaces"):
+        EffectiveDecay(ToySpace(), 0.1)
 
 
 def test_binary_gates_of_elastic_choices_have_their_exact_gradient(space: ToyElastic) -> None:

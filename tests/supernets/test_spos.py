@@ -8,10 +8,12 @@ from toy_space import ToySpace
 
 from nas.architecture import Architecture
 from nas.errors import UserError
+from nas.region import Region
 from nas.spaces.nasbench201 import NasBench201
 from nas.task import Classification
-from nas.training import Training, TrainSettings
+from nas.training import TrainSettings
 from supernets.spos import SinglePathOneShot
+from supernets.trainer import SupernetTraining
 
 
 def test_paths_are_uniform_and_independent() -> None:
@@ -51,19 +53,15 @@ def test_a_step_leaves_weights_off_the_path_alone() -> None:
     """Neither gradient, nor momentum, nor decay reaches an operation that was not drawn."""
     torch.manual_seed(0)
     space = NasBench201((1, 8, 8), channels=4, cells=1)
-    gates = dict.fromkeys(space.choices(), 3)
+    strategy = SinglePathOneShot(space)
+    strategy.region = Region(dict.fromkeys(space.choices(), (3,)))
     x, y = torch.randn(8, 1, 8, 8), torch.randint(10, (8,))
     settings = TrainSettings(epochs=1, weight_decay=0.1)
-    training = Training(
-        space,
-        settings,
-        [(x, y)],
-        task=Classification(10),
-        generator=torch.Generator(),
-        forward=lambda x: space(x, gates),
+    training = SupernetTraining(
+        space, strategy, settings, [(x, y)], task=Classification(10), generator=torch.Generator(), seed=0
     )
     training.step(x, y)  # momentum now exists on this path
-    gates.update(dict.fromkeys(gates, 2))
+    strategy.region = Region(dict.fromkeys(space.choices(), (2,)))
     before = {name: parameter.clone() for name, parameter in space.named_parameters()}
     training.step(x, y)
     for name, parameter in space.named_parameters():
