@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from nas.architecture import Architecture
 from nas.choices import LayerChoice
+from nas.elastic.layer import Mode
 from nas.errors import UserError
 from nas.gates import Gates
 from nas.space import SearchSpace
+from nas.spaces.macro_entangled import EXPANSIONS, EntangledLayer
 from nas.spaces.mobilenet import conv_bn, divisible, keep_last, mbconv
 
 OPTIONS = ("identity", "mb3_k3", "mb6_k5")
@@ -41,6 +43,9 @@ class Macro(SearchSpace):
         widths: channels of the stem, the three stages and the last convolution.
         cells: layers in each stage.
         reductions: how many of the three strides of 2 there are; the earliest are left out.
+        entanglement: null gives every option of a layer weights of its own; else the smaller bottleneck is a part of
+            the larger one, options are expansions (0 for `identity`), and this is what a mixture of them does, see
+            `nas.elastic.layer.Mode`. The notation stays the benchmark's.
 
     Raises:
         UserError: more than three reductions.
@@ -56,12 +61,14 @@ class Macro(SearchSpace):
         widths: Widths = WIDTHS,
         cells: Cells = (2, 3, 3),
         reductions: Annotated[int, Field(ge=0, le=3)] = 3,
+        entanglement: Mode | None = None,
     ) -> None:
         super().__init__()
         self.input_shape = input_shape
         self.num_classes = num_classes
         stem, *stages, last = (divisible(width * channels) for channels in widths)
         self.stem = nn.Sequential(*conv_bn(input_shape[0], stem, 3), nn.ReLU6())
+        self._options: tuple[str, ...] | tuple[int, ...] = OPTIONS if entanglement is None else EXPANSIONS
         self.layers = nn.ModuleList()
         self._stages: list[list[str]] = []  # the names of their layers
         self._skippable: set[str] = set()  # layers whose identity is a true one
@@ -73,15 +80,19 @@ class Macro(SearchSpace):
                 stride = first_stride if i == 0 else 1
                 if stride == 1 and channels == stage:
                     self._skippable.add(name)
-                self.layers.append(layer(name, channels, stage, stride=stride))
+                self.layers.append(
+                    layer(name, channels, stage, stride=stride)
+                    if entanglement is None
+                    else EntangledLayer(name, channels, stage, stride=stride, mode=entanglement)
+                )
                 channels = stage
         self.last = nn.Sequential(*conv_bn(channels, last, 1), nn.ReLU6())
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, num_classes))
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
         x = self.stem(x)
-        for choice in self.layers:
-            x = choice(x, gates)
+        for layer in self.layers:
+            x = layer(x, gates)
         return self.head(self.last(x))
 
     def parse(self, text: str, *, where: str = "architecture") -> Architecture:
@@ -93,11 +104,11 @@ class Macro(SearchSpace):
         names, digits = list(self.choices()), text.strip()
         if len(digits) != len(names) or not set(digits) <= set("012"):
             raise UserError(where, f"{text!r} is not {len(names)} digits from 0 to {len(OPTIONS) - 1}")
-        return Architecture({name: OPTIONS[int(digit)] for name, digit in zip(names, digits, strict=True)})
+        return Architecture({name: self._options[int(digit)] for name, digit in zip(names, digits, strict=True)})
 
     def format(self, architecture: Architecture) -> str:
         """The benchmark's digits of an architecture."""
-        return "".join(str(OPTIONS.index(str(architecture[name]))) for name in self.choices())
+        return "".join(str(self._options.index(architecture[name])) for name in self.choices())
 
     def isomorphism_class(self, architecture: Architecture) -> str:
         """The digits of each stage without its true identities: where in a stage these stand changes nothing.
@@ -106,7 +117,7 @@ class Macro(SearchSpace):
         """
         digits = dict(zip(self.choices(), self.format(architecture), strict=True))
         kept = [
-            [digits[name] for name in names if name not in self._skippable or architecture[name] != "identity"]
+            [digits[name] for name in names if name not in self._skippable or digits[name] != "0"]
             for names in self._stages
         ]
         return "|".join(map("".join, kept))

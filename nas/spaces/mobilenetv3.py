@@ -145,7 +145,7 @@ class InvertedBottleneck(nn.Module):
     Args:
         in_channels, out_channels, stride: of the block. hidden: channels between. rings: of the depthwise kernel.
         act: activation. squeeze: features that the hidden channels are squeezed to; None for no squeeze.
-        mode: what a mixture does.
+        eps: of the norms. mode: what a mixture does.
     """
 
     def __init__(
@@ -158,20 +158,21 @@ class InvertedBottleneck(nn.Module):
         stride: int,
         act: Callable[[], nn.Module],
         squeeze: Dim | None,
+        eps: float = EPS,
         mode: Mode,
     ) -> None:
         super().__init__()
         self.shortcut = stride == 1 and in_channels == out_channels
         self.widen = ElasticConv2d(in_channels, hidden, 1, mode=mode)
-        self.widen_norm = ElasticBatchNorm2d(hidden, eps=EPS, mode=mode)
+        self.widen_norm = ElasticBatchNorm2d(hidden, eps=eps, mode=mode)
         self.widen_act = act()
         self.depthwise = ElasticConv2d(hidden, hidden, rings, stride=stride, depthwise=True, mode=mode)
-        self.depthwise_norm = ElasticBatchNorm2d(hidden, eps=EPS, mode=mode)
+        self.depthwise_norm = ElasticBatchNorm2d(hidden, eps=eps, mode=mode)
         self.depthwise_act = act()
         self.gate = ElasticGate(hidden, mode=mode, axis=1)
         self.squeeze = None if squeeze is None else SqueezeExcite(hidden, squeeze, mode=mode)
         self.project = ElasticConv2d(hidden, out_channels, 1, mode=mode)
-        self.project_norm = nn.BatchNorm2d(out_channels, eps=EPS)
+        self.project_norm = nn.BatchNorm2d(out_channels, eps=eps)
 
     def forward(self, x: Tensor, gates: Gates, strength: Tensor | None) -> Tensor:
         """`(batch, channels, height, width)`; `strength` scales what is added to the input."""

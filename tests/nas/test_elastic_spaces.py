@@ -23,11 +23,13 @@ from nas.errors import UserError
 from nas.gates import Mixture, mixture
 from nas.space import SearchSpace
 from nas.spaces.conv_macro import ConvMacro
+from nas.spaces.macro import Macro
 from nas.spaces.mobilenetv3 import MobileNetV3
 from nas.spaces.vit import ViT
 
 SMALL: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "conv_macro": (ConvMacro, {"width": 0.25, "reductions": 1, "dropout": 0.0}),
+    "macro": (Macro, {"widths": (8, 8, 16, 16, 24), "cells": (1, 2, 1), "reductions": 1}),
     "mobilenetv3": (
         MobileNetV3,
         {
@@ -271,6 +273,31 @@ def test_tanglenas_s_convolutions() -> None:
     uniform = {name: torch.full((3,), 1 / 3, dtype=torch.float64) for name in space.choices()}
     mean = float(costs.expected(uniform)) - linear - biases((56 / 3, 112 / 3, 224 / 3, 448 / 3))
     assert (round(largest / 1e5), round(mean / 1e5)) == (4287, 1283)
+
+
+def test_entangled_layers_of_nas_bench_macro_are_the_benchmark_s() -> None:
+    """In notation, classes and cost of the built networks; the weights of the largest network hold all bottlenecks."""
+    plain, entangled = on_meta(Macro), on_meta(lambda: Macro(entanglement="gate"))
+    counters = CostCounter(plain), CostCounter(entangled)
+    for text in ("00000000", "11111111", "22222222", "01202110"):
+        a, b = plain.parse(text), entangled.parse(text)
+        assert entangled.format(b) == text
+        assert plain.isomorphism_class(a) == entangled.isomorphism_class(b)
+        assert counters[0](a) == counters[1](b)
+    identities = sum(p.numel() for name, p in entangled.named_parameters() if ".identity." in name)
+    weights = sum(p.numel() for p in entangled.parameters())
+    assert weights == counters[1](entangled.parse("22222222")).params + identities
+
+
+def test_a_mixture_with_an_identity_scales_the_branch() -> None:
+    """y = x + (theta_3 + theta_6) F(x); the identity alone is the input itself."""
+    space = small("macro", "gate").eval()
+    layer = space.layers[2]  # type: ignore[index]
+    name, x = layer.choice.name, torch.randn(2, 16, 4, 4)
+    weights = torch.tensor([0.5, 0.3, 0.2])
+    full = layer.bottleneck(x, {name: mixture(weights)}, None) - x
+    assert torch.allclose(layer(x, {name: mixture(weights)}), x + 0.5 * full, atol=1e-5)
+    assert layer(x, {name: Mixture(weights, (0,))}) is x
 
 
 def test_dropout_is_there_in_training_only() -> None:

@@ -29,6 +29,7 @@ SMALL_VIT: dict[str, Any] = {
     "depths": (1, 2, 3),
     "head_size": 4,
 }
+SMALL_MACRO: dict[str, Any] = {"widths": (8, 8, 16, 16, 24), "cells": (1, 2, 1)}
 SMALL_MOBILENETV3: dict[str, Any] = {
     "widths": (8, 8, 8, 16, 8, 16, 16, 24, 32),
     "depths": (1, 2),
@@ -41,6 +42,8 @@ SPACES: dict[str, Callable[[], SearchSpace]] = {
     "nasbench201 affine": lambda: NasBench201((3, 12, 8), 3, channels=2, cells=2, affine=True),
     "darts": lambda: Darts((1, 8, 8), 10, variant="S0", channels=2, cells=3),
     "macro": lambda: Macro((1, 8, 8), 10, widths=(8, 8, 16, 24, 32), cells=(1, 2, 1), reductions=2),
+    "macro entangled": lambda: Macro((1, 8, 8), 10, reductions=1, entanglement="gate", **SMALL_MACRO),
+    "macro superposed": lambda: Macro((3, 9, 7), 3, reductions=2, entanglement="superpose", **SMALL_MACRO),
     "mobilenet": lambda: MobileNet((1, 8, 8), 10, width=0.25, cells=(1, 2, 1, 1, 1, 1), reductions=2),
     "conv_macro": lambda: ConvMacro((1, 8, 8), 10, width=0.25, reductions=1, dropout=0.0),
     "conv_macro superposed": lambda: ConvMacro((3, 12, 16), 3, width=0.25, dropout=0.0, entanglement="superpose"),

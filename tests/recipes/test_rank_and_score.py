@@ -241,7 +241,8 @@ def test_nas_bench_macro_is_ranked(capsys: Capture, shared_data: Path) -> None:
         ("--batch-size 9999", "--batch-size: digits has 1797 images, not 9999"),
         (
             "--space nasbench",
-            "--space: nothing is called 'nasbench'; allowed: darts, macro, mobilenet, nasbench201, nni; did you mean",
+            "--space: nothing is called 'nasbench'; allowed: conv_macro, darts, macro, mobilenet, mobilenetv3, "
+            "nasbench201, nni, vit; did you mean",
         ),
         ("--space nasbench201:chanels=3", "--space.chanels: unknown key"),
         ("--space nasbench201:channels=x", "--space.channels: "),
