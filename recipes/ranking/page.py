@@ -58,7 +58,7 @@ def _bars_figure(rows: Sequence[Correlation]) -> Figure | None:
     names, values = [escape(row.name) for row, _ in shown], [value for _, value in shown]
     bounds = [row.spearman_ci95 or (None, None) for row, _ in shown]
     intervals = [(low, high) for low, high in bounds if low is not None and high is not None]
-    figure = layout(Figure(), "Spearman’s ρ", "", height=120 + BAR_HEIGHT * len(shown))
+    figure = layout(Figure(), "Spearman’s ρ", "", height=150 + BAR_HEIGHT * len(shown))
     figure.add_trace(
         Scatter(
             x=values,
@@ -79,5 +79,5 @@ def _bars_figure(rows: Sequence[Correlation]) -> Figure | None:
                 name=name,
             )
         )
-    figure.update_layout(margin={"l": 190})
+    figure.update_layout(margin={"l": 190}, yaxis={"dtick": 1})
     return figure

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipes.report.networks import Network
 from recipes.report.sentences import latency_interval, milliseconds, percent, percent_interval
-from recipes.report.style import BLUE, GREEN, ORANGE, PURPLE, SHORT_ID, VERMILION, accuracy_bars, bars, layout
+from recipes.report.style import BLUE, GREEN, ORANGE, PURPLE, SHORT_ID, SKY, VERMILION, accuracy_bars, bars, layout
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -18,6 +18,8 @@ KINDS = (
     ("random", "drawn at random", VERMILION, "diamond"),
     ("argmax", "argmax of the supernet", PURPLE, "square"),
     ("perturbation", "perturbation of the supernet", ORANGE, "triangle-up"),
+    ("largest", "the largest of the space", SKY, "star"),
+    ("same size", "drawn at random, of the size of one chosen", SKY, "x"),
 )
 """Where a network comes from, in a legend's words, and its marker."""
 

@@ -145,6 +145,12 @@ def number(value: float | None, interval: tuple[float | None, float | None] | No
     """A number in the given format with its interval, as far as they are defined."""
     if value is None:
         return "not defined"
+    text = f"{value:{form}}".replace("-", "−")
+    return f"{text} ({between})" if (between := bounds(interval, form)) else text
+
+
+def bounds(interval: tuple[float | None, float | None] | None, form: str) -> str:
+    """`0.55 to 0.66`; empty where the interval is not defined."""
     if interval is None or interval[0] is None or interval[1] is None:
-        return f"{value:{form}}".replace("-", "−")
-    return f"{value:{form}} ({interval[0]:{form}} to {interval[1]:{form}})".replace("-", "−")
+        return ""
+    return f"{interval[0]:{form}} to {interval[1]:{form}}".replace("-", "−")
