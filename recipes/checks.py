@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from nas.choices import ValueChoice
 from nas.errors import UserError
@@ -20,6 +21,7 @@ def check(context: Context) -> None:
     recipe = context.recipe
     _check_images(context)
     _check_choices(context)  # refuses images of a wrong size
+    _check_convolutions(context)
     if recipe.supernet is not None:
         _check_supernet(context, recipe.supernet)
     if recipe.rank is not None:
@@ -46,6 +48,19 @@ def _check_choices(context: Context) -> None:
         if getattr(context.recipe, section) is not None:
             offers = "".join(f"; {name!r} offers only {choice.options[0]!r}" for name, choice in choices.items())
             raise UserError(section, f"the space is a single network, there is nothing to find{offers}")
+
+
+def _check_convolutions(context: Context) -> None:
+    """On CPUs, in channels_last, the backward pass of such a convolution writes outside its memory (torch 2.14)."""
+    for name, layer in context.space.named_modules():
+        if (
+            context.device.type == "cpu"
+            and isinstance(layer, nn.Conv2d)
+            and layer.in_channels < 8
+            and (layer.kernel_size, layer.stride) == ((1, 1), (2, 2))
+        ):
+            problem = f"{name} is a 1x1 convolution of stride 2 and {layer.in_channels} input channels"
+            raise UserError("space", f"{problem}, which torch cannot train on CPUs; from 8 on it can: more channels")
 
 
 def _check_supernet(context: Context, settings: SupernetSettings) -> None:

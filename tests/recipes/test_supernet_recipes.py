@@ -94,7 +94,7 @@ def test_cells_with_dropped_edges_go_all_the_way(capsys: Capture, tmp_path: Path
     folder = run(
         capsys,
         tmp_path,
-        space={"name": "darts", "variant": "S3", "channels": 2, "cells": 3},
+        space={"name": "darts", "variant": "S3", "channels": 4, "cells": 3},
         supernet={**COMMON["supernet"], "epochs": 1},
         data={**COMMON["data"], "limit": 200},
     )
@@ -113,7 +113,7 @@ def test_noise_is_the_recipes_own(capsys: Capture, tmp_path: Path) -> None:
         folder = run(
             capsys,
             tmp_path / name,
-            space={"name": "darts", "variant": "S4", "channels": 2, "cells": 3},
+            space={"name": "darts", "variant": "S4", "channels": 4, "cells": 3},
             supernet={**COMMON["supernet"], "epochs": 1},
             data={**COMMON["data"], "limit": 200},
             select={"methods": ["argmax"]},
