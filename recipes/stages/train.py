@@ -17,6 +17,7 @@ from nas.files import write_json
 from nas.measurement import Estimate
 from nas.training import Training, train
 from recipes.context import Context
+from recipes.controls import SameSize, is_elastic, largest
 from recipes.schema import FinalTrainSettings
 
 CONTROL_DRAWS = 10_000
@@ -42,7 +43,8 @@ def choose(context: Context) -> list[tuple[Architecture, str]]:
     """What was selected from the supernet, then architectures spread evenly along the front of the search, both its
     ends included, then random ones of the space as a control.
 
-    The random ones keep the limits on params and MACs, which cost nothing to know. No two of all are isomorphic.
+    The random ones keep the limits on params and MACs, which cost nothing to know. In an elastic space the largest
+    network, and for each of those chosen a random one of its size, are controls too. No two of all are isomorphic.
     """
     settings = _settings(context)
     chosen: list[tuple[Architecture, str]] = []
@@ -55,6 +57,12 @@ def choose(context: Context) -> list[tuple[Architecture, str]]:
         add([Architecture(record["architecture"])], record["method"], 1)
     front = _front(context)
     add(front, "front", len(front))
+    if is_elastic(context.space):
+        same_size = SameSize(context.space, context.generator("same size"))
+        found = [architecture for architecture, _ in chosen]
+        add([largest(context.space)], "largest", 1)
+        for architecture in found:
+            add(same_size(architecture), "same size", 1)
     generator = context.generator("control")
     draws = (context.space.sample(generator) for _ in range(CONTROL_DRAWS))
     add(filter(context.is_affordable, draws), "random", settings.random)
