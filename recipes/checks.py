@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from nas.choices import ValueChoice
+from nas.choices import ElasticChoice, ValueChoice
 from nas.errors import UserError
 from recipes.context import Context
 from recipes.schema import SupernetSettings
@@ -81,5 +81,5 @@ def _check_perturbation(context: Context, strategy: Strategy) -> None:
         problem = f"perturbation does not look at what networks cost, as {strategy.name} is told to"
         raise UserError(where, problem, allowed=("argmax",))
     for choice in context.space.choices().values():
-        if isinstance(choice, ValueChoice):
+        if isinstance(choice, ValueChoice) and not isinstance(choice, ElasticChoice):
             raise UserError(where, f"perturbation mixes options, and those of {choice.name!r} cannot be mixed")

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nas.space import SearchSpace
 from nas.task import Batch
@@ -57,7 +58,8 @@ def sharpness(supernet: SearchSpace, strategy: Strategy, batch: Batch, *, seed: 
     weights = {name: parameter.detach() for name, parameter in supernet.named_parameters()}
     was_training = supernet.training
     supernet.train()
-    with frozen_statistics(supernet), torch.random.fork_rng():
+    # Of torch's ways to compute attention, only the plain one has a second derivative.
+    with frozen_statistics(supernet), torch.random.fork_rng(), sdpa_kernel(SDPBackend.MATH):
         torch.manual_seed(seed)
         gates = strategy.alphas.gates(strategy.region, strategy.weigh)
         logits = torch.func.functional_call(supernet, weights, (x, gates))

@@ -94,7 +94,7 @@ class ElasticLayerNorm(ElasticLayer):
         share = u / u.sum()
         centred = x - (x @ share).unsqueeze(-1)
         variance = (centred.square() @ share).unsqueeze(-1)
-        return u * (weight * centred * torch.rsqrt(variance + self.eps) + bias)
+        return torch.addcmul(u * bias, centred * torch.rsqrt(variance + self.eps), u * weight)
 
     def extract(self, gates: Gates) -> nn.LayerNorm:
         """The plain layer norm of a path."""
