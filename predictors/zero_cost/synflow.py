@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from predictors.zero_cost.probe import Probe, logits
@@ -17,7 +20,8 @@ class SynFlow(Score):
     flow", NeurIPS 2020, as a score of the whole network by Abdelfattah et al., ICLR 2021.
 
     A product over all layers, it ranges over tens of orders of magnitude (10^43 ... 10^61 on one benchmark) and often
-    overflows a float32. Published tables hold its logarithm; ranks are the same. Dropout is off.
+    overflows a float32. Published tables hold its logarithm; ranks are the same. Dropout is off. ReLU6 has no upper
+    bound here: all signals of ones would be cut off at 6, and no gradient would pass.
     """
 
     name = "synflow"
@@ -33,6 +37,8 @@ class SynFlow(Score):
             for module in model.modules():
                 if isinstance(module, _BatchNorm):
                     _make_identity(module, x.device)
+                elif isinstance(module, nn.ReLU6):
+                    module.max_val = math.inf
         weights = list(layer_weights(model).values())
         r = logits(model(torch.ones(1, *x.shape[1:], dtype=torch.float64, device=x.device)), 1).sum()
         gradients = torch.autograd.grad(r, weights, allow_unused=True)

@@ -35,6 +35,11 @@ def test_two_layers_by_hand() -> None:
     assert score(chain(w1 * 4, w2 / 4), 2) == 15
 
 
+def test_relu6_cuts_nothing_off() -> None:
+    w1, w2 = torch.tensor([[10.0, -20], [5.0, 10]]), torch.tensor([[2.0, -1]])
+    assert score(chain(w1, w2, activation=nn.ReLU6), 2) == score(chain(w1, w2), 2) == 150
+
+
 def test_every_layer_of_a_chain_without_biases_carries_r() -> None:
     generator = torch.Generator().manual_seed(0)
     weights = [torch.randn(3, 3, generator=generator) for _ in range(7)]
