@@ -247,7 +247,7 @@ def test_the_cifar10_recipes_are_ready_to_run(
         pytest.importorskip("nni", reason="NNI is not installed")
     monkeypatch.chdir(tmp_path)
     paths = [f"data.path={shared_data / 'cifar10'}", "data.limit=3000"]
-    if name == "cifar10-nasbench201":
+    if name in ("cifar10-nasbench201", "cifar10-pada"):
         paths.append(f"rank.table={shared_data / 'nasbench201_cifar10.csv.gz'}")
     answer = nas_here(capsys, "run", name, *paths, "--dry-run")
     assert answer.code == 0, answer.err
