@@ -24,6 +24,7 @@ from nas.choices import Choice, InputChoice, LayerChoice
 from nas.cost import Cost, count
 from nas.elastic.attention import Attend
 from nas.elastic.layer import Elastic, ElasticLayer
+from nas.errors import UserError
 from nas.gates import Gate, Mixture
 from nas.space import SearchSpace
 
@@ -120,11 +121,15 @@ def elastic_costs(space: SearchSpace, unit: Literal["macs", "params"]) -> Elasti
     joint option of the choices that it depends on.
 
     Raises:
-        TypeError: the space has choices between inputs.
+        UserError: the space has choices between inputs.
     """
     choices = space.choices()
-    if any(isinstance(choice, InputChoice) for choice in choices.values()):
-        raise TypeError("costs of choices between inputs are not a sum over layers")
+    for choice in choices.values():
+        if isinstance(choice, InputChoice):
+            problem = (
+                f"costs are a sum over layers, which the InputChoice {choice.name!r} beside elastic choices is not"
+            )
+            raise UserError("space", problem)
     meta = copy.deepcopy(space).to("meta").eval()
     conditions = list(_conditions(meta))
     terms: dict[tuple[str, ...], Tensor] = {}

@@ -40,8 +40,7 @@ class Dim(nn.Module):
     with o over the joint options. u does not increase, and is 0 or 1 where theta is one-hot.
 
     Args:
-        choices: what the size depends on; nothing for a fixed size. They may differ only in which they are, not in
-            what they are called: two dims of one choice are decided together.
+        choices: what the size depends on; nothing for a fixed size. Dims of one choice are decided together.
         size: of their options, in that order; at least 1. By default the one option itself.
 
     Attributes:
@@ -100,7 +99,6 @@ class Coverage:
     """
 
     def __init__(self, dims: Sequence[Dim]) -> None:
-        self._dims = tuple(dims)
         self._groups = [_Group([dims[axis] for axis in axes], axes) for axes in _connected(dims)]
 
     def __call__(self, gates: Gates) -> list[tuple[tuple[int, ...], Tensor]]:

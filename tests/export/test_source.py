@@ -100,3 +100,13 @@ def test_bad_names_and_several_inputs_are_refused() -> None:
     graph.output(graph.call_function(operator.add, (graph.placeholder("a"), graph.placeholder("b"))))
     with pytest.raises(ExportError, match=r"takes 2 inputs \(a, b\)"):
         python_source(fx.GraphModule(nn.Module(), graph), "Net")
+
+
+def test_a_network_that_draws_at_random_is_said_to() -> None:
+    class Noisy(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.randn_like(x)
+
+    network = fx.symbolic_trace(Noisy()).eval()
+    with pytest.raises(ExportError, match="draws at random in each run"):
+        check_source(python_source(network, "Net"), "Net", network, IMAGES)
