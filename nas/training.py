@@ -157,6 +157,7 @@ class Training:
             nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_grad_norm)
         self.before_update()
         self.optimizer.step()
+        self.after_update()
         if self.ema:
             self.ema.update(self.model)
         return loss
@@ -170,6 +171,9 @@ class Training:
 
     def before_update(self) -> None:
         """Called when the gradients are there and clipped, before the optimiser uses them; here nothing."""
+
+    def after_update(self) -> None:
+        """Called when the optimiser has changed the weights, before their average takes them in; here nothing."""
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next epoch depends on."""
