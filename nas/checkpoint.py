@@ -1,4 +1,4 @@
-"""Weights as safetensors, training state as a file that `torch.load(weights_only=True)` reads. Both atomic."""
+"""Weights as safetensors (others are read too), training state as a file that `torch.load(weights_only=True)` reads. Both atomic."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nas.errors import UserError
 from nas.files import write_bytes
@@ -21,35 +22,70 @@ BROKEN = (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError)
 
 
 def save_weights(path: Path, model: nn.Module, *, metadata: Mapping[str, str] | None = None) -> None:
-    """Write the model's parameters and buffers to a safetensors file."""
+    """Write the model's parameters and buffers to a safetensors file, those that share memory each for itself."""
     from safetensors.torch import save
 
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     write_bytes(path, save(tensors, dict(metadata or {})))
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Read the model's parameters and buffers from a safetensors file.
+    """Read the model's parameters and buffers from a file of weights (see `read_weights`).
+
+    Counters of batch norms' batches may be missing: older files have none, and they decide nothing.
 
     Raises:
         UserError: the file is missing, damaged, or of another network; the first difference is named.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        cure = "delete the record of its stage in stages/ to make it again"
-        raise UserError(str(path), f"cannot be read as safetensors ({error}); {cure}") from error
+    tensors = read_weights(path)
     expected = model.state_dict()
     for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors and name.endswith("num_batches_tracked"):
+            tensors[name] = expected[name]
         if name not in tensors or name not in expected:
             raise UserError(str(path), f"holds another network: {name} is {'missing' if name in expected else 'extra'}")
         if tensors[name].shape != expected[name].shape:
             shapes = f"{tuple(tensors[name].shape)} in the file, {tuple(expected[name].shape)} in the network"
             raise UserError(str(path), f"holds another network: {name} is {shapes}")
     model.load_state_dict(tensors)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, of a NumPy archive `.npz`, or of torch's own `.pt` or `.pth`, by name.
+
+    Raises:
+        UserError: the file is missing or damaged, of another kind, or holds more than tensors, which is never loaded.
+    """
+    readers = {".safetensors": _safetensors, ".npz": _numpy_archive, ".pt": _torch_archive, ".pth": _torch_archive}
+    if path.suffix not in readers:
+        raise UserError(str(path), "is not a file of weights", allowed=readers, given=path.suffix)
+    return readers[path.suffix](path)
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise UserError(str(path), f"cannot be read as safetensors ({error}); it has to be made again") from error
+
+
+def _numpy_archive(path: Path) -> dict[str, Tensor]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: torch.from_numpy(archive[name]) for name in archive.files}
+    except (OSError, ValueError, TypeError, EOFError, *BROKEN) as error:
+        raise UserError(str(path), f"cannot be read as a NumPy archive of numbers ({error})") from error
+
+
+def _torch_archive(path: Path) -> dict[str, Tensor]:
+    state = _archived(path, "damaged, or more than tensors")
+    state = state.get("state_dict", state)
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(str(path), "holds more than a network's tensors; save model.state_dict() alone")
+    return state
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
@@ -65,6 +101,10 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing or damaged.
     """
+    return _archived(path, "damaged checkpoint; delete it to start this stage again")
+
+
+def _archived(path: Path, problem: str) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:  # torch reads damaged numbers: it does not check its own checksums
             if (damaged := archive.testzip()) is not None:
@@ -72,4 +112,4 @@ def load_state(path: Path) -> dict[str, Any]:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, *BROKEN) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(str(path), f"damaged checkpoint ({first}); delete it to start this stage again") from error
+        raise UserError(str(path), f"{problem} ({first})") from error

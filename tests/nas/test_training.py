@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -149,6 +150,24 @@ def test_weights_go_out_and_in(tmp_path: Path) -> None:
         load_weights(tmp_path / "a.safetensors", nn.Linear(2, 4))
     with pytest.raises(UserError, match="bias is extra"):
         load_weights(tmp_path / "a.safetensors", nn.Linear(2, 3, bias=False))
+
+
+def test_weights_of_other_kinds_come_in(tmp_path: Path) -> None:
+    a, b = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)), nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    state = a.state_dict()
+    np.savez(tmp_path / "a.npz", **{k: v.numpy() for k, v in state.items() if "num_batches" not in k})
+    torch.save({"state_dict": state}, tmp_path / "a.pth")
+    for name in ("a.npz", "a.pth"):
+        nn.init.zeros_(b[0].weight)
+        load_weights(tmp_path / name, b)
+        assert torch.equal(a[0].weight, b[0].weight)
+    np.savez(tmp_path / "object.npz", a=np.array([{}], dtype=object))
+    torch.save({"epoch": 3, "model": state}, tmp_path / "whole.pt")
+    for name, line in (("object.npz", "NumPy archive of numbers"), ("whole.pt", "more than a network's tensors")):
+        with pytest.raises(UserError, match=line):
+            load_weights(tmp_path / name, b)
+    with pytest.raises(UserError, match=r"not a file of weights; allowed: \.safetensors, \.npz"):
+        load_weights(tmp_path / "a.h5", b)
 
 
 @pytest.mark.parametrize("damage", ["cut", "noise", "missing", "empty"])
