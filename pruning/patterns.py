@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nas.errors import UserError
-from pruning.masks import lowest
+from pruning.masks import flatten, lowest, lowest_in_rows, unflatten
 
 Scores = Mapping[str, Tensor]
 """How much each weight matters, by the weight's name and of its shape: the lowest go first."""
@@ -31,6 +32,10 @@ class Layerwise:
     zeros: Mapping[str, int]
 
     def select(self, scores: Scores, share: float = 1.0) -> dict[str, Tensor]:
+        for name, score in scores.items():
+            if not 0 <= self.zeros.get(name, -1) <= score.numel():
+                given = self.zeros.get(name, "none")
+                raise UserError(name, f"the number of zeros must be from 0 to its {score.numel()} weights, not {given}")
         return {name: ~lowest(score, round(share * self.zeros[name])) for name, score in scores.items()}
 
 
@@ -38,26 +43,39 @@ class Layerwise:
 class Globally:
     """Exactly `zeros` over all weights together, wherever the scores are lowest.
 
-    A layer keeps at least its `least` highest scores, so that none is cut through.
+    A layer keeps at least its `least` highest scores, or the share `least_density` of them where that is more, so
+    that none is cut through.
     """
 
     zeros: int
     least: int = 1
+    least_density: float = 0.0
+
+    def spared(self, n: int) -> int:
+        """How many of a layer's `n` weights are kept in any case."""
+        return min(n, max(self.least, math.ceil(self.least_density * n - 1e-9)))
 
     def select(self, scores: Scores, share: float = 1.0) -> dict[str, Tensor]:
-        spared = []
+        sizes = [score.numel() for score in scores.values()]
+        most = sum(n - self.spared(n) for n in sizes)
+        if not 0 <= self.zeros <= most:
+            problem = f"of {sum(sizes)} weights in {len(sizes)} layers at most {most} can be zero, not {self.zeros}"
+            raise UserError("pattern", problem)
+        flats = []
         for score in scores.values():
-            flat = score.detach().reshape(-1).clone()
-            flat[flat.topk(min(self.least, flat.numel())).indices] = torch.inf
-            spared.append(flat)
-        kept = ~lowest(torch.cat(spared), round(share * self.zeros))
-        parts = kept.split([flat.numel() for flat in spared])
-        return {name: part.view(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
+            flat = flatten(score.detach())
+            if least := self.spared(flat.numel()):
+                highest = flat.topk(least, sorted=False).indices
+                flat = flat.index_fill(0, highest, torch.inf)
+            flats.append(flat)
+        kept = ~lowest(torch.cat(flats), round(share * self.zeros))
+        parts = kept.split(sizes)
+        return {name: unflatten(part, score) for (name, score), part in zip(scores.items(), parts, strict=True)}
 
 
 @dataclass(frozen=True)
 class NOfM:
-    """At least `n` zeros in every `m` consecutive weights: 2:4 is what sparse tensor cores take.
+    """Exactly `n` zeros in every `m` consecutive weights: 2:4 is what sparse tensor cores take.
 
     Consecutive along the input dimension: `(out, in, kh, kw)` is read as `(out, kh, kw, in)`, as hardware multiplies.
 
@@ -76,10 +94,8 @@ class NOfM:
         return {name: self._select(name, score, round(share * self.n)) for name, score in scores.items()}
 
     def _select(self, name: str, score: Tensor, n: int) -> Tensor:
-        last = score.movedim(1, -1)
+        last = score.detach().movedim(1, -1)
         if last.shape[-1] % self.m:
             raise UserError(name, f"has {last.shape[-1]} inputs, not a multiple of the {self.m} of {self.n}:{self.m}")
-        groups = last.reshape(-1, self.m)
-        order = groups.argsort(dim=1, stable=True)
-        kept = torch.ones_like(groups, dtype=torch.bool).scatter_(1, order[:, :n], value=False)
-        return kept.view(last.shape).movedim(-1, 1).contiguous()
+        kept = ~lowest_in_rows(last.reshape(-1, self.m), n)
+        return torch.empty_like(score, dtype=torch.bool).copy_(kept.view(last.shape).movedim(-1, 1))

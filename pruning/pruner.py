@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nas.errors import UserError
+from nas.training import Diverged
 from pruning.masks import Masks, apply_masks
 from pruning.weights import Weights
 
@@ -18,16 +21,24 @@ class Pruner(ABC):
         loss.backward(); pruner.before_step(); optimizer.step(); pruner.step()
 
     Until `iterations` steps are done the method shrinks, moves or zeroes weights; then the masks are fixed, and every
-    further `step` only holds them. Gradients, biases and optimiser states are never touched, except where a method
-    says so.
+    further `step` only holds them. With 0 iterations the first `step`, or `finalize` before it, fixes them. Gradients,
+    biases and optimiser states are never touched, except where a method says so.
+
+    How the learning rate goes is the loop's business. As published, sparse training keeps it constant until the masks
+    are fixed and then starts its schedule from the beginning, with the optimiser's state as it is.
 
     Args:
         weights: those that may be pruned; changed in place. iterations: K, the steps until the masks are fixed.
+
+    Raises:
+        UserError: `iterations` is negative, or a weight holds what is not a number.
     """
 
     def __init__(self, weights: Weights, *, iterations: int) -> None:
         if iterations < 0:
-            raise ValueError(f"iterations must not be negative, not {iterations}")
+            raise UserError("iterations", f"must not be negative, not {iterations}")
+        for name in _not_finite(weights):
+            raise UserError(name, "holds values that are not finite numbers: nothing can be chosen by them")
         self.weights = weights
         self.iterations = iterations
         self.iteration = 0
@@ -38,12 +49,17 @@ class Pruner(ABC):
 
     @torch.no_grad()
     def step(self) -> None:
-        """Called after each step of the optimiser."""
+        """Called after each step of the optimiser, with its gradients still in place.
+
+        Raises:
+            Diverged: see `finalize`.
+        """
         if self.masks is not None:
             apply_masks(self.weights, self.masks)
             return
-        self.iteration += 1
-        self.sparsify()
+        if self.iteration < self.iterations:
+            self.iteration += 1
+            self.sparsify()
         if self.iteration >= self.iterations:
             self.finalize()
 
@@ -57,17 +73,51 @@ class Pruner(ABC):
 
     @torch.no_grad()
     def finalize(self) -> Masks:
-        """Fix the masks, set what they do not keep to zero, and return them. Only the first call decides."""
+        """Fix the masks, set what they do not keep to zero, and return them. Only the first call decides.
+
+        Raises:
+            Diverged: a weight is not a finite number any more, so that there is nothing to choose by.
+        """
         if self.masks is None:
+            for name in _not_finite(self.weights):
+                problem = f"{name} holds values that are not finite at iteration {self.iteration} of pruning"
+                raise Diverged(f"{problem}; a smaller learning rate may help")
             self.masks = self.select()
             apply_masks(self.weights, self.masks)
         return self.masks
+
+    def magnitudes(self) -> dict[str, Tensor]:
+        """|w| of every weight, the score of most methods."""
+        return {name: weight.detach().abs() for name, weight in self.weights.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on, beside the weights: tensors, numbers and strings."""
         return {"iteration": self.iteration, "masks": None if self.masks is None else dict(self.masks)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where `state_dict` was taken."""
+        """Go on from where `state_dict` was taken, on any device.
+
+        Raises:
+            UserError: it is of another network; the first weight that differs is named.
+        """
         self.iteration = state["iteration"]
-        self.masks = state["masks"]
+        self.masks = self.masks_from(state["masks"])
+
+    def masks_from(self, masks: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
+        """Masks of a checkpoint, each on the device of its weight.
+
+        Raises:
+            UserError: see `load_state_dict`.
+        """
+        if masks is None:
+            return None
+        for name in sorted(masks.keys() | self.weights.keys()):
+            if name not in masks or name not in self.weights or masks[name].shape != self.weights[name].shape:
+                raise UserError(
+                    "checkpoint", f"its masks are of another network: {name} is missing or of another shape"
+                )
+        return {name: masks[name].to(weight.device) for name, weight in self.weights.items()}
+
+
+def _not_finite(weights: Weights) -> list[str]:
+    return [name for name, weight in weights.items() if not bool(weight.isfinite().all())]

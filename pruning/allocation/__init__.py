@@ -1,0 +1,22 @@
+"""How many zeros each layer gets: `(weights, sparsity) -> zeros by name`, exact in every layer and in all.
+
+Of N weights in L layers, K = round((1 - S) N) are kept at the sparsity S, at least one in each layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pruning.allocation.erk import erk
+from pruning.allocation.lgreco import lgreco
+from pruning.allocation.scored import global_magnitude, lamp
+from pruning.allocation.uniform import uniform
+
+ALLOCATIONS: Mapping[str, Callable[..., dict[str, int]]] = {
+    "uniform": uniform,
+    "erk": erk,
+    "global": global_magnitude,
+    "lamp": lamp,
+    "lgreco": lgreco,
+}
+"""Those that need nothing but the weights; their keyword-only arguments are their options."""

@@ -1,0 +1,113 @@
+"""What each layer may choose from: so many zeros, at this error and this cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nas.errors import UserError
+from pruning.allocation.dynamic import Table
+from pruning.allocation.scored import checked
+from pruning.masks import flatten, zeros_at
+from pruning.patterns import Scores
+from pruning.weights import Weights
+
+GRID = tuple(1 - 0.85**step for step in range(41))
+"""Sparsities whose densities fall geometrically, from 1 to .0015."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The choices of all layers; the first index of the tables is the layer, the second the choice.
+
+    Attributes:
+        names: of the weights. sizes: how many weights each has.
+        zeros: at each choice, at most all but one. errors: what each choice does to the network; they add up.
+        costs: of the layer at each choice, in any unit. by_params: whether they are the weights that are kept.
+        by_scores: whether the errors are sums of the scores, and so known at any number of zeros.
+        scores: of each layer, ascending; the lowest are zero.
+    """
+
+    names: tuple[str, ...]
+    sizes: np.ndarray
+    zeros: np.ndarray
+    errors: Table
+    costs: Table
+    by_params: bool
+    by_scores: bool
+    scores: tuple[np.ndarray, ...]
+
+    def zeros_at(self, chosen: Sequence[int]) -> np.ndarray:
+        """Zeros of each layer at its choice."""
+        return self.zeros[np.arange(len(self.names)), chosen]
+
+    def error_at(self, zeros: Sequence[int] | np.ndarray) -> float:
+        """The sum of errors at any zeros, whole numbers or not: along straight lines between what is known."""
+        if self.by_scores:
+            rows = [
+                (np.arange(n + 1), np.append(0.0, np.cumsum(part)))
+                for n, part in zip(self.sizes, self.scores, strict=True)
+            ]
+        else:
+            rows = list(zip(self.zeros, self.errors, strict=True))
+        return float(sum(np.interp(wanted, known, errors) for wanted, (known, errors) in zip(zeros, rows, strict=True)))
+
+
+def choices(
+    weights: Weights,
+    *,
+    sparsities: Sequence[float] = GRID,
+    scores: Scores | None = None,
+    errors: Mapping[str, Sequence[float]] | None = None,
+    costs: Mapping[str, Sequence[float]] | None = None,
+    macs: Mapping[str, float] | None = None,
+) -> Choices:
+    """The table of choices.
+
+    Args:
+        weights: of the network.
+        sparsities: the choices of every layer, ascending; at r it has ceil(r n) zeros.
+        scores: of each weight, such that they add up: w² by default, or saliencies.
+        errors: of each layer at each choice, such as measured increases of a loss; by default the sum of the scores
+            of what is zero, which for w² is ||w - top(w)||².
+        costs: of each layer at each choice, such as latencies in ms; by default the weights that are kept.
+        macs: instead of costs, what one weight of each layer costs (see `layer_macs`).
+
+    Raises:
+        UserError: an argument is out of range or does not fit the network.
+    """
+    if list(sparsities) != sorted(set(sparsities)) or not all(0 <= r <= 1 for r in sparsities) or not sparsities:
+        raise UserError("sparsities", f"must ascend, from 0 to 1 at most, not {list(sparsities)}")
+    if costs is not None and macs is not None:
+        raise UserError("costs", "are given twice, as costs and as macs")
+    names = tuple(weights)
+    sizes = np.array([weight.numel() for weight in weights.values()])
+    zeros = np.array([[min(zeros_at(r, n), n - 1) for r in sparsities] for n in sizes.tolist()])
+    given = (
+        {n: w.detach() ** 2 for n, w in weights.items()} if scores is None else checked(weights, scores, where="scores")
+    )
+    ascending = tuple(np.sort(flatten(score.detach()).cpu().double().numpy()) for score in given.values())
+    if errors is None:
+        sums = [np.concatenate([[0.0], np.cumsum(part)]) for part in ascending]
+        error_table = np.stack([part[row] for part, row in zip(sums, zeros, strict=True)])
+    else:
+        error_table = _table(names, errors, zeros.shape[1], where="errors")
+    kept = sizes[:, None] - zeros
+    if costs is not None:
+        cost_table = _table(names, costs, zeros.shape[1], where="costs")
+    elif macs is not None:
+        cost_table = kept * _table(names, {name: [value] for name, value in macs.items()}, 1, where="macs")
+    else:
+        cost_table = kept.astype(np.float64)
+    by_params = costs is None and macs is None
+    by_scores = errors is None
+    return Choices(names, sizes, zeros, error_table, cost_table, by_params, by_scores, ascending)
+
+
+def _table(names: Sequence[str], rows: Mapping[str, Sequence[float]], length: int, *, where: str) -> Table:
+    for name in names:
+        if name not in rows or len(rows[name]) != length or not np.isfinite(rows[name]).all():
+            raise UserError(f"{where}.{name}", f"must be there, as {length} finite numbers")
+    return np.array([rows[name] for name in names], dtype=np.float64)

@@ -1,0 +1,40 @@
+"""ERK: Evci et al., "Rigging the Lottery: Making All Tickets Winners", ICML 2020; ER is of Mocanu et al., 2018."""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import PositiveFloat
+
+from nas.errors import UserError
+from pruning.allocation.rounding import fill, keeps_at, whole, zeros_of
+from pruning.weights import Weights
+
+
+def erk(weights: Weights, sparsity: float, *, kernel: bool = True, power: PositiveFloat = 1.0) -> dict[str, int]:
+    """Erdős-Rényi(-Kernel): small layers stay denser.
+
+        density_l = min(1, ε p_l^power),  p_l = (n_out + n_in + k_h + k_w) / (n_out n_in k_h k_w)
+
+    with the ε at which the densities add up to the sparsity. What a layer that is dense cannot take goes to the others.
+
+    Args:
+        weights, sparsity: see the package. kernel: without it p_l = (n_out + n_in) / (n_out n_in), the older ER.
+        power: 0.5, say, evens the densities out.
+
+    Raises:
+        UserError: an option is out of range, or the sparsity cannot be reached.
+    """
+    if not 0 < power < math.inf:
+        raise UserError("power", f"must be above 0, not {power:g}")
+    keeps = keeps_at(weights, sparsity)
+    shapes = [tuple(weight.shape) for weight in weights.values()]
+    sizes = [math.prod(shape) for shape in shapes]
+    q = [raw_density(shape, kernel=kernel) ** power * size for shape, size in zip(shapes, sizes, strict=True)]
+    return zeros_of(weights, whole(fill(q, keeps, [1] * len(sizes), sizes), keeps))
+
+
+def raw_density(shape: tuple[int, ...], *, kernel: bool = True) -> float:
+    """p_l = Σ dims / Π dims of a weight's shape `(out, in, *kernel)`, of `(out, in)` alone without the kernel."""
+    dims = shape if kernel else shape[:2]
+    return sum(dims) / math.prod(dims)

@@ -1,0 +1,101 @@
+"""What goes is decided over all layers at once, by a score of each weight: magnitude, LAMP, saliency."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from nas.errors import UserError
+from pruning.allocation.rounding import keeps_at
+from pruning.masks import flatten, unflatten
+from pruning.patterns import Globally, Scores
+from pruning.weights import Weights
+
+Density = Annotated[float, Field(ge=0, le=1)]
+
+
+def global_magnitude(
+    weights: Weights, sparsity: float, *, least_density: Density = 0.0, normalise: bool = False
+) -> dict[str, int]:
+    """As many zeros in each layer as it has of the smallest |w| of all.
+
+    Args:
+        weights, sparsity: see the package.
+        least_density: the share that each layer keeps in any case, against layers that collapse.
+        normalise: divide by the layer's standard deviation first; where batch norms follow, the scale of a layer's
+            weights means nothing.
+
+    Raises:
+        UserError: an option is out of range, or the sparsity cannot be reached.
+    """
+    scores = {name: weight.detach().abs() for name, weight in weights.items()}
+    if normalise:  # the deviation of one weight or of equal ones is 0, and is left out
+        scales = {name: weight.detach().float().std(correction=0) for name, weight in weights.items()}
+        scores = {name: score / torch.where(scales[name] > 0, scales[name], 1) for name, score in scores.items()}
+    return from_scores(weights, sparsity, scores, least_density)
+
+
+def lamp(weights: Weights, sparsity: float, *, least_density: Density = 0.0) -> dict[str, int]:
+    """LAMP: Lee et al., "Layer-adaptive Sparsity for the Magnitude-based Pruning", ICLR 2021.
+
+    Args:
+        weights, sparsity: see the package. least_density: see `global_magnitude`.
+
+    Raises:
+        UserError: an option is out of range, or the sparsity cannot be reached.
+    """
+    scores = {name: lamp_scores(weight.detach()) for name, weight in weights.items()}
+    return from_scores(weights, sparsity, scores, least_density)
+
+
+def saliency(weights: Weights, sparsity: float, saliencies: Scores, *, least_density: Density = 0.0) -> dict[str, int]:
+    """As many zeros in each layer as it has of the smallest saliencies of all, such as w² / (2 [F⁻¹]_kk) of OBS.
+
+    Args:
+        weights, sparsity: see the package. saliencies: of each weight, by its name and of its shape.
+        least_density: see `global_magnitude`.
+
+    Raises:
+        UserError: saliencies are missing, an option is out of range, or the sparsity cannot be reached.
+    """
+    return from_scores(weights, sparsity, checked(weights, saliencies, where="saliencies"), least_density)
+
+
+def lamp_scores(weight: Tensor) -> Tensor:
+    """w_u² / Σ_{v ≥ u} w_v² with the weights in ascending order of |w|, float64 and of the weight's shape.
+
+    The largest has score 1, so that every layer keeps at least that one. All are 0 in a layer of zeros.
+    """
+    squares = flatten(weight).double() ** 2
+    ascending, order = squares.sort(stable=True)
+    tails = ascending.flip(0).cumsum(0).flip(0)
+    scores = torch.empty_like(squares)
+    scores[order] = torch.where(tails > 0, ascending / tails, 0.0)
+    return unflatten(scores, weight)
+
+
+def from_scores(weights: Weights, sparsity: float, scores: Scores, least_density: float = 0.0) -> dict[str, int]:
+    """Zeros by name where the lowest scores of all layers go."""
+    if not 0 <= least_density <= 1:
+        raise UserError("least_density", f"must be from 0 to 1, not {least_density:g}")
+    zeros = sum(weight.numel() for weight in weights.values()) - keeps_at(weights, sparsity)
+    masks = Globally(zeros, least_density=least_density).select(scores)
+    counts = torch.stack([(~kept).sum().cpu() for kept in masks.values()]).tolist()
+    return dict(zip(masks, counts, strict=True))
+
+
+def checked(weights: Weights, scores: Scores, *, where: str) -> dict[str, Tensor]:
+    """The scores of `weights`, in their order.
+
+    Raises:
+        UserError: one is missing, of another shape, or not a number.
+    """
+    for name, weight in weights.items():
+        if name not in scores or scores[name].shape != weight.shape:
+            raise UserError(f"{where}.{name}", f"must be there, of the shape {tuple(weight.shape)} of the weight")
+        if bool(scores[name].isnan().any()):
+            raise UserError(f"{where}.{name}", "holds values that are not numbers")
+    return {name: scores[name] for name in weights}

@@ -1,0 +1,46 @@
+"""The same sparsity in every layer."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from pydantic import Field
+
+from nas.errors import UserError
+from pruning.allocation.rounding import fill, keeps_at, whole, zeros_of
+from pruning.weights import Weights
+
+
+def uniform(
+    weights: Weights,
+    sparsity: float,
+    *,
+    dense_first: bool = False,
+    last_at_most: Annotated[float, Field(ge=0, le=1)] | None = None,
+) -> dict[str, int]:
+    """s_l = S in every layer, or in all but the first and the last.
+
+    Gale et al., "The State of Sparsity in Deep Neural Networks", 2019, keep the first convolution dense and the last
+    layer at 80 % or less; the others then get what is missing.
+
+    Args:
+        weights, sparsity: see the package. dense_first: the first layer keeps all its weights.
+        last_at_most: the largest sparsity of the last layer; null for no limit.
+
+    Raises:
+        UserError: an option is out of range, or the sparsity cannot be reached with it.
+    """
+    keeps = keeps_at(weights, sparsity)
+    sizes = [weight.numel() for weight in weights.values()]
+    low = [1] * len(sizes)
+    if dense_first:
+        low[0] = sizes[0]
+    if last_at_most is not None:
+        if not 0 <= last_at_most <= 1:
+            raise UserError("last_at_most", f"must be from 0 to 1, not {last_at_most:g}")
+        low[-1] = max(low[-1], math.ceil((1 - last_at_most) * sizes[-1] - 1e-9))
+    if sum(low) > keeps:
+        problem = f"{sparsity:g} keeps {keeps} weights, and the first and the last layer alone keep {sum(low)}"
+        raise UserError("sparsity", problem)
+    return zeros_of(weights, whole(fill(sizes, keeps, low, sizes), keeps))

@@ -1,0 +1,92 @@
+"""GReg-1: Wang et al., "Neural Pruning via Growing Regularization", ICLR 2021; SRP uses it for super-resolution."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from nas.errors import UserError
+from pruning.patterns import Pattern
+from pruning.pruner import Pruner
+from pruning.weights import Weights
+
+
+class GrowingRegularisation(Pruner):
+    """What is to go is chosen once, at the start, and pushed towards zero by an L2 penalty that grows in steps.
+
+        L + λ/2 Σ_{w in P} w²,   λ ← λ + δλ until it is at its limit, and there the network settles
+
+    Then P is set to zero. `before_step` adds λw to the gradients of P, and of P alone; an adaptive optimiser divides
+    that by its own moments, as in the authors' code. Zhang et al., "Learning Efficient Image Super-Resolution Networks
+    via Structure-Regularized Pruning" (SRP), ICLR 2022, grow to .5 by 1e-4 in 100,000 iterations and let 43,150 more
+    pass: the defaults, in shares.
+
+    Args:
+        weights, pattern: what is pruned, how many and where. iterations: K, of growth and settling together.
+        limit: the largest λ. increments: limit / δλ, the steps to it; at most one in each iteration.
+        settle: the share of K that passes at the limit.
+
+    Raises:
+        UserError: an option is out of range.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        pattern: Pattern,
+        *,
+        iterations: NonNegativeInt,
+        limit: PositiveFloat = 0.5,
+        increments: PositiveInt = 5000,
+        settle: Annotated[float, Field(ge=0, lt=1)] = 0.3,
+    ) -> None:
+        super().__init__(weights, iterations=iterations)
+        if not 0 < limit < math.inf:
+            raise UserError("limit", f"must be above 0, not {limit:g}")
+        if increments < 1:
+            raise UserError("increments", f"must be at least 1, not {increments}")
+        if not 0 <= settle < 1:
+            raise UserError("settle", f"must be from 0 to below 1, not {settle:g}")
+        self.pattern = pattern
+        self.limit = limit
+        self.increments = increments
+        self.growth = max(1, round((1 - settle) * iterations))
+        self._kept: dict[str, Tensor] | None = None
+
+    def strength(self, iteration: int) -> float:
+        """λ at an iteration, counted from 1: the first increment comes with the first of them."""
+        return self.limit * min(1.0, math.ceil(iteration * self.increments / self.growth) / self.increments)
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        """Add λw to the gradients of P. A weight without a gradient has no part in the loss, and is left alone."""
+        if self.masks is not None or self.iteration >= self.iterations:
+            return
+        kept = self._chosen()
+        strength = self.strength(self.iteration + 1)
+        for name, weight in self.weights.items():
+            if weight.grad is not None:
+                weight.grad.addcmul_(weight, ~kept[name], value=strength)
+
+    def sparsify(self) -> None:
+        """Nothing but the choice of P, where `before_step` has not made it."""
+        self._chosen()
+
+    def select(self) -> dict[str, Tensor]:
+        return self._chosen()
+
+    def _chosen(self) -> dict[str, Tensor]:
+        if self._kept is None:
+            self._kept = self.pattern.select(self.magnitudes())
+        return self._kept
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "kept": self._kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._kept = self.masks_from(state["kept"])

@@ -1,0 +1,99 @@
+"""ISS-P: Wang et al., "Iterative Soft Shrinkage Learning for Efficient Image Super-Resolution", ICCV 2023."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from nas.errors import UserError
+from pruning.patterns import Pattern
+from pruning.pruner import Pruner
+from pruning.weights import Weights
+
+
+class SoftShrink(Pruner):
+    """The unimportant weights are shrunk a little after each step, and chosen anew each time.
+
+        S(θ) = θ where |θ| ≥ τ, αθ elsewhere;   Θ ← S(Θ - γ∇J(Θ))
+
+    τ is whatever leaves exactly the pattern's number of weights below it: for a layer of n weights at the ratio r,
+    ceil(r n). A weight in the lower part still has its gradient and may grow out of it. One that stays there is not
+    driven to zero but held near αu / (1 - α), where u is its step of the optimiser: 19 u at α = .95. After K iterations
+    the masks are fixed. It does not matter whether the network is trained or fresh at the start.
+
+    The paper shrinks before the gradient is taken; here, as in its published code, after the step, which differs in the
+    first iteration alone. The length of the phase, which that code derives from a counter (100,021 iterations), is
+    `iterations`. Its `IST-fast`, which never shrinks, has no counterpart here, and neither has the cap of 99.5 % on a
+    layer's zeros (see `zeros_at`).
+
+    Args:
+        weights: shrunk in place. pattern: how many of them, and where.
+        iterations: K. alpha: α; 1 is dense training with one-shot pruning at its end, 0 is `HardThreshold`.
+        reselect_every: iterations between two choices of the lower part. Few weights move in or out in one iteration
+            (1 in 10,000 to 100,000), so that 10 is nearly as good; where the choice costs little, 1 is right.
+
+    Raises:
+        UserError: an option is out of range.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        pattern: Pattern,
+        *,
+        iterations: NonNegativeInt,
+        alpha: Annotated[float, Field(ge=0, le=1)] = 0.95,
+        reselect_every: PositiveInt = 1,
+    ) -> None:
+        super().__init__(weights, iterations=iterations)
+        if not 0 <= alpha <= 1:
+            raise UserError("alpha", f"must be from 0 to 1, not {alpha:g}")
+        if reselect_every < 1:
+            raise UserError("reselect_every", f"must be at least 1, not {reselect_every}")
+        self.pattern = pattern
+        self.alpha = alpha
+        self.reselect_every = reselect_every
+        self._kept: dict[str, Tensor] = {}
+
+    def sparsify(self) -> None:
+        if (self.iteration - 1) % self.reselect_every == 0:
+            self._kept = self.select()
+        for name, kept in self._kept.items():
+            shrink(self.weights[name], kept, self.alpha)
+        if self.reselect_every == 1:
+            self._kept = {}
+
+    def select(self) -> dict[str, Tensor]:
+        """The lower part as it is now; shrinking does not change it."""
+        return self.pattern.select(self.magnitudes())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "kept": dict(self._kept) or None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._kept = self.masks_from(state["kept"]) or {}
+
+
+class HardThreshold(SoftShrink):
+    """Iterative hard thresholding (IHT): the lower part is set to zero after each step, and may come back.
+
+    `SoftShrink` with α = 0. Blumensath & Davies, "Iterative Hard Thresholding for Compressed Sensing", 2009.
+
+    Args:
+        weights, pattern, iterations, reselect_every: as in `SoftShrink`.
+    """
+
+    def __init__(
+        self, weights: Weights, pattern: Pattern, *, iterations: NonNegativeInt, reselect_every: PositiveInt = 1
+    ) -> None:
+        super().__init__(weights, pattern, iterations=iterations, alpha=0.0, reselect_every=reselect_every)
+
+
+@torch.no_grad()
+def shrink(weight: Tensor, kept: Tensor, alpha: float) -> None:
+    """Multiply what is not `kept` by α in one pass in place: w ← w - (1 - α) w P. What is kept stays to the bit."""
+    weight.addcmul_(weight, ~kept, value=alpha - 1)

@@ -1,0 +1,87 @@
+"""Pruning by magnitude: at once, or gradually along a cubic."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from nas.errors import UserError
+from pruning.masks import apply_masks
+from pruning.patterns import Pattern
+from pruning.pruner import Pruner
+from pruning.weights import Weights
+
+
+class OneShotMagnitude(Pruner):
+    """Dense training for K iterations, then the smallest weights go at once; what follows is fine-tuning.
+
+    Han et al., "Learning both Weights and Connections for Efficient Neural Networks", NeurIPS 2015.
+
+    Args:
+        weights, pattern: what is pruned, how many and where. iterations: K; 0 prunes the network as it is given.
+    """
+
+    def __init__(self, weights: Weights, pattern: Pattern, *, iterations: NonNegativeInt) -> None:
+        super().__init__(weights, iterations=iterations)
+        self.pattern = pattern
+
+    def sparsify(self) -> None:
+        """Nothing: the weights are trained."""
+
+    def select(self) -> dict[str, Tensor]:
+        return self.pattern.select(self.magnitudes())
+
+
+class GradualMagnitude(Pruner):
+    """The smallest weights go little by little, fast at first and slower towards the end.
+
+        s_t = s_f + (s_i - s_f) (1 - t / n)^3,  s_i = 0
+
+    Zhu & Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression", 2017, equation 1.
+    What is gone stays zero: its gradient is ignored.
+
+    Args:
+        weights, pattern: what is pruned, how many and where. iterations: n, at which s_f is reached.
+        updates: how often weights are removed, evenly spaced; at most once in each iteration.
+
+    Raises:
+        UserError: an option is out of range.
+    """
+
+    def __init__(
+        self, weights: Weights, pattern: Pattern, *, iterations: NonNegativeInt, updates: PositiveInt = 100
+    ) -> None:
+        super().__init__(weights, iterations=iterations)
+        if updates < 1:
+            raise UserError("updates", f"must be at least 1, not {updates}")
+        self.pattern = pattern
+        self.updates = updates
+        self._kept: dict[str, Tensor] | None = None
+
+    def sparsify(self) -> None:
+        t, n = self.iteration, self.iterations
+        if math.floor(t * self.updates / n) > math.floor((t - 1) * self.updates / n):
+            self._kept = self._remaining(share=1 - (1 - t / n) ** 3)
+        if self._kept is not None:
+            apply_masks(self.weights, self._kept)
+
+    def select(self) -> dict[str, Tensor]:
+        """All that is to go in the end, by the weights as they are now."""
+        return self._remaining(share=1.0)
+
+    def _remaining(self, share: float) -> dict[str, Tensor]:
+        scores = self.magnitudes()
+        if self._kept is not None:  # below all others, so that what is gone stays so
+            scores = {name: torch.where(kept, scores[name], -1) for name, kept in self._kept.items()}
+        return self.pattern.select(scores, share)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "kept": self._kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._kept = self.masks_from(state["kept"])
