@@ -57,8 +57,8 @@ def test_ratios_of_the_medians_of_each_round_by_hand() -> None:
     assert (half.ratios, half.ratio, half.ci95, half.faster) == ((0.5,) * 5, 0.5, (0.5, 0.5), True)
     assert (double.ratios, double.ratio, double.ci95, double.faster) == ((2.0,) * 5, 2.0, (2.0, 2.0), False)
     assert comparison.measurement.latency.p50 == 8.0  # the eighth of fifteen
-    # Told without the rounds, the intervals of the two files overlap.
-    assert half.measurement.latency.ci95[1] > comparison.measurement.latency.ci95[0]
+    # Told without the rounds, the intervals of the two files meet: nothing could be said.
+    assert half.measurement.latency.ci95[1] >= comparison.measurement.latency.ci95[0]
     assert json.loads(json.dumps(comparison.to_dict(), allow_nan=False))["others"][0]["ratio"] == 0.5
 
 
@@ -163,9 +163,9 @@ def test_a_file_alone_is_run_as_ever(bench: Bench) -> None:
 
 
 def test_real_files_on_this_machine(onnx_file: Path) -> None:
-    spec = MeasureSpec(threads=1, sessions=MIN_ROUNDS, seconds=0.05, min_runs=2)
-    comparison = compare(LocalDevice(), [onnx_file, onnx_file, onnx_file], spec)
-    assert [other.file for other in comparison.others] == [str(onnx_file)] * 2
+    spec = MeasureSpec(threads=1, sessions=MIN_ROUNDS, seconds=0.02, min_runs=2)
+    comparison = compare(LocalDevice(), [onnx_file, onnx_file], spec)
+    assert [other.file for other in comparison.others] == [str(onnx_file)]
     for other in comparison.others:
         assert other.ci95[0] <= other.ratio <= other.ci95[1]
         assert len(other.ratios) == MIN_ROUNDS
