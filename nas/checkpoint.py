@@ -1,4 +1,4 @@
-"""Weights as safetensors (others are read too), training state as a file that `torch.load(weights_only=True)` reads. Both atomic."""
+"""Weights as safetensors, training state as a file that `torch.load(weights_only=True)` reads. Both atomic."""
 
 from __future__ import annotations
 

@@ -14,39 +14,68 @@ from torch import nn
 from nas.errors import UserError
 
 
-def network_factory(text: str, *, image_shape: tuple[int, int, int], classes: int) -> Callable[[], nn.Module]:
-    """Makes networks with fresh weights, from `timm:NAME` or `FILE.py:FUNCTION`.
+def network_factory(
+    text: str, *, image_shape: tuple[int, int, int], classes: int, pretrained: bool = False
+) -> Callable[[], nn.Module]:
+    """Makes networks from `timm:NAME` or `FILE.py:FUNCTION`.
 
     Args:
         text: a model of timm, made for these images and classes; or a function, or class, without arguments in a
             Python file, which is executed.
         image_shape: `(channels, height, width)`. classes: number of outputs.
+        pretrained: with the weights that timm has for the model, loaded from its hub; else with fresh ones.
 
     Raises:
-        UserError: another form, no such model, or no such file or function.
+        UserError: another form, no such model, or no such file or function; no pretrained weights.
     """
     kind, colon, name = text.rpartition(":")
     if kind == "timm":
-        return _of_timm(name, image_shape[0], image_shape[1:], classes)
+        return _of_timm(name, image_shape[0], image_shape[1:], classes, pretrained)
+    if pretrained:
+        raise UserError(text, "only models of timm come with pretrained weights; give yours as a file of weights")
     if colon and kind.endswith(".py"):
         return _of_file(Path(kind), name)
     raise UserError(text, "is neither timm:NAME nor FILE.py:FUNCTION")
 
 
-def _of_timm(name: str, channels: int, size: tuple[int, int], classes: int) -> Callable[[], nn.Module]:
+def _of_timm(
+    name: str, channels: int, size: tuple[int, int], classes: int, pretrained: bool
+) -> Callable[[], nn.Module]:
     import timm
 
     if not timm.is_model(name):
         raise UserError(f"timm:{name}", "timm has no such model", allowed=timm.list_models(), given=name)
-    options: dict[str, Any] = {"pretrained": False, "in_chans": channels, "num_classes": classes}
+    options: dict[str, Any] = {"pretrained": pretrained, "in_chans": channels, "num_classes": classes}
 
     def make() -> nn.Module:
         try:
-            return timm.create_model(name, **options, img_size=size)
-        except TypeError:  # only models of patches are told the size of the images
-            return timm.create_model(name, **options)
+            try:
+                return timm.create_model(name, **options, img_size=size)
+            except TypeError:  # only models of patches are told the size of the images
+                return timm.create_model(name, **options)
+        except (OSError, RuntimeError, ValueError) as error:  # no weights of this tag, or the hub is not reached
+            if not pretrained:
+                raise
+            raise UserError(f"timm:{name}", f"its pretrained weights cannot be loaded ({error})") from error
 
     return make
+
+
+def timm_normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation, per channel of pixels in 0..1, that timm's weights of a model were trained with.
+
+    Raises:
+        UserError: timm has no such model, or no weights for it.
+    """
+    import timm
+
+    try:
+        settings = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError as error:
+        raise UserError(f"timm:{name}", "timm has no such model", allowed=timm.list_models(), given=name) from error
+    if settings is None or not settings.has_weights:
+        raise UserError(f"timm:{name}", "timm has no pretrained weights for it")
+    return tuple(settings.mean), tuple(settings.std)
 
 
 def module_of(path: Path) -> ModuleType:

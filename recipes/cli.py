@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +11,8 @@ import typer
 
 from nas.errors import UserError
 from nas.memory import keep_freed_memory
+from recipes.options import AsJson, BatchSize, Data, LimitSeconds, Repeats, Seed, Size, Threads, answer, names, refuse
+from recipes.pruning.cli import prune
 
 app = typer.Typer(
     help="Find and shrink neural networks for real hardware.",
@@ -24,25 +24,10 @@ recipes_app = typer.Typer(help="The recipes that ship.", no_args_is_help=True)
 app.add_typer(recipes_app, name="recipes")
 lut_app = typer.Typer(help="Tables of what operators cost on a device.", no_args_is_help=True)
 app.add_typer(lut_app, name="lut")
+app.command()(prune)
 
 USAGE_ERROR: type[Any] = typer.BadParameter.__mro__[1]
 """The base of all that the parser of the command line complains of."""
-
-Data = Annotated[
-    str,
-    typer.Option(
-        help="Images: digits, a file .parquet or .npz, or a folder (of parquet files, or one for each class)."
-    ),
-]
-BatchSize = Annotated[int, typer.Option(help="Images that scores look at.")]
-Size = Annotated[int | None, typer.Option(help="Resize the images to SIZE x SIZE.")]
-Seed = Annotated[int, typer.Option(help="Of everything that is drawn at random.")]
-Repeats = Annotated[int, typer.Option(help="Initialisations to average over.")]
-LimitSeconds = Annotated[
-    float | None, typer.Option("--limit-seconds", help="Give a score of a network up after this long.")
-]
-Threads = Annotated[int | None, typer.Option(help="Threads of the runtime [one for each physical core].")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
@@ -227,7 +212,7 @@ def rank(
 
 @app.command()
 def ls(as_json: AsJson = False) -> None:
-    """List everything that has a name: recipes, spaces, strategies, predictors, samplers, data sources, devices."""
+    """List everything that has a name: recipes, spaces, strategies, pruning methods, devices, ..."""
     from recipes.components import listing
     from recipes.console import waiting
 
@@ -291,29 +276,6 @@ def recipes_schema() -> None:
     from recipes.json_schema import json_schema
 
     typer.echo(json_schema())
-
-
-def names(text: str) -> list[str]:
-    """The names in a list joined by commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def refuse(options: Mapping[str, object], problem: str) -> None:
-    """Raises UserError for the first of the options that is given."""
-    for name, value in options.items():
-        if value is not None:
-            raise UserError(name, problem)
-
-
-def answer(value: Any, as_json: bool) -> None:
-    """Print a result: JSON, text as it is, or a mapping a line each."""
-    if as_json:
-        typer.echo(json.dumps(value, indent=2, default=str))
-    elif isinstance(value, str):
-        typer.echo(value)
-    else:
-        for key, inner in value.items():
-            typer.echo(f"{key}: {', '.join(map(str, inner)) if isinstance(inner, list) else inner}")
 
 
 def main() -> None:

@@ -63,6 +63,17 @@ ENSEMBLES = {
 INHERITED = "inherited"
 """The one predictor that needs a trained supernet."""
 PREDICTORS = (*COSTS, *SCORES, *ENSEMBLES, INHERITED)
+PRUNERS = {
+    "gradual": "pruning.magnitude:GradualMagnitude",
+    "growing": "pruning.growing_regularisation:GrowingRegularisation",
+    "iht": "pruning.issp:HardThreshold",
+    "issp": "pruning.issp:SoftShrink",
+    "magnitude": "pruning.magnitude:OneShotMagnitude",
+    "mfac": "pruning.mfac.obs:MFACPruner",
+    "rigl": "pruning.rigl:RigL",
+}
+STRUCTURED = "structured"
+"""The method that removes channels, heads and blocks; all others set weights to zero."""
 DEVICES = {"local": "export.devices.local:LocalDevice"}
 
 
@@ -112,6 +123,7 @@ def listing() -> dict[str, list[str]]:
         "spaces": sorted(SPACES),
         "strategies": sorted(STRATEGIES),
         "predictors": sorted(PREDICTORS),
+        "pruning methods": sorted((*PRUNERS, STRUCTURED)),
         "samplers": sorted(get_args(SamplerName)),
         "data sources": sorted(SOURCES),
         "devices": sorted(DEVICES),

@@ -91,9 +91,8 @@ class Context:
         )
 
     def seed(self, purpose: str) -> int:
-        """A seed for one purpose (`split`, `paths`, ...), so that no two of them share their draws."""
-        digest = hashlib.sha256(f"{self.recipe.seed}/{purpose}".encode()).digest()
-        return int.from_bytes(digest[:4])
+        """A seed of the recipe's for one purpose; see `seed_for`."""
+        return seed_for(self.recipe.seed, purpose)
 
     def generator(self, purpose: str) -> torch.Generator:
         """A new CPU generator for one purpose."""
@@ -184,3 +183,8 @@ class Context:
     def measuring_device(self) -> Any:
         """The device that latency is measured on."""
         return component(DEVICES, self.recipe.profile.device, where="profile.device")()
+
+
+def seed_for(seed: int, purpose: str) -> int:
+    """A seed for one purpose (`split`, `paths`, ...) out of a user's, so that no two of them share their draws."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:4])

@@ -36,7 +36,7 @@ def recipe_from(document: Any, overrides: Sequence[str] = (), *, where: str = "r
     if not isinstance(document, dict):
         raise UserError(where, "a recipe is a mapping of sections", allowed=Recipe.model_fields)
     for override in overrides:
-        _apply(document, override)
+        apply_override(document, override)
     scale = document.get("scale", 1.0)
     if not _is_number(scale) or not scale > 0:
         raise UserError("scale", f"a positive number is needed, not {scale!r}")
@@ -53,7 +53,7 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(json.loads(recipe.model_dump_json()), sort_keys=False, allow_unicode=True)
 
 
-def _apply(document: dict[str, Any], override: str) -> None:
+def apply_override(document: dict[str, Any], override: str) -> None:
     """Set `a.b.c=value` in the document, the value read as YAML."""
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):

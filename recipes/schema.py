@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -70,20 +70,28 @@ class DataSettings(Settings):
     """Shares of the images; `test` is 0 where the source brings its own test images."""
 
 
-def options_of(table: Mapping[str, str], name: str, kind: str) -> Any:
-    """The settings of a space or a strategy are its name and the keyword-only arguments of its constructor."""
+def options_of(table: Mapping[str, str], name: str, kind: str, *, without: Sequence[str] = ()) -> Any:
+    """The settings of a space, strategy or pruner are its name and the keyword-only arguments of its constructor.
+
+    Args:
+        without: those that are not the user's to set.
+    """
     parameters = inspect.signature(load(table, name, where=kind), eval_str=True).parameters.values()
     options: dict[str, Any] = {
         p.name: (p.annotation, ... if p.default is inspect.Parameter.empty else p.default)
         for p in parameters
-        if p.kind is inspect.Parameter.KEYWORD_ONLY
+        if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name not in without
     }
     return create_model(f"{name}_{kind}", __base__=Settings, **{"name": Literal[name], **options})
 
 
-def _any_of(table: Mapping[str, str], kind: str) -> Any:
-    """The settings of one member of the table, told apart by `name`; a bare name stands for all its defaults."""
-    members = tuple(options_of(table, name, kind) for name in table)
+def any_of(table: Mapping[str, str], kind: str, *, more: tuple[Any, ...] = (), without: Sequence[str] = ()) -> Any:
+    """The settings of one member of the table, told apart by `name`; a bare name stands for all its defaults.
+
+    Args:
+        more: settings of members that are in no table. without: see `options_of`.
+    """
+    members = (*(options_of(table, name, kind, without=without) for name in table), *more)
     union: Any = Union[members]  # noqa: UP007 - made at run time
     return Annotated[union, Field(discriminator="name"), BeforeValidator(_named)]
 
@@ -99,7 +107,7 @@ def _named(value: Any) -> Any:
 class SupernetSettings(TrainSettings):
     """Training of the weights that all architectures share."""
 
-    strategy: _any_of(STRATEGIES, "strategy") = Field("spos", validate_default=True)  # type: ignore[valid-type]
+    strategy: any_of(STRATEGIES, "strategy") = Field("spos", validate_default=True)  # type: ignore[valid-type]
     """How the weights are shared while they are trained: a name, or `{name: darts, order: 2}` with its options."""
     few_shot: FewShotSettings | None = None
     """Split the space, and train a supernet for each part; then `epochs` is not used."""
@@ -261,7 +269,7 @@ class Recipe(Settings):
     scale: PositiveFloat = 1.0
     """Size of the run: a value written `{full: F, least: L}` becomes max(L, round(F * scale))."""
     data: DataSettings
-    space: _any_of(SPACES, "space")  # type: ignore[valid-type]
+    space: any_of(SPACES, "space")  # type: ignore[valid-type]
     """The networks to choose among: a name, `{name: darts, cells: 6}` with its options, or `nni:MODEL`."""
     supernet: SupernetSettings | None = None
     rank: RankSettings | None = None

@@ -53,7 +53,7 @@ def load_batch(data: str, count: int, *, seed: int, size: int | None = None) -> 
         raise UserError("--seed", f"must be from 0 to {2**32 - 1}, not {seed}")
     if count < 1:
         raise UserError("--batch-size", f"at least 1 image is needed, not {count}")
-    source, path = _source(data)
+    source, path = source_of(data)
     limit = Limit(max(count, MOST_READ), seed)
     images, _ = load(source, path=path, size=size, limit=limit)
     if count > len(images):
@@ -90,7 +90,7 @@ def space_from(text: str, batch: ScoreBatch) -> SearchSpace:
     return space_class(batch.image_shape, batch.classes, **settings.model_dump(exclude={"name"}))
 
 
-def _source(data: str) -> tuple[str, Path | None]:
+def source_of(data: str) -> tuple[str, Path | None]:
     """The kind of a source, and where it is."""
     if data == "digits":
         return "digits", None

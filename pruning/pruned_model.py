@@ -1,0 +1,105 @@
+"""A pruned network on disk: a plan in JSON and weights in safetensors, from which any process rebuilds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from nas.checkpoint import load_weights, save_weights
+from nas.errors import UserError
+from nas.files import read_json, write_bytes, write_json
+from nas.models import network_factory
+from pruning.structure import apply_structure
+from pruning.weights import prunable_weights
+
+PLAN = "plan.json"
+WEIGHTS = "model.safetensors"
+SOURCE = "network.py"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was done to a network, as data; `load_pruned` needs `factory`, `image_shape`, `classes` and `structure`.
+
+    Attributes:
+        factory: the dense network, as `nas.models.network_factory` takes it; a file's path may be relative to the plan.
+        image_shape: `(channels, height, width)` of one image. classes: names of the outputs; none for images.
+        mean, std: of each channel of pixels in 0..1: the network takes `(pixels - mean) / std`.
+        structure: what was removed, as `pruning.structure` writes it; empty where nothing was.
+        zeros: the number of zeros in each pruned weight.
+        settings: method, target and training, as they were asked for. groups: the widths that were looked at.
+    """
+
+    factory: str
+    image_shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    structure: Mapping[str, Any] = field(default_factory=dict)
+    zeros: Mapping[str, int] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    groups: tuple[Mapping[str, Any], ...] = ()
+
+
+def save_pruned(folder: Path, model: nn.Module, plan: Plan) -> None:
+    """Write the plan and the weights of `model` into `folder`, with a copy of the file that makes the dense network.
+
+    Raises:
+        CannotWrite: the folder cannot be written.
+    """
+    document = {"format": FORMAT, **vars(plan)}
+    kind, _, name = plan.factory.rpartition(":")
+    if kind.endswith(".py"):
+        write_bytes(folder / SOURCE, Path(kind).read_bytes())
+        document["factory"] = f"{SOURCE}:{name}"
+    save_weights(folder / WEIGHTS, model)
+    write_json(folder / PLAN, document)
+
+
+def read_plan(folder: Path) -> Plan:
+    """The plan in a folder, its file of the dense network found.
+
+    Raises:
+        UserError: there is none, or it is of another format or damaged; the key is named.
+    """
+    path = folder / PLAN
+    document = read_json(path)
+    if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
+        raise UserError(str(path), f"is not a plan of format {FORMAT}")
+    known = Plan.__dataclass_fields__
+    for key in [*known, *document]:
+        if key not in document or key not in known:
+            problem = "is missing" if key in known else "is not a key of a plan"
+            raise UserError(f"{path}: {key}", problem, allowed=known, given=key)
+    kind, _, name = document["factory"].rpartition(":")
+    if kind.endswith(".py"):
+        document["factory"] = f"{folder / kind}:{name}"  # an absolute path stays as it is
+    for key in ("image_shape", "classes", "mean", "std", "groups"):
+        document[key] = tuple(document[key])
+    return Plan(**document)
+
+
+def load_pruned(folder: Path | str) -> nn.Module:
+    """The pruned network in a folder that `nas prune` wrote, in evaluation mode, on the CPU.
+
+    Takes the plan's network from `network_factory`, removes what the plan removes, and loads the weights, whose zeros
+    must be as many as the plan says.
+
+    Raises:
+        UserError: a file is missing, damaged, or does not belong to the others; the first difference is named.
+    """
+    folder = Path(folder)
+    plan = read_plan(folder)
+    model = network_factory(plan.factory, image_shape=plan.image_shape, classes=len(plan.classes))()
+    apply_structure(model, plan.structure)
+    load_weights(folder / WEIGHTS, model)
+    weights = prunable_weights(model)
+    for name, zeros in plan.zeros.items():
+        if name not in weights or int((weights[name] == 0).sum()) < zeros:
+            raise UserError(str(folder / WEIGHTS), f"{name} has not the {zeros} zeros of the plan")
+    return model.eval()

@@ -1,0 +1,1 @@
+"""`nas prune`: a given network, made sparse or smaller, trained again, written and measured."""

@@ -1,0 +1,106 @@
+"""What became of the network: sizes, score and latency before and after, in `result.json` and `README.md`."""
+
+from __future__ import annotations
+
+import gzip
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from export.comparison import MIN_ROUNDS, compare
+from export.devices.base import MeasureSpec
+from export.onnx import export_onnx
+from nas.checkpoint import save_weights
+from nas.cost import count
+from nas.files import write_json, write_text
+from pruning.allocation.macs import layer_macs
+from pruning.pruned_model import WEIGHTS, Plan
+from pruning.weights import prunable_weights
+from recipes.components import DEVICES, load
+from recipes.pruning.images import ClassifiedImages
+from recipes.pruning.settings import PruneSettings
+from recipes.pruning.table import model_card
+from recipes.pruning.training import on_accelerator
+
+ONNX = "model.onnx"
+RESULT = "result.json"
+
+
+def measure_outcome(
+    folder: Path,
+    plan: Plan,
+    *,
+    dense: nn.Module,
+    pruned: nn.Module,
+    settings: PruneSettings,
+    images: ClassifiedImages,
+    announce: Callable[[str], None],
+) -> dict[str, Any]:
+    """Export both networks, judge them on the test images, time them in turns, and write it all down.
+
+    Args:
+        folder: holds the plan and the weights of `pruned`. dense, pruned: on the CPU, in evaluation mode.
+
+    Returns:
+        The content of `result.json`.
+
+    Raises:
+        ExportError: a network cannot be exported. UserError: it cannot be timed.
+    """
+    announce("exporting, testing and timing both networks")
+    with tempfile.TemporaryDirectory(prefix=".dense-", dir=folder) as temporary:
+        dense_onnx, dense_weights = Path(temporary) / ONNX, Path(temporary) / WEIGHTS
+        export_onnx(dense, images.image_shape, dense_onnx)
+        save_weights(dense_weights, dense)
+        exported = export_onnx(pruned, images.image_shape, folder / ONNX)
+        profile = settings.profile
+        spec = MeasureSpec(
+            threads=profile.threads,
+            batch=profile.batch,
+            sessions=max(MIN_ROUNDS, profile.sessions),
+            seconds=profile.seconds,
+        )
+        device = load(DEVICES, profile.device, where="profile.device")()
+        comparison = compare(device, [dense_onnx, folder / ONNX], spec)
+        timed = comparison.others[0]
+        result = {
+            "target": str(settings.goal),
+            "method": settings.method.name,
+            "before": _facts(dense, images, dense_weights, dense_onnx),
+            "after": _facts(pruned, images, folder / WEIGHTS, folder / ONNX),
+            "latency": {
+                "before": comparison.measurement.to_dict(),
+                "after": timed.measurement.to_dict(),
+                "ratio": timed.ratio,
+                "ratio_ci95": timed.ci95,
+                "ratios": timed.ratios,
+                "faster": timed.faster,
+            },
+            "onnx": {"exporter": exported.exporter, "opset": exported.opset, "parity": asdict(exported.parity)},
+        }
+    write_json(folder / RESULT, result)
+    write_text(folder / "README.md", model_card(result, plan))
+    return result
+
+
+def _facts(network: nn.Module, images: ClassifiedImages, weights_file: Path, onnx_file: Path) -> dict[str, Any]:
+    cost = count(network, images.image_shape)
+    weights = prunable_weights(network)
+    macs = layer_macs(network, images.image_shape)
+    zeros = {name: int((weight == 0).sum()) for name, weight in weights.items()}
+    return {
+        "params": cost.params,
+        "prunable": sum(weight.numel() for weight in weights.values()),
+        "zeros": sum(zeros.values()),
+        "macs": cost.macs,
+        "macs_without_zeros": round(cost.macs - sum(macs[name] * n for name, n in zeros.items())),
+        "weights_bytes": weights_file.stat().st_size,
+        "weights_bytes_gzip": len(gzip.compress(weights_file.read_bytes(), 6)),
+        "onnx_bytes": onnx_file.stat().st_size,
+        "onnx_bytes_gzip": len(gzip.compress(onnx_file.read_bytes(), 6)),
+        "score": asdict(images.score(on_accelerator(network))),
+    }
