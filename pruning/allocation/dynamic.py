@@ -56,7 +56,7 @@ def _in_buckets(errors: Table, budget: float, buckets: int) -> np.ndarray:
     if budget == 0:
         return np.where(errors > 0, buckets + 1, 0)
     with np.errstate(over="ignore"):
-        return np.clip(np.ceil(errors * (buckets / budget) - 1e-9), 0, buckets + 1).astype(np.int64)
+        return np.clip(np.ceil(errors / budget * buckets - 1e-9), 0, buckets + 1).astype(np.int64)
 
 
 def _program(q: np.ndarray, costs: Table, buckets: int) -> list[int]:

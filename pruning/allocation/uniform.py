@@ -41,6 +41,6 @@ def uniform(
             raise UserError("last_at_most", f"must be from 0 to 1, not {last_at_most:g}")
         low[-1] = max(low[-1], math.ceil((1 - last_at_most) * sizes[-1] - 1e-9))
     if sum(low) > keeps:
-        problem = f"{sparsity:g} keeps {keeps} weights, and the first and the last layer alone keep {sum(low)}"
+        problem = f"{sparsity:g} keeps {keeps} weights, and the layers keep {sum(low)} at least"
         raise UserError("sparsity", problem)
     return zeros_of(weights, whole(fill(sizes, keeps, low, sizes), keeps))
