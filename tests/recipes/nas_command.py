@@ -96,6 +96,17 @@ def nas_here(capsys: pytest.CaptureFixture[str], *arguments: object) -> Answer:
     return Answer(code, captured.out, captured.err)
 
 
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that the command refuses with, without its `error: `."""
+    answer = nas_here(capsys, *arguments)
+    assert answer.code == 2, answer
+    assert answer.out == ""
+    *progress, line = answer.err.splitlines()
+    assert line.startswith("error: ")
+    assert not [said for said in progress if "error" in said or "Traceback" in said]
+    return line.removeprefix("error: ")
+
+
 def log(folder: Path, event: str) -> list[dict[str, Any]]:
     """The rows of one kind in a run's log; a line that is being written is left out."""
     path = folder / "log.jsonl"

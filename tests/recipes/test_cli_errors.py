@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import FinishedRun
-from nas_command import COMMAND, TINY, environment, leftovers, log, nas_here, start
+from nas_command import COMMAND, TINY, environment, leftovers, log, nas_here, refusal, start
 
 Capture = pytest.CaptureFixture[str]
 
@@ -25,17 +25,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").write_text(TINY)
     return tmp_path
-
-
-def refusal(capsys: Capture, *arguments: object) -> str:
-    """The one line that the command refuses with, without its `error: `."""
-    answer = nas_here(capsys, *arguments)
-    assert answer.code == 2, answer
-    assert answer.out == ""
-    *progress, line = answer.err.splitlines()
-    assert line.startswith("error: ")
-    assert not [said for said in progress if "error" in said or "Traceback" in said]
-    return line.removeprefix("error: ")
 
 
 def refused_run(capsys: Capture, *overrides: str, recipe: str = "tiny.yaml") -> str:
