@@ -31,6 +31,9 @@ def prune(
     data: Data = "digits",
     test_data: Annotated[Path | None, typer.Option(help="Test images, where --data does not hold them.")] = None,
     size: Size = None,
+    scale: Annotated[
+        int | None, typer.Option(help="The task is super-resolution by this factor; --data is images of any size.")
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="The network's weights: .safetensors, .npz, .pt or .pth.")
     ] = None,
@@ -59,6 +62,8 @@ def prune(
         "data": data_section(data, test_data, size),
     }
     document |= {key: value for key, value in (("include", include), ("exclude", exclude)) if value}
+    if scale is not None:
+        document["super_resolution"] = {"scale": scale}
     for override in overrides or []:
         apply_override(document, override)
     request = Request(given_network(model, weights=weights, pretrained=pretrained), prune_settings(document))

@@ -20,7 +20,7 @@ from pruning.masks import zeros_in
 from pruning.pruned_model import Plan, save_pruned
 from recipes.pruning import sparse
 from recipes.pruning.given import Given
-from recipes.pruning.images import ClassifiedImages
+from recipes.pruning.images import Images, images_for
 from recipes.pruning.outcome import measure_outcome
 from recipes.pruning.settings import PruneSettings
 from recipes.pruning.structured import dry_groups, removed
@@ -106,13 +106,12 @@ def preview(request: Request) -> dict[str, Any]:
     }
 
 
-def _images(request: Request) -> ClassifiedImages:
+def _images(request: Request) -> Images:
     given = request.given
-    normalisation = None if given.mean is None or given.std is None else (given.mean, given.std)
-    return ClassifiedImages(request.settings, normalisation)
+    return images_for(request.settings, None if given.mean is None or given.std is None else (given.mean, given.std))
 
 
-def _network(request: Request, images: ClassifiedImages) -> nn.Module:
+def _network(request: Request, images: Images) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(request.settings.seed)
         network = request.given.make(images.image_shape, len(images.classes))
@@ -142,14 +141,14 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{path}.{key}".lstrip(".")).items()}
 
 
-def _plan(request: Request, images: ClassifiedImages, **found: Any) -> Plan:
+def _plan(request: Request, images: Images, **found: Any) -> Plan:
     settings = request.settings.model_dump(mode="json", exclude={"profile", "data"})
     return Plan(
         factory=request.given.factory,
         image_shape=images.image_shape,
         classes=images.classes,
-        mean=images.mean,
-        std=images.std,
+        mean=images.normalisation[0],
+        std=images.normalisation[1],
         settings=settings,
         **found,
     )

@@ -2,139 +2,100 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import nn
 
-from nas.data import Augment, Batches, Images, Limit, SplitFractions, Splits, load, split
-from nas.device import accelerator
 from nas.errors import UserError
-from nas.task import Classification
-from recipes.context import EVALUATION_BATCH, seed_for
+from nas.task import Task
+from nas.training import BatchSource
 from recipes.pruning.score import Score
 from recipes.pruning.settings import PruneSettings
-from recipes.report.networks import Proportion
 
-WITH_TEST_IMAGES = SplitFractions(train=0.9, architecture=0, selection=0.1)
-WITHOUT_TEST_IMAGES = SplitFractions(train=0.8, architecture=0, selection=0.1, test=0.1)
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel of pixels in 0..1."""
 
 
-@dataclass(frozen=True)
-class ClassifiedImages:
-    """Images with classes. Test images are looked at by `score` alone, at the very end.
-
-    Attributes:
-        settings: where they are. normalisation: mean and std of the given network; None takes that of the images.
-    """
-
-    settings: PruneSettings
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None
-
-    @cached_property
-    def splits(self) -> Splits:
-        """The images, divided."""
-        data, seed = self.settings.data, self.settings.seed
-        limit = Limit(data.limit, seed_for(seed, "limit"))
-        pool, test = load(data.source, path=data.path, test_path=data.test_path, size=data.size, limit=limit)
-        fractions = data.split or (WITH_TEST_IMAGES if test is not None else WITHOUT_TEST_IMAGES)
-        return split(pool, test, fractions, seed=seed_for(seed, "split"))
+class Images(Protocol):
+    """Images of one task. Test images are looked at by `score` alone, at the very end."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """`(channels, height, width)`."""
-        return self.splits.image_shape
+        """`(channels, height, width)` of one input."""
+        ...
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the network's outputs."""
-        return self.splits.classes
+        """Names of the network's outputs; none where it makes images."""
+        ...
 
     @property
-    def mean(self) -> tuple[float, ...]:
-        """Per channel, of pixels in 0..1."""
-        return self._normalised[0]
+    def normalisation(self) -> Normalisation:
+        """Of the network's inputs."""
+        ...
 
     @property
-    def std(self) -> tuple[float, ...]:
-        """Per channel, of pixels in 0..1."""
-        return self._normalised[1]
-
-    @property
-    def task(self) -> Classification:
+    def task(self) -> Task:
         """What the network is trained for."""
-        return Classification(len(self.classes), self.settings.train.label_smoothing)
+        ...
+
+    @property
+    def training_count(self) -> int:
+        """How many images there are to train on."""
+        ...
 
     def check(self, network: nn.Module) -> None:
-        """Raises UserError where the network does not give these classes for these images."""
-        with torch.no_grad():
-            x = torch.zeros(2, *self.image_shape)
-            try:
-                outputs = network.eval()(x)
-            except (RuntimeError, ValueError, AssertionError, TypeError) as error:  # of any layer
-                shape = "x".join(map(str, self.image_shape))
-                first = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise UserError("MODEL", f"does not take images of {shape} ({first})") from error
-        wanted = (2, len(self.classes))
-        if not isinstance(outputs, torch.Tensor) or tuple(outputs.shape) != wanted:
-            given = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
-            raise UserError("MODEL", f"gives outputs {given} for 2 images of {wanted[1]} classes, must give {wanted}")
+        """Raises UserError where the network does not do this for these images."""
+        ...
 
-    def training(self, generator: torch.Generator) -> Batches:
+    def training(self, generator: torch.Generator) -> BatchSource:
         """The training images in a new order each epoch, changed at random."""
-        train = self.settings.train
-        images = self.splits.train
-        size = min(train.batch_size, len(images))
-        return self._batches(images, size, shuffle=True, augment=train.augment, generator=generator, drop_last=True)
+        ...
 
-    def plain(self, batch_size: int, *, count: int | None = None, generator: torch.Generator) -> Batches:
+    def plain(self, batch_size: int, *, count: int | None = None, generator: torch.Generator) -> BatchSource:
         """`count` of the training images, or all, unchanged, in a new order each epoch, full batches."""
-        images = self.splits.train
-        if count is not None:
-            images = images.subset(torch.randperm(len(images), generator=generator)[:count])
-        size = min(batch_size, len(images))
-        return self._batches(images, size, shuffle=True, generator=generator, drop_last=True)
+        ...
 
     def validate(self, network: nn.Module) -> float:
-        """The accuracy on the images held back from training."""
-        return self.task.evaluate(network, self._all(self.splits.selection))
+        """How good a network is on the images held back from training; more is better."""
+        ...
 
     def score(self, network: nn.Module) -> Score:
-        """The accuracy on the test images, in full precision as an exported network computes."""
-        images = self.splits.final_test()
-        accuracy = Proportion.of(self.task.evaluate(network, self._all(images), full_precision=True), len(images))
-        return Score("accuracy", "", accuracy.value, accuracy.low, accuracy.high, len(images), images.name)
+        """How good it is on the test images, in full precision as an exported network computes."""
+        ...
 
-    @cached_property
-    def _normalised(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        mean, std = self.normalisation or (self.splits.mean, self.splits.std)
-        if len(mean) != self.image_shape[0]:
-            raise UserError("MODEL", f"was trained on {len(mean)} channels, the images have {self.image_shape[0]}")
-        return mean, std
 
-    def _all(self, images: Images) -> Batches:
-        return self._batches(images, math.ceil(len(images) / math.ceil(len(images) / EVALUATION_BATCH)))
+def images_for(settings: PruneSettings, normalisation: Normalisation | None) -> Images:
+    """The images that the settings name.
 
-    def _batches(
-        self,
-        images: Images,
-        size: int,
-        *,
-        shuffle: bool = False,
-        augment: Augment | None = None,
-        generator: torch.Generator | None = None,
-        drop_last: bool = False,
-    ) -> Batches:
-        return Batches(
-            images,
-            size,
-            mean=self.mean,
-            std=self.std,
-            device=accelerator(),
-            shuffle=shuffle,
-            augment=augment,
-            generator=generator,
-            drop_last=drop_last,
-        )
+    Args:
+        normalisation: of the given network; None takes that of the images.
+    """
+    if settings.super_resolution is not None:
+        from recipes.pruning.enlarged import EnlargedImages
+
+        return EnlargedImages(settings)
+    from recipes.pruning.classified import ClassifiedImages
+
+    return ClassifiedImages(settings, normalisation)
+
+
+def outputs_of(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
+    """The shape of the outputs for two images.
+
+    Raises:
+        UserError: the network does not take them, or gives something else than a tensor.
+    """
+    was_training = network.training
+    try:
+        with torch.no_grad():
+            outputs = network.eval()(torch.zeros(2, *image_shape))
+    except (RuntimeError, ValueError, AssertionError, TypeError) as error:  # of any layer
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError("MODEL", f"does not take images of {'x'.join(map(str, image_shape))} ({first})") from error
+    finally:
+        network.train(was_training)
+    if not isinstance(outputs, torch.Tensor):
+        raise UserError("MODEL", f"gives a {type(outputs).__name__}, must give a tensor")
+    return tuple(outputs.shape)

@@ -21,7 +21,7 @@ from pruning.allocation.macs import layer_macs
 from pruning.pruned_model import WEIGHTS, Plan
 from pruning.weights import prunable_weights
 from recipes.components import DEVICES, load
-from recipes.pruning.images import ClassifiedImages
+from recipes.pruning.images import Images
 from recipes.pruning.settings import PruneSettings
 from recipes.pruning.table import model_card
 from recipes.pruning.training import on_accelerator
@@ -37,7 +37,7 @@ def measure_outcome(
     dense: nn.Module,
     pruned: nn.Module,
     settings: PruneSettings,
-    images: ClassifiedImages,
+    images: Images,
     announce: Callable[[str], None],
 ) -> dict[str, Any]:
     """Export both networks, judge them on the test images, time them in turns, and write it all down.
@@ -87,7 +87,7 @@ def measure_outcome(
     return result
 
 
-def _facts(network: nn.Module, images: ClassifiedImages, weights_file: Path, onnx_file: Path) -> dict[str, Any]:
+def _facts(network: nn.Module, images: Images, weights_file: Path, onnx_file: Path) -> dict[str, Any]:
     cost = count(network, images.image_shape)
     weights = prunable_weights(network)
     macs = layer_macs(network, images.image_shape)

@@ -38,6 +38,21 @@ class PruneDataSettings(DataSettings):
     """Shares of the images; null holds a tenth back, and another to test on where there are no test images."""
 
 
+class SuperResolutionSettings(Settings):
+    """Images to enlarge, instead of images to classify."""
+
+    scale: int = Field(ge=2)
+    """How many times as many pixels an image gets on each side."""
+    low: Path | None = None
+    """Folder of small images, `0001x2.png`; null makes them by PIL's bicubic filter."""
+    patch: PositiveInt = 48
+    """Side, in pixels, of the small patches to train on; networks are timed and exported at this size."""
+    per_image: PositiveInt = 16
+    """Patches of each training image in an epoch."""
+    on_luma: bool = False
+    """Networks sharpen the Y of an image that is enlarged already, as VDSR does; else they enlarge RGB."""
+
+
 class FineTuneSettings(TrainSettings):
     """Training after the weights are zero or gone; and, at a constant rate, while they become so."""
 
@@ -91,6 +106,8 @@ class PruneSettings(Settings):
     """Training images that batch norms take their statistics from again, at the end; 0 leaves them as trained."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Of everything that is drawn at random."""
+    super_resolution: SuperResolutionSettings | None = None
+    """The task, where it is not classification; `data.path` is then a folder or zip file of large images."""
     data: PruneDataSettings
     train: FineTuneSettings = FineTuneSettings()
     profile: ProfileSettings = ProfileSettings()

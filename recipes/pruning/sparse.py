@@ -22,7 +22,7 @@ from pruning.patterns import Globally, Layerwise, NOfM, Pattern
 from pruning.pruner import Pruner
 from pruning.weights import Weights, prunable_weights
 from recipes.components import PRUNERS, load
-from recipes.pruning.images import ClassifiedImages
+from recipes.pruning.images import Images
 from recipes.pruning.settings import PruneSettings
 
 ONE_SHOT = ("magnitude", "mfac")
@@ -45,9 +45,7 @@ def chosen_weights(settings: PruneSettings, network: nn.Module) -> Weights:
     return prunable_weights(network, include=settings.include, exclude=settings.exclude)
 
 
-def pattern(
-    settings: PruneSettings, network: nn.Module, images: ClassifiedImages, generator: torch.Generator
-) -> Pattern:
+def pattern(settings: PruneSettings, network: nn.Module, images: Images, generator: torch.Generator) -> Pattern:
     """How many weights are zero, and where.
 
     Raises:
@@ -78,7 +76,7 @@ def pattern(
 def pruner(
     settings: PruneSettings,
     network: nn.Module,
-    images: ClassifiedImages,
+    images: Images,
     pattern: Pattern,
     *,
     iterations: int,
@@ -97,7 +95,7 @@ def pruner(
 def _within_macs(
     settings: PruneSettings,
     network: nn.Module,
-    images: ClassifiedImages,
+    images: Images,
     weights: Weights,
     generator: torch.Generator,
 ) -> dict[str, int]:
@@ -117,7 +115,7 @@ def _within_macs(
 def _saliencies(
     settings: PruneSettings,
     network: nn.Module,
-    images: ClassifiedImages,
+    images: Images,
     weights: Weights,
     generator: torch.Generator,
 ) -> Mapping[str, torch.Tensor]:

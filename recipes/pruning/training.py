@@ -20,7 +20,7 @@ from pruning.distillation import Distillation
 from pruning.pruner import Pruner
 from pruning.training import SparseTraining
 from recipes.context import seed_for
-from recipes.pruning.images import ClassifiedImages
+from recipes.pruning.images import Images
 from recipes.pruning.settings import PruneSettings
 
 RECALIBRATION_BATCH = 100
@@ -37,7 +37,7 @@ class Phases:
     """
 
     settings: PruneSettings
-    images: ClassifiedImages
+    images: Images
     folder: RunFolder
     track: Track
     teacher: nn.Module | None
@@ -93,7 +93,7 @@ class Phases:
         Returns:
             The better network, and both scores; None where it has no batch norms or none is asked for.
         """
-        count = min(self.settings.recalibrate, len(self.images.splits.train))
+        count = min(self.settings.recalibrate, self.images.training_count)
         if not count or not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
             return network, None
         again = copy.deepcopy(network)
