@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from export.devices.base import Device, MeasureSpec
-from export.timing import BOOTSTRAP_RESAMPLES, BOOTSTRAP_SEED
 from nas.errors import UserError
+from nas.intervals import median_interval
 from nas.measurement import Measurement
 
 MIN_ROUNDS = 5
@@ -117,11 +117,3 @@ def _timed(file: str, measurement: Measurement, ratios: np.ndarray) -> Timed:
         ci95=(low, high),
         faster=None if low <= 1 <= high else high < 1,
     )
-
-
-def median_interval(values: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of the medians of `BOOTSTRAP_RESAMPLES` draws of all `values` with replacement."""
-    generator = np.random.default_rng(BOOTSTRAP_SEED)
-    drawn = values[generator.integers(0, values.size, size=(BOOTSTRAP_RESAMPLES, values.size))]
-    low, high = np.percentile(np.median(drawn, axis=1), (2.5, 97.5))
-    return float(low), float(high)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.comparison import MIN_ROUNDS, compare, median_interval
+from export.comparison import MIN_ROUNDS, compare
 from export.devices import local
 from export.devices.base import MeasureSpec
 from export.devices.local import LocalDevice
@@ -81,13 +81,6 @@ def test_nothing_is_said_where_the_interval_contains_one(ratios: list[float], fa
         # The median of a resample is the lowest ratio when three of five draws or more are: with probability
         # 1 - .8^5 - 5 (.2) .8^4 - 10 (.04) .8^3 = 5.8 %, more than 2.5 %.
         assert other.ci95 == pytest.approx((min(ratios), max(ratios)))
-
-
-def test_the_interval_of_many_rounds_is_that_of_the_order_statistics() -> None:
-    # For n values the median's interval is between those of rank n/2 -+ 1.96 sqrt(n)/2: 86 and 115 of 1, ..., 200.
-    low, high = median_interval(np.arange(1.0, 201.0))
-    assert low == pytest.approx(86.6, abs=2)
-    assert high == pytest.approx(114.4, abs=2)
 
 
 def test_too_little_to_compare() -> None:
