@@ -1,0 +1,165 @@
+"""The structure of a shrunk network as plain data: what differs, module by module, from the dense network.
+
+Shapes and attributes alone, without the machinery that found them: a fresh dense network plus this data takes the
+shrunk one's weights.
+
+    {"layer1.0.conv1": {"tensors": {"weight": [24, 64, 3, 3]}, "attributes": {"out_channels": 24}},
+     "layer1.1": {"replaced": "Identity"}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import UserError
+
+Structure = Mapping[str, Mapping[str, Any]]
+"""By module name, for modules that differ: `tensors` (shapes), `values` (of buffers that no state keeps), `attributes`,
+or `replaced`, by an Identity."""
+
+KEYS = ("tensors", "values", "attributes", "replaced")
+IDENTITY = "Identity"
+
+
+def structure_of(dense: nn.Module, shrunk: nn.Module) -> dict[str, dict[str, Any]]:
+    """What of `shrunk` differs from `dense`.
+
+    Raises:
+        ValueError: a difference that data cannot say: a module of another class than before and not an Identity, a new
+            module, parameter or buffer, or one that is gone.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    _compare("", dense, shrunk, found)
+    return found
+
+
+def apply_structure(model: nn.Module, structure: Structure) -> None:
+    """Give a dense network the shapes and attributes of the shrunk one, in place; its weights are then to be loaded.
+
+    Raises:
+        UserError: the structure is damaged or of another network; the module is named.
+    """
+    if not isinstance(structure, Mapping):
+        raise UserError("structure", f"is a {type(structure).__name__}, must map modules to what differs")
+    for name, entry in structure.items():
+        where = f"structure.{name}"
+        if not isinstance(entry, Mapping) or not entry or not entry.keys() <= set(KEYS):
+            raise UserError(where, "is not what differs in a module", allowed=KEYS)
+        try:
+            module = model.get_submodule(name)
+        except AttributeError as error:
+            modules = [known for known, _ in model.named_modules() if known]
+            raise UserError(where, "the network has no such module", allowed=modules, given=name) from error
+        if "replaced" in entry:
+            _replace(model, name, entry["replaced"], where)
+        for key, shape in entry.get("tensors", {}).items():
+            _reshape(module, key, shape, where)
+        for key, values in entry.get("values", {}).items():
+            old = _buffer(module, key, where)
+            setattr(module, key, torch.tensor(values, dtype=old.dtype, device=old.device))
+        for key, value in entry.get("attributes", {}).items():
+            if key not in vars(module):
+                raise UserError(where, f"{type(module).__name__} has no attribute {key!r}", allowed=_plain(module))
+            setattr(module, key, _like(vars(module)[key], value))
+
+
+def _compare(name: str, dense: nn.Module, shrunk: nn.Module, found: dict[str, dict[str, Any]]) -> None:
+    if isinstance(shrunk, nn.Identity) and not isinstance(dense, nn.Identity):
+        found[name] = {"replaced": IDENTITY}
+        return
+    if type(dense) is not type(shrunk):
+        raise ValueError(f"{name}: a {type(dense).__name__} became a {type(shrunk).__name__}")
+    tensors, others = _tensors(dense), _tensors(shrunk)
+    children, others_children = dict(dense.named_children()), dict(shrunk.named_children())
+    if tensors.keys() != others.keys() or children.keys() != others_children.keys():
+        differing = sorted((tensors.keys() ^ others.keys()) | (children.keys() ^ others_children.keys()))
+        raise ValueError(f"{name}: {', '.join(differing)} of one network alone")
+    changed = {key: list(others[key].shape) for key in tensors if tensors[key].shape != others[key].shape}
+    unsaved = dense._non_persistent_buffers_set
+    values = {key: others[key].tolist() for key in tensors if key in unsaved and _differ(tensors[key], others[key])}
+    before, after = _plain(dense), _plain(shrunk)
+    attributes = {key: _json(value) for key, value in after.items() if key in before and before[key] != value}
+    entry = {
+        "tensors": {key: shape for key, shape in changed.items() if key not in unsaved},
+        "values": values,
+        "attributes": attributes,
+    }
+    entry = {key: value for key, value in entry.items() if value}
+    if entry:
+        found[name] = entry
+    for child, module in children.items():
+        _compare(f"{name}.{child}".lstrip("."), module, others_children[child], found)
+
+
+def _differ(a: Tensor, b: Tensor) -> bool:
+    return a.shape != b.shape or not torch.equal(a.cpu(), b.cpu())
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The module's own parameters and buffers."""
+    own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    return dict(own)
+
+
+def _plain(module: nn.Module) -> dict[str, Any]:
+    """The attributes that JSON can hold."""
+    return {
+        key: value
+        for key, value in vars(module).items()
+        if not key.startswith("_") and key != "training" and _is_plain(value)
+    }
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _json(value: Any) -> Any:
+    return [_json(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _like(old: Any, value: Any) -> Any:
+    """A list of JSON as what the attribute was: a tuple, or a list."""
+    if not isinstance(value, list):
+        return value
+    items = [_like(before, item) for before, item in _paired(old, value)]
+    return items if isinstance(old, list) else tuple(items)
+
+
+def _paired(old: Any, value: list[Any]) -> Iterator[tuple[Any, Any]]:
+    befores = old if isinstance(old, tuple | list) and len(old) == len(value) else [None] * len(value)
+    yield from zip(befores, value, strict=True)
+
+
+def _replace(model: nn.Module, name: str, by: Any, where: str) -> None:
+    if by != IDENTITY or not name:
+        raise UserError(where, f"cannot be replaced by {by!r}", allowed=[IDENTITY])
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, nn.Identity())
+
+
+def _reshape(module: nn.Module, key: str, shape: Any, where: str) -> None:
+    old = _tensors(module).get(key)
+    if old is None:
+        raise UserError(where, f"{type(module).__name__} has no tensor {key!r}", allowed=_tensors(module), given=key)
+    fits = isinstance(shape, list) and len(shape) == old.ndim
+    if not fits or not all(type(side) is int and 0 < side <= most for side, most in zip(shape, old.shape, strict=True)):
+        raise UserError(where, f"{key} of shape {tuple(old.shape)} cannot become {shape}")
+    new = torch.empty(shape, dtype=old.dtype, device=old.device)
+    if isinstance(old, nn.Parameter):
+        setattr(module, key, nn.Parameter(new, requires_grad=old.requires_grad))
+    else:
+        setattr(module, key, new)
+
+
+def _buffer(module: nn.Module, key: str, where: str) -> Tensor:
+    buffers = dict(module.named_buffers(recurse=False))
+    if key not in buffers:
+        raise UserError(where, f"{type(module).__name__} has no buffer {key!r}", allowed=buffers, given=key)
+    return buffers[key]
