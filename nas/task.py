@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,18 @@ from torch import Tensor, nn
 from nas.device import autocast
 
 Batch = tuple[Tensor, Tensor]
+
+
+class Task(Protocol):
+    """What training and evaluation ask of a task; the larger a number of `evaluate`, the better."""
+
+    def loss(self, outputs: Tensor, targets: Tensor, /) -> Tensor:
+        """What training makes small, one number for a batch."""
+        ...
+
+    def evaluate(self, model: nn.Module, batches: Iterable[Batch], *, full_precision: bool = ...) -> float:
+        """How good the model is, in evaluation mode, over all batches."""
+        ...
 
 
 @dataclass(frozen=True)

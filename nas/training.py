@@ -18,7 +18,7 @@ from nas.data import Augment
 from nas.device import autocast
 from nas.progress import Track, silent
 from nas.settings import Settings
-from nas.task import Batch, Classification
+from nas.task import Batch, Task
 
 
 class TrainSettings(Settings):
@@ -95,7 +95,7 @@ class Training:
         settings: TrainSettings,
         batches: BatchSource,
         *,
-        task: Classification,
+        task: Task,
         generator: torch.Generator,
         undecayed: Collection[str] = (),
     ) -> None:

@@ -53,6 +53,8 @@ class SupernetTraining(Training):
         TypeError: it chooses the images, and the batches do not let it.
     """
 
+    task: Classification
+
     def __init__(
         self,
         space: SearchSpace,

@@ -1,0 +1,16 @@
+"""Super-resolution: images at two resolutions, networks that make large ones of small ones, and how they are judged."""
+
+from nas.super_resolution.batches import Patches, WholeImages
+from nas.super_resolution.files import load_pairs
+from nas.super_resolution.pairs import Pair, Pairs
+from nas.super_resolution.task import Quality, SuperResolution
+
+__all__ = [
+    "Pair",
+    "Pairs",
+    "Patches",
+    "Quality",
+    "SuperResolution",
+    "WholeImages",
+    "load_pairs",
+]

@@ -1,0 +1,165 @@
+"""Images to super-resolve, from a folder or a zip file."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nas.checkpoint import BROKEN
+from nas.data.sources.fit import require_memory
+from nas.errors import UserError
+from nas.super_resolution.pairs import Pair, Pairs
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+PNG_DEPTH = 24
+"""Where in a PNG file the bits per channel stand."""
+
+
+def load_pairs(path: Path, scale: int, *, low: Path | None = None, grey: bool = False) -> Pairs:
+    """All images of a folder or zip file, nested folders included, sorted by name, each at two resolutions.
+
+    Args:
+        path: the large images, `0001.png`; their right and bottom edges are cut to a multiple of the scale.
+        scale: how many times as many pixels they have on each side.
+        low: the small images, `0001x2.png` or `0001.png` for `0001.png`; without them PIL's bicubic filter makes them.
+        grey: take grey images too, as RGB of three equal channels; Set14 has some.
+
+    Raises:
+        UserError: no such folder or zip file, no image in it, one that cannot be read or is not RGB with 8 bits per
+            channel, or that is smaller than `scale`, a small image that is missing or has another size, or more
+            pixels than memory holds.
+    """
+    if scale < 2:
+        raise UserError("scale", f"must be at least 2, not {scale}")
+    with ExitStack() as archives, ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+        large = _files(path, archives)
+        small = None if low is None else _by_name(low, _files(low, archives))
+
+        def pair(name: str) -> Pair:
+            high = _decoded(large[name], grey)
+            if min(high.shape[1:]) < scale:
+                raise UserError(large[name].where, f"is {_size(high)}, too small for 1/{scale} of it")
+            if small is None:
+                return Pair.degraded(name, high, scale)
+            return _with_small(name, high, _small(small, name, scale, str(low)), scale, grey)
+
+        pixels = sum(threads.map(_pixels, large.values()))
+        require_memory(round(3 * pixels * (1 + 1 / scale**2)), f"{len(large)} images need")
+        try:
+            return Pairs(tuple(threads.map(pair, large)), path.stem)
+        except UserError:
+            threads.shutdown(cancel_futures=True)
+            raise
+
+
+@dataclass(frozen=True)
+class _File:
+    """An image that is not read yet. where: its name in an error."""
+
+    where: str
+    open: Callable[[], IO[bytes]]
+
+    @contextmanager
+    def image(self) -> Iterator[tuple[Image.Image, bytes]]:
+        """The image, not decoded yet, and the first bytes of the file; whatever goes wrong is the user's to know."""
+        from PIL import Image
+
+        try:
+            with self.open() as file:
+                head = file.read(32)
+                file.seek(0)
+                with Image.open(file) as image:
+                    yield image, head
+        except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError, *BROKEN) as error:
+            raise UserError(self.where, f"is not an image that can be decoded ({error})") from error
+
+
+def _files(path: Path, archives: ExitStack) -> dict[str, _File]:
+    """The images below a folder, or in a zip file that stays open with `archives`, by their path in it."""
+    if not path.exists():
+        raise UserError(str(path), "does not exist")
+    if path.is_dir():
+        inside = {file.relative_to(path).as_posix(): file for file in path.rglob("*")}
+        found = {name: _File(str(file), partial(_opened, file)) for name, file in inside.items()}
+    else:
+        try:
+            archive = archives.enter_context(zipfile.ZipFile(path))
+        except zipfile.BadZipFile as error:
+            raise UserError(str(path), "is neither a folder nor a zip file of images") from error
+        found = {name: _File(f"{path}/{name}", partial(archive.open, name)) for name in archive.namelist()}
+    images = {name: file for name, file in sorted(found.items()) if _is_image(PurePosixPath(name))}
+    if not images:
+        raise UserError(str(path), f"holds no images ({', '.join(SUFFIXES)})")
+    return images
+
+
+def _opened(file: Path) -> IO[bytes]:
+    return file.open("rb")
+
+
+def _is_image(name: PurePosixPath) -> bool:
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.parts)
+    return name.suffix.lower() in SUFFIXES and not hidden
+
+
+def _decoded(file: _File, grey: bool) -> Tensor:
+    """uint8 RGB `(3, H, W)`."""
+    import numpy as np
+
+    with file.image() as (image, head):
+        deep = image.format == "PNG" and head[PNG_DEPTH] == 16  # PIL would halve the depth without a word
+        if deep or image.mode not in (("RGB", "L") if grey else ("RGB",)):
+            kind = "has 16" if deep else f"is of mode {image.mode}"
+            raise UserError(file.where, f"must be RGB with 8 bits per channel, but {kind}")
+        pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _pixels(file: _File) -> int:
+    """The number of pixels that the file's header says it has."""
+    with file.image() as (image, _):
+        return image.width * image.height
+
+
+def _by_name(folder: Path, files: Mapping[str, _File]) -> dict[str, _File]:
+    """By the name without folder and suffix."""
+    named: dict[str, _File] = {}
+    for name, file in files.items():
+        stem = PurePosixPath(name).stem
+        if stem in named:
+            raise UserError(str(folder), f"holds two images of the name {stem}: {named[stem].where} and {file.where}")
+        named[stem] = file
+    return named
+
+
+def _small(small: Mapping[str, _File], name: str, scale: int, folder: str) -> _File:
+    stem = PurePosixPath(name).stem
+    for candidate in (f"{stem}x{scale}", stem):
+        if candidate in small:
+            return small[candidate]
+    raise UserError(folder, f"has no {stem}x{scale}.png for {name}")
+
+
+def _with_small(name: str, high: Tensor, file: _File, scale: int, grey: bool) -> Pair:
+    low = _decoded(file, grey)
+    height, width = (side // scale for side in high.shape[1:])
+    if tuple(low.shape[1:]) != (height, width):
+        raise UserError(file.where, f"is {_size(low)}, and 1/{scale} of {name} ({_size(high)}) is {width}x{height}")
+    return Pair(name, low, high[:, : scale * height, : scale * width].contiguous())
+
+
+def _size(image: Tensor) -> str:
+    return f"{image.shape[2]}x{image.shape[1]}"
