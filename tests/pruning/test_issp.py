@@ -16,7 +16,7 @@ from nas.errors import UserError
 from pruning.issp import HardThreshold, SoftShrink
 from pruning.magnitude import OneShotMagnitude
 from pruning.masks import zeros_at
-from pruning.patterns import Layerwise
+from pruning.patterns import Globally, Layerwise, NOfM, Pattern
 from pruning.pruner import Pruner
 from pruning.weights import Weights, prunable_weights
 
@@ -96,6 +96,17 @@ def test_the_lower_part_is_chosen_anew_only_as_often_as_asked() -> None:
     assert weights["w"].tolist() == [[1.0, 0.75, 1.0, 2.0]]
     pruner.step()  # chooses the second, and of the equal first and third the first
     assert weights["w"].tolist() == [[0.5, 0.375, 1.0, 2.0]]
+
+
+@pytest.mark.parametrize("pattern", [Layerwise({"w": 30}), Globally(30), NOfM(2, 4)])
+def test_a_step_reads_nothing_back_from_the_device(pattern: Pattern) -> None:
+    """Tensors on the meta device have no values: whatever waited for one would fail."""
+    pruner = SoftShrink({"w": nn.Parameter(torch.randn(8, 8))}, pattern, iterations=3)
+    pruner.weights = {"w": nn.Parameter(torch.empty(8, 8, device="meta"))}
+    pruner.step()
+    pruner.step()
+    with pytest.raises(RuntimeError, match="meta"):  # only fixing the masks does
+        pruner.step()
 
 
 def test_the_timer_of_the_published_code_is_not_needed() -> None:
