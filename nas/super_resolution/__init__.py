@@ -2,6 +2,7 @@
 
 from nas.super_resolution.batches import Patches, WholeImages
 from nas.super_resolution.files import load_pairs
+from nas.super_resolution.networks import on_luma, super_resolution_factory
 from nas.super_resolution.pairs import Pair, Pairs
 from nas.super_resolution.task import Quality, SuperResolution
 
@@ -13,4 +14,6 @@ __all__ = [
     "SuperResolution",
     "WholeImages",
     "load_pairs",
+    "on_luma",
+    "super_resolution_factory",
 ]
