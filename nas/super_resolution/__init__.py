@@ -5,6 +5,7 @@ from nas.super_resolution.files import load_pairs
 from nas.super_resolution.networks import on_luma, super_resolution_factory
 from nas.super_resolution.pairs import Pair, Pairs
 from nas.super_resolution.task import Quality, SuperResolution
+from nas.super_resolution.validation import Validation, gain, mean_of_images, validate
 
 __all__ = [
     "Pair",
@@ -12,8 +13,12 @@ __all__ = [
     "Patches",
     "Quality",
     "SuperResolution",
+    "Validation",
     "WholeImages",
+    "gain",
     "load_pairs",
+    "mean_of_images",
     "on_luma",
     "super_resolution_factory",
+    "validate",
 ]
