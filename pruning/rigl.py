@@ -15,6 +15,9 @@ from pruning.patterns import Pattern
 from pruning.pruner import Pruner
 from pruning.weights import Weights
 
+PUBLISHED_EVERY = 100
+LEAST_EXCHANGES = 10
+
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -39,7 +42,8 @@ class RigL(Pruner):
 
     Args:
         weights, pattern: what is pruned, how many and where. iterations: K.
-        fraction: α, the share that is exchanged at first. every: ΔT, in iterations. until: T_end as a share of K.
+        fraction: α, the share that is exchanged at first. every: ΔT, in iterations; null takes 100 as
+            published, or less where that would be under ten exchanges. until: T_end as a share of K.
 
     Raises:
         UserError: an option is out of range, or so many iterations have no exchange at all.
@@ -52,7 +56,7 @@ class RigL(Pruner):
         *,
         iterations: NonNegativeInt,
         fraction: Share = 0.3,
-        every: PositiveInt = 100,
+        every: PositiveInt | None = None,
         until: Share = 0.75,
     ) -> None:
         super().__init__(weights, iterations=iterations)
@@ -60,6 +64,8 @@ class RigL(Pruner):
             if not 0 < value <= 1:
                 raise UserError(key, f"must be above 0 and at most 1, not {value:g}")
         self.last = math.floor(until * iterations)
+        if every is None:
+            every = min(PUBLISHED_EVERY, max(1, self.last // LEAST_EXCHANGES))
         if every < 1 or (iterations > 0 and every > self.last):
             raise UserError("every", f"must be from 1 to {self.last}, the last exchange of weights, not {every}")
         self.pattern = pattern

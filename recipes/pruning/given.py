@@ -69,7 +69,7 @@ def given_network(text: str, *, weights: Path | None = None, pretrained: bool = 
     if ":" in text and not path.exists():
         if weights is not None and pretrained:
             raise UserError("--pretrained", "the weights are given by --weights already")
-        mean, std = _normalisation_of_timm(text) if pretrained else (None, None)
+        mean, std = _normalisation_of_timm(text) if pretrained and text.startswith("timm:") else (None, None)
         return Given(_absolute(text), weights=weights, pretrained=pretrained, mean=mean, std=std)
     folder = path if path.is_dir() else path.parent
     for option, value in (("--weights", weights), ("--pretrained", pretrained or None)):

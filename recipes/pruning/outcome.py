@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from export.comparison import MIN_ROUNDS, compare
+from export.compress import smallest_onnx
 from export.devices.base import MeasureSpec
 from export.onnx import export_onnx
 from nas.checkpoint import save_weights
@@ -54,9 +55,10 @@ def measure_outcome(
     announce("exporting, testing and timing both networks")
     with tempfile.TemporaryDirectory(prefix=".dense-", dir=folder) as temporary:
         dense_onnx, dense_weights = Path(temporary) / ONNX, Path(temporary) / WEIGHTS
-        export_onnx(dense, images.image_shape, dense_onnx)
         save_weights(dense_weights, dense)
         exported = export_onnx(pruned, images.image_shape, folder / ONNX)
+        export_onnx(dense, images.image_shape, dense_onnx, exporter=exported.exporter)  # else the graphs would differ
+        compressed = smallest_onnx(folder / ONNX, folder / ONNX, dense=dense_onnx)
         profile = settings.profile
         spec = MeasureSpec(
             threads=profile.threads,
@@ -80,7 +82,12 @@ def measure_outcome(
                 "ratios": timed.ratios,
                 "faster": timed.faster,
             },
-            "onnx": {"exporter": exported.exporter, "opset": exported.opset, "parity": asdict(exported.parity)},
+            "onnx": {
+                "exporter": exported.exporter,
+                "opset": exported.opset,
+                "parity": asdict(exported.parity),
+                "compressed": compressed.to_dict() | {"path": ONNX},
+            },
         }
     write_json(folder / RESULT, result)
     write_text(folder / "README.md", model_card(result, plan))

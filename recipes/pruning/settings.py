@@ -154,7 +154,9 @@ def prune_settings(document: dict[str, Any]) -> PruneSettings:
     try:
         return PruneSettings.model_validate(document)
     except ValidationError as error:
-        raise first_cause(error, PruneSettings) from error
+        cause = first_cause(error, PruneSettings)
+        where = "target" if cause.where == "recipe" else cause.where  # all that is wrong as a whole is about the target
+        raise UserError(where, cause.problem, allowed=cause.allowed, given=cause.nearest) from error
 
 
 def data_section(data: str, test_path: Path | None, size: int | None) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pruning.mfac.obs import saliencies
 from torch import nn
 
 from nas.cost import count
@@ -18,6 +17,7 @@ from pruning.allocation.lgreco import best_within
 from pruning.allocation.macs import layer_macs
 from pruning.allocation.scored import saliency
 from pruning.masks import zeros_at
+from pruning.mfac.obs import saliencies
 from pruning.patterns import Globally, Layerwise, NOfM, Pattern
 from pruning.pruner import Pruner
 from pruning.weights import Weights, prunable_weights
@@ -88,7 +88,12 @@ def pruner(
     if settings.method.name == "mfac":
         batches = images.plain(SALIENCY_BATCH, generator=generator)
         options |= {"model": network, "task": images.task, "batches": batches}
-    made: Pruner = method(chosen_weights(settings, network), pattern, iterations=iterations, **options)
+    try:
+        made: Pruner = method(chosen_weights(settings, network), pattern, iterations=iterations, **options)
+    except UserError as error:
+        if error.where not in options:
+            raise
+        raise UserError(f"method.{error.where}", error.problem, allowed=error.allowed) from error
     return made
 
 

@@ -116,7 +116,9 @@ def test_rigl_keeps_any_pattern() -> None:
 def test_rigl_says_what_it_lacks() -> None:
     weights = layer()
     with pytest.raises(UserError, match="every: must be from 1 to 75, the last exchange of weights, not 100"):
-        RigL(weights, Layerwise({"w": 50}), iterations=100)
+        RigL(weights, Layerwise({"w": 50}), iterations=100, every=100)
+    assert RigL(weights, Layerwise({"w": 50}), iterations=100).every == 7
+    assert RigL(weights, Layerwise({"w": 50}), iterations=100_000).every == 100
     with pytest.raises(UserError, match="fraction: must be above 0 and at most 1, not 0"):
         RigL(weights, Layerwise({"w": 50}), iterations=100, every=10, fraction=0.0)
     pruner = RigL(weights, Layerwise({"w": 50}), iterations=100, every=2)
