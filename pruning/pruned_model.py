@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from nas.checkpoint import load_weights, save_weights
 from nas.errors import UserError
 from nas.files import read_json, write_bytes, write_json
 from nas.models import network_factory
+from nas.super_resolution.networks import super_resolution_factory
 from pruning.structure import apply_structure
 from pruning.weights import prunable_weights
 
@@ -24,12 +25,13 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Plan:
-    """What was done to a network, as data; `load_pruned` needs `factory`, `image_shape`, `classes` and `structure`.
+    """What was done to a network, as data; `load_pruned` needs the first five and `structure`.
 
     Attributes:
         factory: the dense network, as `nas.models.network_factory` takes it; a file's path may be relative to the plan.
         image_shape: `(channels, height, width)` of one image. classes: names of the outputs; none for images.
         mean, std: of each channel of pixels in 0..1: the network takes `(pixels - mean) / std`.
+        scale: of super-resolution, whose factory `nas.super_resolution` has; None of a classifier.
         structure: what was removed, as `pruning.structure` writes it; empty where nothing was.
         zeros: the number of zeros in each pruned weight.
         settings: method, target and training, as they were asked for. groups: the widths that were looked at.
@@ -40,10 +42,21 @@ class Plan:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    scale: int | None = None
     structure: Mapping[str, Any] = field(default_factory=dict)
     zeros: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     groups: tuple[Mapping[str, Any], ...] = ()
+
+    def dense_factory(self) -> Callable[[], nn.Module]:
+        """Makes the dense network with fresh weights.
+
+        Raises:
+            UserError: its file is gone, or makes no network any more.
+        """
+        if self.scale is not None:
+            return super_resolution_factory(self.factory, self.scale)
+        return network_factory(self.factory, image_shape=self.image_shape, classes=len(self.classes))
 
 
 def save_pruned(folder: Path, model: nn.Module, plan: Plan) -> None:
@@ -95,7 +108,7 @@ def load_pruned(folder: Path | str) -> nn.Module:
     """
     folder = Path(folder)
     plan = read_plan(folder)
-    model = network_factory(plan.factory, image_shape=plan.image_shape, classes=len(plan.classes))()
+    model = plan.dense_factory()()
     apply_structure(model, plan.structure)
     load_weights(folder / WEIGHTS, model)
     weights = prunable_weights(model)

@@ -66,7 +66,9 @@ def prune(
         document["super_resolution"] = {"scale": scale}
     for override in overrides or []:
         apply_override(document, override)
-    request = Request(given_network(model, weights=weights, pretrained=pretrained), prune_settings(document))
+    request = Request(
+        given_network(model, weights=weights, pretrained=pretrained, scale=scale), prune_settings(document)
+    )
     if dry_run:
         found = preview(request)
         answer(found if as_json else preview_text(found), as_json)

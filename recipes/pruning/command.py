@@ -107,8 +107,7 @@ def preview(request: Request) -> dict[str, Any]:
 
 
 def _images(request: Request) -> Images:
-    given = request.given
-    return images_for(request.settings, None if given.mean is None or given.std is None else (given.mean, given.std))
+    return images_for(request.settings, request.given)
 
 
 def _network(request: Request, images: Images) -> nn.Module:
@@ -149,6 +148,7 @@ def _plan(request: Request, images: Images, **found: Any) -> Plan:
         classes=images.classes,
         mean=images.normalisation[0],
         std=images.normalisation[1],
+        scale=request.given.scale,
         settings=settings,
         **found,
     )

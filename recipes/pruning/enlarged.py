@@ -12,6 +12,7 @@ from torch import nn
 from nas.device import accelerator
 from nas.errors import UserError
 from nas.super_resolution import Pairs, Patches, SuperResolution, WholeImages, load_pairs
+from nas.super_resolution.validation import validate
 from recipes.context import seed_for
 from recipes.pruning.images import Normalisation, outputs_of
 from recipes.pruning.score import Score
@@ -27,9 +28,11 @@ class EnlargedImages:
 
     Attributes:
         settings: where they are, with a section `super_resolution`.
+        on_luma: networks sharpen the Y of an image that is enlarged already; else they enlarge RGB.
     """
 
     settings: PruneSettings
+    on_luma: bool
 
     @property
     def options(self) -> SuperResolutionSettings:
@@ -56,7 +59,7 @@ class EnlargedImages:
         else:
             pool, test = pool.split(count, seed=seed_for(self.settings.seed, "test"))
         train, held_back = pool.split(count, seed=seed_for(self.settings.seed, "split"))
-        if options.on_luma:
+        if self.on_luma:
             train, held_back, test = (part.upscaled_luma() for part in (train, held_back, test))
         return train, held_back, test
 
@@ -109,16 +112,10 @@ class EnlargedImages:
 
     def score(self, network: nn.Module) -> Score:
         """Mean PSNR on the test images, with a bootstrap interval over them."""
-        from scipy.stats import bootstrap
-
         test = self.parts[2]
-        values = [one.psnr_db for one in self.task.measure(network, WholeImages(test, device=accelerator()))]
-        mean = math.fsum(values) / len(values)
-        low, high = mean, mean
-        if len(values) > 1 and all(map(math.isfinite, values)):
-            interval = bootstrap((values,), _mean, rng=0, method="percentile").confidence_interval
-            low, high = float(interval.low), float(interval.high)
-        return Score("PSNR", "dB", mean, low, high, len(values), test.name)
+        mean = validate(self.task, network, test, device=accelerator()).psnr_db
+        low, high = mean.interval or (mean.value, mean.value)
+        return Score("PSNR", "dB", mean.value, low, high, mean.n, test.name)
 
     def _patches(
         self, batch_size: int, generator: torch.Generator, *, augment: bool, per_image: int | None = None
@@ -135,9 +132,3 @@ class EnlargedImages:
             augment=augment,
             device=accelerator(),
         )
-
-
-def _mean(values: object, axis: int = -1) -> object:
-    import numpy as np
-
-    return np.mean(values, axis=axis)  # type: ignore[call-overload]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ from torch import nn
 from nas.checkpoint import load_weights
 from nas.errors import UserError
 from nas.models import network_factory
+from nas.super_resolution.networks import NETWORKS, on_luma, super_resolution_factory
 from pruning.pruned_model import PLAN, WEIGHTS, load_pruned, read_plan
 
 SOURCE = "model.py:Network"
 """What a run writes beside the weights of each network it exports."""
-FORMS = "timm:NAME, FILE.py:FUNCTION, the folder of a run's network, or one that nas prune wrote"
+FORMS = (
+    "timm:NAME, FILE.py:FUNCTION, with --scale edsr, swinir_light or vdsr, the folder of a run's network, or one that "
+    "nas prune wrote"
+)
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,10 @@ class Given:
     """Where a network comes from; `make` it once the images are known.
 
     Attributes:
-        factory: as `nas.models.network_factory` takes it. weights: a file of its weights; None for fresh ones.
+        factory: as `nas.models.network_factory`, or `super_resolution_factory`, takes it.
+        weights: a file of its weights; None for fresh ones.
         pretrained: take timm's own weights. pruned: the folder of `nas prune` to go on from.
+        scale: of super-resolution; None of a classifier.
         mean, std: that its images are normalised with; None where nobody says.
     """
 
@@ -33,6 +40,7 @@ class Given:
     weights: Path | None = None
     pretrained: bool = False
     pruned: Path | None = None
+    scale: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
@@ -49,28 +57,43 @@ class Given:
         """
         if self.pruned is not None:
             return load_pruned(self.pruned)
-        network = network_factory(self.factory, image_shape=image_shape, classes=classes, pretrained=self.pretrained)()
+        network = self._factory(image_shape, classes)()
         if self.weights is not None:
             load_weights(self.weights, network)
         return network
 
+    @property
+    def on_luma(self) -> bool:
+        """Whether a network of super-resolution sharpens the Y of an image that is enlarged already."""
+        return on_luma(self._factory((3, 0, 0), 0)())
 
-def given_network(text: str, *, weights: Path | None = None, pretrained: bool = False) -> Given:
+    def _factory(self, image_shape: tuple[int, int, int], classes: int) -> Callable[[], nn.Module]:
+        if self.scale is None:
+            return network_factory(self.factory, image_shape=image_shape, classes=classes, pretrained=self.pretrained)
+        if self.pretrained:
+            raise UserError("--pretrained", "only models of timm come with weights; give yours by --weights")
+        return super_resolution_factory(self.factory, self.scale)
+
+
+def given_network(
+    text: str, *, weights: Path | None = None, pretrained: bool = False, scale: int | None = None
+) -> Given:
     """The network that the argument MODEL means.
 
     Args:
         text: one of `FORMS`, or the file of weights in such a folder.
         weights: a file of weights for timm's or a user's network. pretrained: take timm's own.
+        scale: where it is a network of super-resolution.
 
     Raises:
         UserError: none of these, or weights given twice.
     """
     path = Path(text)
-    if ":" in text and not path.exists():
+    if (":" in text or (scale is not None and text in NETWORKS)) and not path.exists():
         if weights is not None and pretrained:
             raise UserError("--pretrained", "the weights are given by --weights already")
         mean, std = _normalisation_of_timm(text) if pretrained and text.startswith("timm:") else (None, None)
-        return Given(_absolute(text), weights=weights, pretrained=pretrained, mean=mean, std=std)
+        return Given(_absolute(text), weights=weights, pretrained=pretrained, scale=scale, mean=mean, std=std)
     folder = path if path.is_dir() else path.parent
     for option, value in (("--weights", weights), ("--pretrained", pretrained or None)):
         if value is not None:
@@ -78,7 +101,9 @@ def given_network(text: str, *, weights: Path | None = None, pretrained: bool = 
     if path.is_dir() or path.suffix == ".safetensors":
         if (folder / PLAN).is_file():
             plan = read_plan(folder)
-            return Given(plan.factory, pruned=folder, mean=plan.mean, std=plan.std)
+            if plan.scale != scale:
+                raise UserError("--scale", f"is {scale}, and was {plan.scale} when {folder} was made")
+            return Given(plan.factory, pruned=folder, scale=plan.scale, mean=plan.mean, std=plan.std)
         if (folder / WEIGHTS).is_file() and (folder / "model.py").is_file():
             metadata = _metadata(folder / WEIGHTS)
             mean, std = (tuple(metadata[key]) if key in metadata else None for key in ("mean", "std"))

@@ -10,6 +10,7 @@ from torch import nn
 from nas.errors import UserError
 from nas.task import Task
 from nas.training import BatchSource
+from recipes.pruning.given import Given
 from recipes.pruning.score import Score
 from recipes.pruning.settings import PruneSettings
 
@@ -66,19 +67,15 @@ class Images(Protocol):
         ...
 
 
-def images_for(settings: PruneSettings, normalisation: Normalisation | None) -> Images:
-    """The images that the settings name.
-
-    Args:
-        normalisation: of the given network; None takes that of the images.
-    """
+def images_for(settings: PruneSettings, given: Given) -> Images:
+    """The images that the settings name, as the given network takes them."""
     if settings.super_resolution is not None:
         from recipes.pruning.enlarged import EnlargedImages
 
-        return EnlargedImages(settings)
+        return EnlargedImages(settings, on_luma=given.on_luma)
     from recipes.pruning.classified import ClassifiedImages
 
-    return ClassifiedImages(settings, normalisation)
+    return ClassifiedImages(settings, None if given.mean is None or given.std is None else (given.mean, given.std))
 
 
 def outputs_of(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, ...]:

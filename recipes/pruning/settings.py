@@ -49,8 +49,6 @@ class SuperResolutionSettings(Settings):
     """Side, in pixels, of the small patches to train on; networks are timed and exported at this size."""
     per_image: PositiveInt = 16
     """Patches of each training image in an epoch."""
-    on_luma: bool = False
-    """Networks sharpen the Y of an image that is enlarged already, as VDSR does; else they enlarge RGB."""
 
 
 class FineTuneSettings(TrainSettings):
