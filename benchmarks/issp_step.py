@@ -17,40 +17,13 @@ from resnet20 import ResNet20
 from torch import Tensor, nn
 
 from nas.device import accelerator, autocast, place
+from nas.super_resolution.edsr import EDSR
 from pruning.issp import SoftShrink
 from pruning.masks import zeros_at
 from pruning.patterns import Layerwise, Pattern, Scores
 from pruning.weights import prunable_weights
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-class Residual(nn.Module):
-    """Two convolutions around which the input is added."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first, self.second = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.relu(self.first(x)))
-
-
-class EDSRLike(nn.Module):
-    """16 residual blocks of 64 channels, then pixel shuffle to twice the size: the shape of EDSR's baseline."""
-
-    def __init__(self, blocks: int = 16, channels: int = 64) -> None:
-        super().__init__()
-        self.head = nn.Conv2d(3, channels, 3, padding=1)
-        self.body = nn.Sequential(
-            *(Residual(channels) for _ in range(blocks)), nn.Conv2d(channels, channels, 3, padding=1)
-        )
-        self.up = nn.Conv2d(channels, 4 * channels, 3, padding=1)
-        self.tail = nn.Conv2d(channels, 3, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.head(x)
-        return self.tail(F.pixel_shuffle(self.up(x + self.body(x)), 2))
 
 
 class Sorted:
@@ -145,7 +118,11 @@ def main() -> None:
     compare("ResNet-20, 128 images of 32x32", ResNet20, images, F.cross_entropy, options.rounds)
     patches = noise(16, 3, 48, 48), noise(16, 3, 96, 96)
     compare(
-        "EDSR, 16 blocks of 64 channels, 16 patches of 48x48", EDSRLike, patches, F.l1_loss, max(5, options.rounds // 3)
+        "EDSR, 16 blocks of 64 channels, 16 patches of 48x48",
+        lambda: EDSR(2),
+        patches,
+        F.l1_loss,
+        max(5, options.rounds // 3),
     )
 
 

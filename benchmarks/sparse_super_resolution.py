@@ -17,8 +17,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from common import print_machine, print_table
-from issp_step import EDSRLike
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas.device import accelerator, place
 from nas.memory import keep_freed_memory
@@ -48,11 +47,32 @@ METHODS: Mapping[str, Callable[[Weights, Layerwise, int], Pruner]] = {
 ARMS = ("dense", "iss-p .9", "iht .9", "one-shot .9", "iss-p .95", "gradual .9", "rigl .9")
 
 
-class Enlarger(EDSRLike):
-    """What EDSR adds to bicubic interpolation: so a few thousand steps are enough to be better than that."""
+class Residual(nn.Module):
+    """Two convolutions around which the input is added."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) + F.interpolate(x, scale_factor=SCALE, mode="bicubic")
+        return x + self.second(F.relu(self.first(x)))
+
+
+class Enlarger(nn.Module):
+    """What EDSR's blocks and pixel shuffle add to bicubic interpolation: a few thousand steps are then enough."""
+
+    def __init__(self, blocks: int, channels: int) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(3, channels, 3, padding=1)
+        residuals = [Residual(channels) for _ in range(blocks)]
+        self.body = nn.Sequential(*residuals, nn.Conv2d(channels, channels, 3, padding=1))
+        self.up = nn.Conv2d(channels, SCALE**2 * channels, 3, padding=1)
+        self.tail = nn.Conv2d(channels, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.head(x)
+        enlarged = F.pixel_shuffle(self.up(features + self.body(features)), SCALE)
+        return self.tail(enlarged) + F.interpolate(x, scale_factor=SCALE, mode="bicubic")
 
 
 def run_arm(arm: str, train_pairs: Pairs, test_pairs: Pairs, options: argparse.Namespace) -> dict[str, object]:
