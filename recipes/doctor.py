@@ -15,7 +15,18 @@ from typing import Literal
 
 import export  # noqa: F401 - its import keeps ONNX Runtime from writing outside; the processes below inherit that
 
-LIBRARIES = ("torch", "torchvision", "timm", "optuna", "onnx", "onnxruntime", "onnxscript", "pyarrow", "sklearn")
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "torch_pruning",
+    "timm",
+    "optuna",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "pyarrow",
+    "sklearn",
+)
 LEAST_FREE_GB = 2
 
 
