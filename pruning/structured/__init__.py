@@ -1,0 +1,32 @@
+"""Structured pruning: whole channels, attention heads and residual blocks leave, and what is left is a smaller network.
+
+small = shrink(model, (3, 224, 224), Target("macs", share=0.5), importance=Taylor(gradients))
+small.model, small.groups, small.structure
+"""
+
+from pruning.structured.groups import Group
+from pruning.structured.importance import (
+    BatchNormScale,
+    Importance,
+    Magnitude,
+    Random,
+    Saliency,
+    Taylor,
+    mean_gradients,
+)
+from pruning.structured.shrink import Shrunk, Target, groups_of, shrink
+
+__all__ = [
+    "BatchNormScale",
+    "Group",
+    "Importance",
+    "Magnitude",
+    "Random",
+    "Saliency",
+    "Shrunk",
+    "Target",
+    "Taylor",
+    "groups_of",
+    "mean_gradients",
+    "shrink",
+]

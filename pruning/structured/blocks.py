@@ -1,0 +1,71 @@
+"""Residual blocks: modules that give back their input where all their weights are zero: they can be left out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruning.structured.groups import Units
+from pruning.structured.layers import WEIGHTED
+
+
+def residual_blocks(
+    model: nn.Module, example: Tensor, *, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
+) -> list[Units]:
+    """The innermost modules of `model` that compute x + f(x), f(x) = 0 without weights, found by running them.
+
+    An activation after the sum is allowed where it changes nothing, as a ReLU after a ReLU.
+
+    Args:
+        model: with signals in it that do not vanish, best a copy with random parameters. example: its input.
+        include, exclude: patterns of layer names; all layers of a block must match one, and none of them may.
+    """
+    calls: dict[str, list[Tensor | None]] = {}
+
+    def record(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            x = args[0] if len(args) == 1 and not kwargs else None
+            alone = isinstance(x, Tensor) and isinstance(output, Tensor) and x.shape == output.shape
+            calls.setdefault(name, []).append(args[0].detach().clone() if alone else None)
+
+        return hook
+
+    named = [(name, module) for name, module in model.named_modules() if name and _has_layers(module)]
+    hooks = [module.register_forward_hook(record(name), with_kwargs=True) for name, module in named]
+    with torch.no_grad():
+        model(example)
+    for hook in hooks:
+        hook.remove()
+    found = [name for name, module in named if len(calls.get(name, [])) == 1 and _is_residual(module, calls[name][0])]
+    innermost = [name for name in found if not any(other.startswith(f"{name}.") for other in found)]
+    return [Units(name, "block", 1, ()) for name in innermost if _matches(model, name, include, exclude)]
+
+
+def _has_layers(module: nn.Module) -> bool:
+    return not isinstance(module, WEIGHTED) and any(isinstance(layer, WEIGHTED) for layer in module.modules())
+
+
+@torch.no_grad()
+def _is_residual(module: nn.Module, x: Tensor | None) -> bool:
+    if x is None:
+        return False
+    silent = copy.deepcopy(module)
+    for parameter in silent.parameters():
+        parameter.zero_()
+    y = silent(x.clone())
+    return bool((y - x).abs().max() <= 1e-6 * x.abs().max())
+
+
+def _matches(model: nn.Module, block: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    inside = model.get_submodule(block).named_modules()
+    layers = [f"{block}.{name}" for name, layer in inside if isinstance(layer, WEIGHTED)]
+    return all(
+        any(fnmatchcase(layer, pattern) for pattern in include)
+        and not any(fnmatchcase(layer, pattern) for pattern in exclude)
+        for layer in layers
+    )

@@ -1,0 +1,77 @@
+"""The order in which units go: one step of one group after another, the least important first."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pruning.structured.groups import Removed, Units, lowest_units
+
+Ratio = Literal["global", "uniform"]
+"""`global`: whatever is least important in the whole network. `uniform`: the same share of every group."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """Attributes: moves: the group that loses a step, one after another. kept: by group, how many units stay after each
+    of its steps, from all of them down. scores: by group, what each unit is worth.
+    """
+
+    moves: Sequence[str]
+    kept: Mapping[str, Sequence[int]]
+    scores: Mapping[str, Tensor]
+
+    def removed(self, count: int) -> Removed:
+        """What has gone after the first `count` moves."""
+        taken = dict.fromkeys(self.kept, 0)
+        for name in self.moves[:count]:
+            taken[name] += 1
+        return {
+            name: lowest_units(self.scores[name], self.kept[name][0] - self.kept[name][steps])
+            for name, steps in taken.items()
+            if steps
+        }
+
+
+def order(
+    groups: Sequence[Units],
+    kept: Mapping[str, Sequence[int]],
+    scores: Mapping[str, Tensor],
+    *,
+    ratio: Ratio,
+    unit_cost: Mapping[str, float] | None,
+) -> Order:
+    """Put the steps of all groups in order.
+
+    A step's rank is the mean score of its units; with `unit_cost`, by group, the score of its units for each unit
+    of cost that they save; in `uniform`, the share of the group that is gone after it. Within a group ranks never fall.
+    """
+    ranked: list[tuple[float, int, int, str]] = []
+    for index, units in enumerate(groups):
+        counts, ascending = kept[units.name], scores[units.name].sort(stable=True).values
+        rank = -float("inf")
+        for step, (before, after) in enumerate(itertools.pairwise(counts)):
+            share = 1 - after / units.width
+            value = float(ascending[units.width - before : units.width - after].mean())
+            if unit_cost is not None:
+                value /= max(unit_cost[units.name], 1.0)
+            rank = max(rank, share if ratio == "uniform" else value)
+            ranked.append((rank, index, step, units.name))
+    ranked.sort()
+    return Order([name for *_, name in ranked], kept, scores)
+
+
+def halves(groups: Sequence[Units], kept: Mapping[str, Sequence[int]]) -> Removed:
+    """About half of each group's steps, of units drawn at random: what removals are tried with."""
+    generator = torch.Generator().manual_seed(0)
+    removed: Removed = {}
+    for units in groups:
+        counts = kept[units.name]
+        gone = units.width - counts[len(counts) // 2]
+        removed[units.name] = lowest_units(torch.rand(units.width, generator=generator), gone)
+    return removed

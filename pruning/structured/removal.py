@@ -1,0 +1,98 @@
+"""Removing units from a network, and the dense network in which they are silent instead: the two must be equal."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from pruning.structured.attributes import follow_layers
+from pruning.structured.groups import Removed, Units
+from pruning.structured.layers import channels, cut, selected, silence, silence_parameter
+
+
+def remove(model: nn.Module, groups: Iterable[Units], removed: Removed) -> None:
+    """Take units out of a network, in place: smaller layers, attributes that follow, blocks replaced by Identity.
+
+    Raises:
+        ValueError: a layer cannot lose these channels.
+    """
+    groups = [group for group in groups if group.name in removed and bool(removed[group.name].any())]
+    for name, kept in _kept(model, groups, removed).items():
+        parameter = _parameter(model, name)
+        if parameter is None:
+            cut(model.get_submodule(name), kept)
+            continue
+        parent, _, key = name.rpartition(".")
+        smaller: Tensor = parameter
+        for dim, stays in kept.items():
+            smaller = selected(smaller, int(dim), stays)
+        setattr(model.get_submodule(parent), key, smaller)
+    for group in groups:
+        number = int((~removed[group.name]).sum())
+        for attribute in group.attributes:
+            vars(model.get_submodule(attribute.module))[attribute.name] = attribute.per_unit * number
+        if group.kind == "block":
+            parent, _, child = group.name.rpartition(".")
+            setattr(model.get_submodule(parent), child, nn.Identity())
+    follow_layers(model)
+    forget(model)
+
+
+@torch.no_grad()
+def mask(model: nn.Module, groups: Iterable[Units], removed: Removed) -> None:
+    """Make the units silent, in place: weights into and out of them are zero, shapes stay, norms leave them out.
+
+    All weights of a block become zero, so that only its shortcut speaks. What depends on a removed channel in any other
+    way than through these weights is what makes a masked network differ from a smaller one.
+    """
+    groups = [group for group in groups if group.name in removed and bool(removed[group.name].any())]
+    for name, kept in _kept(model, groups, removed).items():
+        if (parameter := _parameter(model, name)) is not None:
+            for dim, stays in kept.items():
+                silence_parameter(parameter, int(dim), stays)
+            continue
+        layer = model.get_submodule(name)
+        silence(layer, kept, lambda layer=layer, kept=kept: _smaller(layer, kept))  # type: ignore[misc]
+    for group in groups:
+        if group.kind == "block":
+            for parameter in model.get_submodule(group.name).parameters():
+                parameter.zero_()
+    forget(model)
+
+
+def forget(model: nn.Module) -> None:
+    """Let modules drop what they have computed from weights and kept: some do so when training begins."""
+    was_training = {module: module.training for module in model.modules()}
+    model.train()
+    for module, training in was_training.items():
+        module.training = training
+
+
+def _smaller(layer: nn.Module, kept: dict[str, Tensor]) -> nn.Module:
+    small = copy.deepcopy(layer)
+    cut(small, kept)
+    return small
+
+
+def _kept(model: nn.Module, groups: Iterable[Units], removed: Removed) -> dict[str, dict[str, Tensor]]:
+    """What stays of each layer's sides, by the layer's name."""
+    kept: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for group in groups:
+        for member in group.members:
+            name, side = member.side
+            parameter = _parameter(model, name)
+            width = channels(model.get_submodule(name) if parameter is None else parameter, side)
+            stays = kept[name].setdefault(side, torch.ones(width or 0, dtype=torch.bool))
+            inside = member.unit_of >= 0
+            stays[inside] &= ~removed[group.name][member.unit_of[inside]]
+    return kept
+
+
+def _parameter(model: nn.Module, name: str) -> nn.Parameter | None:
+    """The bare parameter of this name, or None where the name is a module's."""
+    parent, _, key = name.rpartition(".")
+    return model.get_submodule(parent)._parameters.get(key)
