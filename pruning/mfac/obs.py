@@ -1,0 +1,249 @@
+"""Optimal Brain Surgeon with M-FAC's inverse: which weights the loss needs least, and what the others do about it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from nas.errors import UserError
+from nas.task import Batch, Task
+from pruning.masks import Masks, apply_masks, zeros_in
+from pruning.mfac.gradients import BATCH_SIZE, Layout, gradients
+from pruning.mfac.inverse import InverseFisher
+from pruning.patterns import Pattern
+from pruning.pruner import Pruner
+from pruning.weights import Weights
+
+Update = Literal["joint", "singles", "none"]
+ROWS = 256
+"""m; the authors take 64 in their examples, and more where many weights are gone."""
+DAMP = 1e-5
+"""lambda, the authors'."""
+UNSEEN = 0.1
+"""All eigenvalues of F are within this share of lambda: then rho, too, is within it of lambda w² / 2."""
+GONE = -1.0
+"""The saliency of what is pruned already: below all others, so that it stays so."""
+
+_log = logging.getLogger(__name__)
+
+
+def saliencies(
+    model: nn.Module,
+    task: Task,
+    batches: Iterable[Batch],
+    weights: Weights,
+    *,
+    rows: int = ROWS,
+    damp: float = DAMP,
+    block: int | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> dict[str, Tensor]:
+    """What the loss is expected to grow by for each weight alone, if the others make up for it as well as they can.
+
+        rho_k = w_k² / (2 [F⁻¹]_kk)
+
+    LeCun et al. (NIPS 1989), with the curvature of Hassibi & Stork (NeurIPS 1992), F = lambda I + (1/m) Σ_i g_i g_iᵀ.
+
+    Args:
+        batches, batch_size: see `gradients`. rows: m. damp: lambda. block: see `InverseFisher`.
+
+    Returns:
+        By the weight's name and of its shape, in float64 or float32, none below 0.
+    """
+    layout = Layout(weights)
+    g = gradients(model, task, batches, weights, rows, batch_size=batch_size)
+    rho = saliency(layout.gather(_values(weights)), InverseFisher(g, damp, block=block).diagonal())
+    return layout.scatter(rho, fill=GONE)
+
+
+def saliency(w: Tensor, diagonal: Tensor) -> Tensor:
+    """rho = w² / (2 diag F⁻¹)."""
+    return w.to(diagonal.dtype).square() / (2 * diagonal)
+
+
+def updated(w: Tensor, inverse: InverseFisher, drop: Tensor, update: Update) -> Tensor:
+    """The weights `(d,)`, float64, without those dropped.
+
+    Args:
+        update: what the others do. `joint`: they go to the minimum of the quadratic model of the loss (see
+            `InverseFisher.compensate`). `singles`: F⁻¹ t is added, t_k = -w_k / [F⁻¹]_kk at each dropped weight, the
+            sum of what would be right for each of them alone; the authors' way. `none`: nothing.
+    """
+    w = w.double()
+    if update == "joint":
+        return inverse.compensate(w, drop)
+    if update == "singles":
+        w = w + inverse.product(-w / inverse.diagonal() * drop).double()
+    return w * ~drop
+
+
+def seen(g: Tensor, damp: float) -> float:
+    """mean(diag(GᵀG) / m) / lambda: how much of diag F the gradients are.
+
+    Times d it is the sum of the eigenvalues of GᵀG / (m lambda). That sum being far below 1, F is lambda I and weights
+    go by magnitude. The mean alone says little: .005 can be a few large eigenvalues.
+    """
+    return float(g.square().mean(dtype=torch.float64)) / damp
+
+
+class MFACPruner(Pruner):
+    """Weights go by rho = w² / (2 [F⁻¹]_kk), some at a time, and those that stay make up for them.
+
+    Frantar, Kurtic & Alistarh, "M-FAC: Efficient Matrix-Free Approximations of Second-Order Information", NeurIPS 2021,
+    section 4. The density falls by the same factor from one computation of F to the next,
+
+        density_j = (1 - s)^(j / n),    j = 1 ... n = visits x recomputations,
+
+    s the sparsity of the pattern. With 0 iterations all of it happens in `finalize`, without training in between.
+
+    A visit changes weights by more than a step of training does. The optimiser's state stays as it is; the authors
+    begin with a new one after each visit.
+
+    Args:
+        weights, pattern: what is pruned, how many and where.
+        iterations: K, within which the visits are spread evenly, the first at the first of them, so that the network
+            has K / visits steps to recover after each.
+        model, task, batches: whose gradients count: see `gradients`. All of a network's prunable weights need not be
+            in `weights`; the others are constants.
+        visits: moments at which weights go; more than one needs iterations.
+        recomputations: of F, within a visit.
+        rows: m, gradients for each F. A row needs a pass backward, and as much memory as the weights that are left.
+        batch_size: b, images for each gradient.
+        damp: lambda. It weighs b times as much against the gradients of single images.
+        block: B, consecutive weights whose curvature counts together; null for all. Smaller is faster and worse.
+        update: what the weights that stay do: `joint`, `singles` or `none` (see `updated`).
+
+    Raises:
+        UserError: an option is out of range.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        pattern: Pattern,
+        *,
+        iterations: NonNegativeInt,
+        model: nn.Module,
+        task: Task,
+        batches: Iterable[Batch],
+        visits: PositiveInt = 1,
+        recomputations: PositiveInt = 16,
+        rows: PositiveInt = ROWS,
+        batch_size: PositiveInt = BATCH_SIZE,
+        damp: PositiveFloat = DAMP,
+        block: PositiveInt | None = None,
+        update: Update = "joint",
+    ) -> None:
+        super().__init__(weights, iterations=iterations)
+        counts = {"visits": visits, "recomputations": recomputations, "rows": rows, "batch_size": batch_size}
+        for key, value in (counts | {"block": 1 if block is None else block}).items():
+            if value < 1:
+                raise UserError(key, f"must be at least 1, not {value}")
+        if visits > max(1, iterations):
+            raise UserError("visits", f"{visits} do not fit into {iterations} iterations of pruning")
+        if damp <= 0:
+            raise UserError("damp", f"must be above 0, not {damp}")
+        self.pattern = pattern
+        self.model, self.task, self.batches = model, task, batches
+        self.visits, self.recomputations = visits, recomputations
+        self.rows, self.batch_size, self.damp, self.block = rows, batch_size, damp, block
+        self.update = update
+        self.done = 0
+        """Computations of F so far, those with nothing to remove included."""
+        self.kept = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+        """What is left; final when all is done."""
+        self.seen: list[float] = []
+        """Of each F that was needed, how much of it the gradients are: see `seen`."""
+        self._total = visits * recomputations
+        self._sparsity = self._zeros(1.0) / sum(weight.numel() for weight in weights.values())
+
+    def sparsify(self) -> None:
+        visited = sum(visit * self.iterations // self.visits < self.iteration for visit in range(self.visits))
+        self._advance(visited * self.recomputations)
+        apply_masks(self.weights, self.kept)
+
+    def select(self) -> dict[str, Tensor]:
+        """All that is to go in the end, by the weights and gradients as they are now."""
+        if self.done == self._total:
+            return self.kept
+        layout = Layout(self.weights, self.kept)
+        return self.pattern.select(self._scores(layout, self._inverse()), 1.0)
+
+    @torch.no_grad()
+    def finalize(self) -> Masks:
+        if self.masks is None and all(bool(weight.isfinite().all()) for weight in self.weights.values()):
+            self._advance(self._total)
+        return super().finalize()
+
+    def share(self, done: int) -> float:
+        """Of all zeros of the pattern, those there are after so many computations of F."""
+        if done == self._total or self._sparsity == 0:
+            return 1.0
+        return float((1 - (1 - self._sparsity) ** (done / self._total)) / self._sparsity)
+
+    def _advance(self, done: int) -> None:
+        """Remove what is due after so many computations of F."""
+        while self.done < done:
+            share = self.share(self.done + 1)
+            if self._zeros(share) > zeros_in(self.kept):  # in groups of few weights not every share adds a zero
+                self._remove(share)
+            self.done += 1
+
+    def _remove(self, share: float) -> None:
+        layout, inverse = Layout(self.weights, self.kept), self._inverse()
+        kept = self.pattern.select(self._scores(layout, inverse), share)
+        drop = ~layout.gather(kept)
+        new = layout.scatter(updated(layout.gather(_values(self.weights)), inverse, drop, self.update), fill=0.0)
+        for name, weight in self.weights.items():
+            weight.copy_(new[name])
+        self.kept = kept
+
+    def _inverse(self) -> InverseFisher:
+        """Of the weights that are left, as they are now."""
+        g = gradients(
+            self.model,
+            self.task,
+            self.batches,
+            self.weights,
+            self.rows,
+            masks=self.kept,
+            batch_size=self.batch_size,
+        )
+        self.seen.append(seen(g, self.damp))
+        largest = self.seen[-1] * g.shape[1]
+        if largest < UNSEEN:
+            _log.warning(
+                "mfac: the gradients are at most %.2g of damp in any direction, so weights go by magnitude; "
+                "curvature would count at a damp far below %.1g",
+                largest,
+                largest * self.damp,
+            )
+        return InverseFisher(g, self.damp, block=self.block)
+
+    def _scores(self, layout: Layout, inverse: InverseFisher) -> dict[str, Tensor]:
+        w = layout.gather(_values(self.weights))
+        return layout.scatter(saliency(w, inverse.diagonal()), fill=GONE)
+
+    def _zeros(self, share: float) -> int:
+        """How many zeros the pattern has at a share of them, whatever the scores."""
+        return zeros_in(
+            self.pattern.select({name: weight.new_zeros(weight.shape) for name, weight in self.weights.items()}, share)
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "done": self.done, "kept": self.kept, "seen": list(self.seen)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.done = state["done"]
+        self.kept = self.masks_from(state["kept"]) or {}
+        self.seen = list(state["seen"])
+
+
+def _values(weights: Weights) -> dict[str, Tensor]:
+    return {name: weight.detach() for name, weight in weights.items()}
