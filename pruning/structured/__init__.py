@@ -14,7 +14,8 @@ from pruning.structured.importance import (
     Taylor,
     mean_gradients,
 )
-from pruning.structured.shrink import Shrunk, Target, groups_of, shrink
+from pruning.structured.search import Target
+from pruning.structured.shrink import Shrunk, groups_of, shrink
 
 __all__ = [
     "BatchNormScale",

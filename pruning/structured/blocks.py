@@ -61,11 +61,15 @@ def _is_residual(module: nn.Module, x: Tensor | None) -> bool:
     return bool((y - x).abs().max() <= 1e-6 * x.abs().max())
 
 
-def _matches(model: nn.Module, block: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+def layers_in(model: nn.Module, block: str) -> tuple[str, ...]:
+    """Names of the convolutions and linear layers of a block."""
     inside = model.get_submodule(block).named_modules()
-    layers = [f"{block}.{name}" for name, layer in inside if isinstance(layer, WEIGHTED)]
+    return tuple(f"{block}.{name}" for name, layer in inside if isinstance(layer, WEIGHTED))
+
+
+def _matches(model: nn.Module, block: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
     return all(
         any(fnmatchcase(layer, pattern) for pattern in include)
         and not any(fnmatchcase(layer, pattern) for pattern in exclude)
-        for layer in layers
+        for layer in layers_in(model, block)
     )

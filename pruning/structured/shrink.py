@@ -3,55 +3,29 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nas.cost import count
 from nas.errors import UserError
-from pruning.allocation.macs import layer_macs
 from pruning.structure import structure_of
-from pruning.structured.blocks import residual_blocks
+from pruning.structured.blocks import layers_in, residual_blocks
 from pruning.structured.discover import discover
-from pruning.structured.groups import Group, Removed, Units, steps
+from pruning.structured.groups import Group, Kind, Removed, Units, steps
 from pruning.structured.importance import Importance, Magnitude
-from pruning.structured.layers import WEIGHTED
 from pruning.structured.order import Order, Ratio, halves, order
-from pruning.structured.removal import forget, remove
+from pruning.structured.removal import forget
+from pruning.structured.search import Costs, Target, shortest
 from pruning.structured.trust import Probe, equal
 
+FIRST: tuple[Kind, ...] = ("channels", "heads", "block")
+LAST: Kind = "normalised"
+"""Groups of this kind are left alone while the target can be met without them."""
 LARGEST_DIFFERENCE = 1e-3
 """Between the smaller network and the masked dense one, relative to the largest output: more is no rounding."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """What the smaller network costs at most.
-
-    Attributes:
-        of: `macs` or `params`, as `nas.cost.count` has them, or a function that measures a network, such as its latency
-            in ms; the network it is given is in evaluation mode, on the device of the dense one.
-        share: of what the dense network has. most: instead, in the unit of what is measured.
-
-    Raises:
-        UserError: neither or both are given, or no network could meet it.
-    """
-
-    of: Literal["macs", "params"] | Callable[[nn.Module], float]
-    share: float | None = None
-    most: float | None = None
-
-    def __post_init__(self) -> None:
-        if (self.share is None) == (self.most is None):
-            raise UserError("target", "is a share of the dense network, or the most that is allowed: one of them")
-        if self.share is not None and not 0 < self.share < 1:
-            raise UserError("target", f"the share must be between 0 and 1, not {self.share:g}")
-        if self.most is not None and not self.most > 0:
-            raise UserError("target", f"what is allowed must be above 0, not {self.most:g}")
 
 
 @dataclass(frozen=True)
@@ -94,7 +68,7 @@ def groups_of(
     Args, Raises: as in `shrink`.
     """
     found = _found(model, example_shape, round_to=round_to, least=least, include=include, exclude=exclude, depth=depth)
-    return _listed(model, example_shape, found, {})
+    return _listed(model, found, Costs(model, example_shape, Target("macs", share=0.5)), {})
 
 
 def shrink(
@@ -131,33 +105,20 @@ def shrink(
     importance = importance or Magnitude()
     found = _found(model, example_shape, round_to=round_to, least=least, include=include, exclude=exclude, depth=depth)
     found.score(model, importance)
-    measure = _measure(model, example_shape, target)
-    before = measure.dense
-    limit = before * target.share if target.share is not None else float(target.most or 0)
-    costs = _unit_costs(model, example_shape, found, target) if importance.additive else None
-    nearest, chosen = before, None if before > limit else (Order([], {}, {}), 0, before)
-    for kinds in (("channels", "heads", "block"), ("channels", "heads", "block", "normalised")):
-        if chosen is not None:
-            break
-        groups = [units for units in found.prunable if units.kind in kinds]
-        steps_ = order(groups, found.kept, found.scores, ratio=ratio, unit_cost=costs)
-        number, after = _shortest(lambda k, o=steps_: measure(found.groups, o.removed(k)), len(steps_.moves), limit)  # type: ignore[misc]
-        nearest = min(nearest, after)
-        if after <= limit:
-            chosen = (steps_, number, after)
-    if chosen is None:
-        raise UserError("target", _unreachable(target, nearest, before, found.groups))
-    steps_, number, after = chosen
-    removed = steps_.removed(number)
-    smaller = measure.without(found.groups, removed)
+    costs = Costs(model, example_shape, target)
+    limit = target.limit(costs.dense)
+    removed, after = _chosen(found, costs, limit, ratio=ratio, additive=importance.additive)
+    if after > limit:
+        raise UserError("target", _unreachable(target, after, costs.dense, found.groups))
+    smaller = costs.without(found.groups, removed)
     difference = equal(model, smaller, found.groups, removed, _example(example_shape))
     if not difference <= LARGEST_DIFFERENCE:
         raise UserError("model", f"cannot be shrunk: what is left differs from the masked network by {difference:.1e}")
     return Shrunk(
         model=smaller,
-        groups=tuple(_listed(model, example_shape, found, removed)),
+        groups=tuple(_listed(model, found, costs, removed)),
         structure=structure_of(model, smaller),
-        before=before,
+        before=costs.dense,
         after=after,
         difference=difference,
     )
@@ -217,76 +178,26 @@ def _found(
     return _Found(probe.trusted(groups, halves(groups, kept)), step, kept, {})
 
 
-class _Measure:
-    """What a network costs without some units."""
-
-    def __init__(self, dense: nn.Module, measure: Callable[[nn.Module], float], *, on_meta: bool) -> None:
-        self._dense = dense
-        self._start = copy.deepcopy(dense).to("meta") if on_meta else dense
-        self._measure = measure
-        self.dense = measure(self._start if on_meta else copy.deepcopy(dense).eval())
-
-    def __call__(self, groups: Sequence[Units], removed: Removed) -> float:
-        smaller = copy.deepcopy(self._start)
-        remove(smaller, groups, removed)
-        return self._measure(smaller.eval())
-
-    def without(self, groups: Sequence[Units], removed: Removed) -> nn.Module:
-        smaller = copy.deepcopy(self._dense)
-        remove(smaller, groups, removed)
-        return smaller
-
-
-def _measure(model: nn.Module, example_shape: tuple[int, ...], target: Target) -> _Measure:
-    if callable(target.of):
-        return _Measure(model, target.of, on_meta=False)
-    quantity = target.of
-    return _Measure(model, lambda net: float(getattr(count(net, example_shape), quantity)), on_meta=True)
-
-
-def _shortest(measure: Callable[[int], float], longest: int, limit: float) -> tuple[int, float]:
-    """The least number of moves after which `measure` is at most `limit`, and what it is then.
-
-    Where even all moves are not enough, all, and what it is then. A measurement that is noisy is taken as it was when
-    the bisection asked for it: what is returned was within the limit.
-    """
-    after = measure(longest)
-    if after > limit:
-        return longest, after
-    low, high = 0, longest
-    while high - low > 1:
-        middle = (low + high) // 2
-        value = measure(middle)
-        if value <= limit:
-            high, after = middle, value
-        else:
-            low = middle
-    return high, after
-
-
-def _unit_costs(model: nn.Module, example_shape: tuple[int, ...], found: _Found, target: Target) -> dict[str, float]:
-    """About how much one unit of each group costs, by the weights that read and make it."""
-    uses = layer_macs(model, example_shape)
-    costs = {}
-    for units in found.groups:
-        if units.kind == "block":
-            inside = [f"{units.name}.{name}".rstrip(".") for name, _ in model.get_submodule(units.name).named_modules()]
-            costs[units.name] = sum(_cost(model, layer, uses, target) for layer in inside)
+def _chosen(found: _Found, costs: Costs, limit: float, *, ratio: Ratio, additive: bool) -> tuple[Removed, float]:
+    """What goes, and what the network then costs: the least that is at most `limit`, or all that can go."""
+    removed: Removed = {}
+    after = costs.dense
+    unit_cost = {units.name: costs.of_unit(units) for units in found.prunable} if additive else None
+    for kinds in (FIRST, (*FIRST, LAST)):
+        groups = [units for units in found.prunable if units.kind in kinds]
+        if after <= limit or not groups:
             continue
-        costs[units.name] = sum(
-            _cost(model, name, uses, target) / len(member.unit_of) * int((member.unit_of >= 0).sum()) / units.width
-            for member in units.members
-            for name, _ in [member.side]
-        )
-    return costs
+        moves = order(groups, found.kept, found.scores, ratio=ratio, unit_cost=unit_cost)
 
+        def cost(number: int, moves: Order = moves) -> float:
+            return costs(found.groups, moves.removed(number))
 
-def _cost(model: nn.Module, layer: str, uses: dict[str, float], target: Target) -> float:
-    """A layer's multiply-accumulates, or its weights."""
-    weight = dict(model.named_parameters()).get(f"{layer}.weight")
-    if weight is None:
-        return 0.0
-    return weight.numel() * (1.0 if target.of == "params" else uses.get(f"{layer}.weight", 0.0))
+        def guess(number: int, moves: Order = moves) -> float:
+            return costs.guess(found.groups, moves.removed(number))
+
+        number, after = shortest(cost, guess, len(moves.moves), limit, costs.dense)
+        removed = moves.removed(number)
+    return removed, after
 
 
 def _unreachable(target: Target, nearest: float, before: float, groups: Sequence[Units]) -> str:
@@ -299,24 +210,11 @@ def _unreachable(target: Target, nearest: float, before: float, groups: Sequence
     )
 
 
-def _listed(model: nn.Module, example_shape: tuple[int, ...], found: _Found, removed: Removed) -> list[Group]:
-    uses = layer_macs(model, example_shape)
+def _listed(model: nn.Module, found: _Found, costs: Costs, removed: Removed) -> list[Group]:
     listed = []
     for units in found.groups:
         gone = removed.get(units.name, torch.zeros(units.width, dtype=torch.bool))
-        layers = units.layers
-        if units.kind == "block":
-            layers = tuple(
-                f"{units.name}.{name}"
-                for name, layer in model.get_submodule(units.name).named_modules()
-                if isinstance(layer, WEIGHTED)
-            )
-        weights = dict(model.named_parameters())
-        macs = sum(
-            uses.get(f"{name}.weight", 0.0) * weights[f"{name}.weight"].numel()
-            for name in layers
-            if f"{name}.weight" in weights
-        )
+        layers = units.layers if units.kind != "block" else layers_in(model, units.name)
         listed.append(
             Group(
                 name=units.name,
@@ -326,7 +224,7 @@ def _listed(model: nn.Module, example_shape: tuple[int, ...], found: _Found, rem
                 kept=int((~gone).sum()),
                 step=found.step[units.name],
                 channels=units.channels,
-                macs=math.floor(macs),
+                macs=costs.macs(layers),
                 indices=tuple((~gone).nonzero().flatten().tolist()),
                 dense_because=units.dense_because,
             )
