@@ -12,18 +12,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.errors import UserError
+from nas.task import Classification
 from nas.training import Diverged
 from pruning.allocation import erk
 from pruning.growing_regularisation import GrowingRegularisation
 from pruning.issp import HardThreshold, SoftShrink
 from pruning.magnitude import GradualMagnitude, OneShotMagnitude
 from pruning.masks import count_zeros
+from pruning.mfac.obs import MFACPruner
 from pruning.patterns import Globally, Layerwise, NOfM, Pattern
 from pruning.pruner import Pruner
 from pruning.rigl import RigL
 from pruning.weights import Weights, prunable_weights
 
 Make = Callable[[nn.Module, Weights, Pattern, int], Pruner]
+
+
+def mfac(model: nn.Module, weights: Weights, pattern: Pattern, k: int) -> Pruner:
+    """M-FAC, with images of its own; each visit comes with three computations of the Fisher matrix."""
+    first = next(iter(weights.values()))
+    shape = (4, 6, 6) if first.dim() == 4 else (first.shape[1],)
+    x = torch.randn(16, *shape, generator=torch.Generator().manual_seed(7)).to(first)
+    given: dict[str, Any] = {"model": model, "task": Classification(10), "batches": [(x, torch.zeros(16).long())]}
+    few: dict[str, Any] = {"rows": 8, "batch_size": 4, "recomputations": 3, "visits": 2 if k > 1 else 1}
+    return MFACPruner(weights, pattern, iterations=k, **given, **few)
+
+
 MEMBERS: Mapping[str, Make] = {
     "issp": lambda model, weights, pattern, k: SoftShrink(weights, pattern, iterations=k),
     "issp, every third": lambda model, weights, pattern, k: SoftShrink(
@@ -34,6 +48,7 @@ MEMBERS: Mapping[str, Make] = {
     "gradual": lambda model, weights, pattern, k: GradualMagnitude(weights, pattern, iterations=k, updates=4),
     "rigl": lambda model, weights, pattern, k: RigL(weights, pattern, iterations=k, every=2),
     "growing regularisation": lambda model, weights, pattern, k: GrowingRegularisation(weights, pattern, iterations=k),
+    "mfac": mfac,
 }
 """By a name: made for a network, its weights, a pattern and a number of iterations."""
 CHANGE_GRADIENTS = {"growing regularisation"}
