@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ from nas.progress import Track
 from nas.run import RunFolder
 from nas.training import Diverged
 from pruning.masks import zeros_in
-from pruning.pruned_model import Plan, save_pruned
+from pruning.pruned_model import Plan, read_plan, save_pruned
 from recipes.pruning import sparse
 from recipes.pruning.given import Given
 from recipes.pruning.images import Images, images_for
 from recipes.pruning.outcome import measure_outcome
 from recipes.pruning.settings import PruneSettings
-from recipes.pruning.structured import dry_groups, removed
+from recipes.pruning.structured import groups, smaller, structure_from
 from recipes.pruning.training import Phases, on_accelerator
 
 REQUEST = "prune.json"
@@ -89,7 +89,7 @@ def preview(request: Request) -> dict[str, Any]:
     images = _images(request)
     dense = _network(request, images)
     if settings.is_structured:
-        return {"target": str(settings.goal), "groups": dry_groups(settings, dense, images)}
+        return {"target": str(settings.goal), "groups": groups(settings, dense, images)}
     generator = torch.Generator().manual_seed(settings.seed)
     pattern = sparse.pattern(settings, dense, images, generator)
     weights = sparse.chosen_weights(settings, dense)
@@ -171,11 +171,7 @@ def _sparse(
         announce(f"pruned: {zeros_in(masks):,} zeros, validation {images.validate(network):.4f} before fine-tuning")
     network = phases.run("fine-tuning", network, pruner, epochs=settings.train.epochs)
     zeros = {name: int((~kept).sum()) for name, kept in pruner.finalize().items()}
-    structure = {}
-    if request.given.pruned is not None:
-        from pruning.pruned_model import read_plan
-
-        structure = dict(read_plan(request.given.pruned).structure)
+    structure = {} if request.given.pruned is None else read_plan(request.given.pruned).structure
     return network, _plan(request, images, zeros=zeros, structure=structure)
 
 
@@ -183,6 +179,7 @@ def _structured(
     request: Request, dense: nn.Module, phases: Phases, announce: Callable[[str], None]
 ) -> tuple[nn.Module, Plan]:
     """Channels, heads and blocks gone, then training of what is left."""
-    small = removed(request.settings, request.given, dense, phases, announce)
+    small = smaller(request.settings, dense, phases, announce)
     network = phases.run("fine-tuning", on_accelerator(small.network), None, epochs=request.settings.train.epochs)
-    return network, _plan(request, phases.images, structure=small.structure, groups=small.groups)
+    plan = _plan(request, phases.images, groups=small.groups)
+    return network, replace(plan, structure=structure_from(plan, small.network))

@@ -19,7 +19,7 @@ from pruning.pruned_model import PLAN, WEIGHTS, load_pruned, read_plan
 SOURCE = "model.py:Network"
 """What a run writes beside the weights of each network it exports."""
 FORMS = (
-    "timm:NAME, FILE.py:FUNCTION, with --scale edsr, swinir_light or vdsr, the folder of a run's network, or one that "
+    "timm:NAME, FILE.py:FUNCTION, with --scale edsr, swinir or vdsr, the folder of a run's network, or one that "
     "nas prune wrote"
 )
 

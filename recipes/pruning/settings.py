@@ -29,6 +29,10 @@ class StructuredSettings(Settings):
     """What decides which channels go: |w|, |sum w g| or M-FAC's saliency on images, norms' scales, or chance."""
     round_to: PositiveInt = 8
     """Widths become multiples of this, or of less where they are narrow."""
+    least: float = Field(0.1, ge=0, le=1)
+    """Share of every group that stays at least."""
+    depth: bool = False
+    """Whole residual blocks may go, too."""
 
 
 class PruneDataSettings(DataSettings):

@@ -101,10 +101,12 @@ def preview_text(found: Mapping[str, Any]) -> str:
     """What would be pruned, a line for each layer or group."""
     if "groups" in found:
         lines = [
-            f"{group['name']:40} {group['kind']:8} {group['width']:>6} wide, {', '.join(group['layers'])}"
+            f"{group['name']:40} {group['kind']:10} {group['width']:>6} in steps of {group['step']:<3}"
+            f" {(group['dense_because'] and 'stays dense: ' + group['dense_because']) or ', '.join(group['layers'])}"
             for group in found["groups"]
         ]
-        return "\n".join([*lines, f"{len(lines)} groups, target {found['target']}"])
+        free = sum(group["dense_because"] is None for group in found["groups"])
+        return "\n".join([*lines, f"{free} of {len(lines)} groups can shrink, target {found['target']}"])
     lines = [
         f"{row['weight']:40} {'x'.join(map(str, row['shape'])):>16} {row['zeros']:>10,} of {row['weights']:>10,} "
         f"({row['zeros'] / row['weights']:.2%})"
