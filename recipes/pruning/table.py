@@ -101,8 +101,7 @@ def preview_text(found: Mapping[str, Any]) -> str:
     """What would be pruned, a line for each layer or group."""
     if "groups" in found:
         lines = [
-            f"{group['name']:40} {group['kind']:10} {group['width']:>6} in steps of {group['step']:<3}"
-            f" {(group['dense_because'] and 'stays dense: ' + group['dense_because']) or ', '.join(group['layers'])}"
+            f"{group['name']:40} {group['kind']:10} {group['width']:>6} in steps of {group['step']:<3} {_about(group)}"
             for group in found["groups"]
         ]
         free = sum(group["dense_because"] is None for group in found["groups"])
@@ -130,6 +129,12 @@ def model_card(result: Mapping[str, Any], plan: Plan) -> str:
         std=", ".join(f"{value:.4g}" for value in plan.std),
         needs=" and what `network.py` imports" if kind.endswith(".py") else "",
     )
+
+
+def _about(group: Mapping[str, Any]) -> str:
+    if group["dense_because"] is not None:
+        return f"stays dense: {group['dense_because']}"
+    return ", ".join(group["layers"])
 
 
 def _whole(name: str, before: int, after: int) -> tuple[str, str, str, str]:
