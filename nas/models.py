@@ -1,4 +1,4 @@
-"""Networks by name: timm's, and those of a user's own file."""
+"""Networks by name: timm's, those of a user's own file, and those of super-resolution."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from nas.errors import UserError
 def network_factory(
     text: str, *, image_shape: tuple[int, int, int], classes: int, pretrained: bool = False
 ) -> Callable[[], nn.Module]:
-    """Makes networks from `timm:NAME` or `FILE.py:FUNCTION`.
+    """Makes networks from `timm:NAME`, `FILE.py:FUNCTION`, or the name and options of one of super-resolution.
 
     Args:
         text: a model of timm, made for these images and classes; or a function, or class, without arguments in a
-            Python file, which is executed.
+            Python file, which is executed; or `edsr:scale=2,blocks=8`, which the images and classes do not change
+            (see `nas.super_resolution.super_resolution_factory`).
         image_shape: `(channels, height, width)`. classes: number of outputs.
         pretrained: with the weights that timm has for the model, loaded from its hub; else with fresh ones.
 
     Raises:
-        UserError: another form, no such model, or no such file or function; no pretrained weights.
+        UserError: another form, no such model, file, function or option; no pretrained weights.
     """
     kind, colon, name = text.rpartition(":")
     if kind == "timm":
@@ -35,7 +36,14 @@ def network_factory(
         raise UserError(text, "only models of timm come with pretrained weights; give yours as a file of weights")
     if colon and kind.endswith(".py"):
         return _of_file(Path(kind), name)
-    raise UserError(text, "is neither timm:NAME nor FILE.py:FUNCTION")
+    from nas.super_resolution.networks import NETWORKS, super_resolution_factory
+
+    name = text.partition(":")[0]
+    if colon and name in NETWORKS:
+        return super_resolution_factory(text)
+    problem = "is neither timm:NAME nor FILE.py:FUNCTION nor a network of super-resolution with its options"
+    kinds = ("timm:", "FILE.py:", *(f"{network}:" for network in NETWORKS))
+    raise UserError(text, problem, allowed=kinds, given=f"{name}:")
 
 
 def _of_timm(

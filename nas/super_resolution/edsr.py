@@ -5,8 +5,10 @@ Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution",
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from nas.errors import UserError
@@ -48,7 +50,12 @@ class EDSR(nn.Module):
     mean: Tensor
 
     def __init__(
-        self, scale: int, *, blocks: PositiveInt = 16, channels: PositiveInt = 64, residual_scale: PositiveFloat = 1.0
+        self,
+        scale: int,
+        *,
+        blocks: PositiveInt = 16,
+        channels: PositiveInt = 64,
+        residual_scale: Annotated[float, Field(gt=0, le=1)] = 1.0,
     ) -> None:
         super().__init__()
         self.head = nn.Sequential(conv3x3(3, channels))

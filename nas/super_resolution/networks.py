@@ -2,46 +2,57 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, get_type_hints
 
 import torch
-import yaml
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from nas.errors import UserError
-from nas.models import network_factory
 from nas.super_resolution.edsr import EDSR
 from nas.super_resolution.swinir import SwinIRLight
 from nas.super_resolution.vdsr import VDSR
 
-NETWORKS: Mapping[str, type[nn.Module]] = {"edsr": EDSR, "swinir_light": SwinIRLight, "vdsr": VDSR}
-"""Each takes the scale and, by keyword, its options."""
+NETWORKS: Mapping[str, type[nn.Module]] = {"edsr": EDSR, "swinir": SwinIRLight, "vdsr": VDSR}
+"""Each takes its options by keyword, and the scale, if it depends on it, first."""
+OWN = "FILE.py:FUNCTION"
 
 
-def super_resolution_factory(text: str, scale: int) -> Callable[[], nn.Module]:
+def super_resolution_factory(text: str, scale: int | None = None) -> Callable[[], nn.Module]:
     """Makes networks with fresh weights, from `NAME`, `NAME:key=value,key=value` or `FILE.py:FUNCTION`.
 
     Those of a user's file take no arguments, and are meant for the scale.
 
     Args:
-        text: a name in `NETWORKS` and options of its constructor; or a function, or class, in a Python file.
-        scale: how many times as many pixels the network gives on each side.
+        text: a name in `NETWORKS` and options of its constructor, of which the scale is one: `edsr:scale=2,blocks=8`;
+            or a function, or class, in a Python file.
+        scale: how many times as many pixels the network gives on each side; None if the text has it. VDSR, which
+            gives as many as it gets, does not depend on it.
 
     Raises:
-        UserError: no such network, option, file or function, or a value that will not do.
+        UserError: no such network, option, file or function, a value that will not do, or no scale, or two.
     """
     name, _, given = text.partition(":")
     if name.endswith(".py"):
+        from nas.models import network_factory  # which finds the networks here by name
+
         return network_factory(text, image_shape=(3, 0, 0), classes=0)
     if name not in NETWORKS:
-        raise UserError(text, f"there is no network {name!r}", allowed=[*NETWORKS, "FILE.py:FUNCTION"], given=name)
-    make = partial(NETWORKS[name], scale, **_options(name, given))
-    with torch.device("meta"):  # what does not fit together is said now, without memory and random numbers
-        make()
+        raise UserError(text, f"there is no network {name!r}", allowed=[*NETWORKS, OWN], given=name)
+    options = _options(name, given)
+    if "scale" in _hints(name):
+        if scale is None and "scale" not in options:
+            raise UserError(f"{name}.scale", f"is missing, as in {name}:scale=2")
+        if scale is not None and options.setdefault("scale", scale) != scale:
+            raise UserError(f"{name}.scale", f"is {options['scale']}, where {scale} is asked for")
+    make = partial(NETWORKS[name], **options)
+    try:
+        with torch.device("meta"):  # what does not fit together is said now, without memory and random numbers
+            make()
+    except UserError as error:
+        raise UserError(f"{name}.{error.where}", error.problem) from error
     return make
 
 
@@ -50,24 +61,27 @@ def on_luma(network: nn.Module) -> bool:
     return bool(getattr(network, "on_luma", False))
 
 
+def _hints(name: str) -> dict[str, Any]:
+    """The types of a network's options, in their order."""
+    hints = get_type_hints(NETWORKS[name].__init__, include_extras=True)
+    return {key: hint for key, hint in hints.items() if key != "return"}
+
+
 def _options(name: str, given: str) -> dict[str, Any]:
     """`key=value,key=value`, checked by the annotations of the network's constructor."""
-    constructor = NETWORKS[name].__init__
-    hints = get_type_hints(constructor, include_extras=True)
-    parameters = inspect.signature(constructor).parameters.values()
-    allowed = [one.name for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY]
+    hints = _hints(name)
     options: dict[str, Any] = {}
     for option in filter(None, given.split(",")):
         key, equals, value = option.partition("=")
         where = f"{name}.{key}"
         if not equals:
-            raise UserError(name, f"{option!r} is not of the form key=value")
-        if key not in allowed:
-            raise UserError(where, "no such option", allowed=allowed, given=key)
+            raise UserError(name, f"{option!r} is not of the form key=value", allowed=hints, given=key)
+        if key not in hints:
+            raise UserError(where, "no such option", allowed=hints, given=key)
+        if key in options:
+            raise UserError(where, "is given twice")
         try:
-            options[key] = TypeAdapter(hints[key]).validate_python(yaml.safe_load(value))
-        except yaml.YAMLError as error:
-            raise UserError(where, f"{value!r} is not a YAML value") from error
+            options[key] = TypeAdapter(hints[key]).validate_python(value)
         except ValidationError as error:
             raise UserError(where, f"{error.errors()[0]['msg']}, not {value!r}") from error
     return options

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from nas.errors import UserError
@@ -170,7 +170,8 @@ class PatchEmbed(nn.Module):
 class SwinIRLight(nn.Module):
     """RGB from 0 to 1, `(B, 3, h, w)`, to RGB `(B, 3, s h, s w)` that is not clamped; the defaults are the paper's.
 
-    Images are padded by reflection, on the right and below, to multiples of the window, and cut again.
+    Images are padded by reflection, on the right and below, to multiples of the window, and cut again; their sides must
+    be longer than half a window.
 
     Args:
         scale: s. groups: RSTBs. depth: Swin blocks of each. channels: of all layers. heads: of each attention.
@@ -193,7 +194,7 @@ class SwinIRLight(nn.Module):
         channels: PositiveInt = 60,
         heads: PositiveInt = 6,
         window: Annotated[int, Field(ge=2)] = 8,
-        mlp_ratio: PositiveFloat = 2.0,
+        mlp_ratio: Annotated[float, Field(ge=1, le=16)] = 2.0,
         drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1,
     ) -> None:
         super().__init__()

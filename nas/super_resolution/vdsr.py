@@ -30,13 +30,12 @@ class VDSR(nn.Module):
     weights serves all scales.
 
     Args:
-        scale: of the images that it sees enlarged; the network does not depend on it.
         layers: convolutions. channels: between them.
     """
 
     on_luma = True
 
-    def __init__(self, scale: int, *, layers: Annotated[int, Field(ge=2)] = 20, channels: PositiveInt = 64) -> None:
+    def __init__(self, *, layers: Annotated[int, Field(ge=2)] = 20, channels: PositiveInt = 64) -> None:
         super().__init__()
         self.input = conv3x3(1, channels, bias=False)
         self.relu = nn.ReLU()

@@ -39,7 +39,13 @@ def test_a_function_of_a_file_is_called_for_each_network(tmp_path: Path) -> None
     ("text", "line"),
     [
         ("timm:resnet81", r"timm:resnet81: timm has no such model; .* did you mean 'resnet18'"),
-        ("resnet18", r"resnet18: is neither timm:NAME nor FILE\.py:FUNCTION"),
+        (
+            "resnet18",
+            r"resnet18: is neither timm:NAME nor FILE\.py:FUNCTION nor a network of super-resolution .*vdsr:$",
+        ),
+        ("esdr:scale=2", r"esdr:scale=2: is neither timm:NAME nor .* did you mean 'edsr:'"),
+        ("edsr", r"edsr: is neither timm:NAME nor .* did you mean 'edsr:'"),
+        ("edsr:scale=2,chanels=8", r"edsr\.chanels: no such option; allowed: scale, .* did you mean 'channels'"),
         ("absent.py:small", r"absent\.py: is not a Python file"),
         ("own.py:smal", r"own\.py: has no function 'smal'; .* did you mean 'small'"),
         ("own.py:no_network", r"own\.py:no_network: returns a int, not a torch module"),

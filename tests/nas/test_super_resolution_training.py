@@ -84,7 +84,7 @@ def test_resumed_it_gives_the_same_weights_to_the_bit(tmp_path: Path, network: s
 
 def test_stochastic_depth_is_resumed_too(tmp_path: Path) -> None:
     pairs = polygons(2, side=16)
-    network = "swinir_light:groups=1,depth=2,channels=4,heads=1,window=4,drop_path=0.5"
+    network = "swinir:groups=1,depth=2,channels=4,heads=1,window=4,drop_path=0.5"
     whole = make(pairs, network, epochs=2)
     train(whole)
     train(make(pairs, network, epochs=2), checkpoint=tmp_path / "c.pt", stop=lambda rows: "killed" if rows else None)
