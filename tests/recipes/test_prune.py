@@ -211,8 +211,8 @@ def test_a_killed_pruning_goes_on_and_ends_as_if_it_had_not_been(capsys: Capture
     assert process.returncode == -9
     line = refusal(capsys, "prune", "own.py:small", "-o", "out", "--resume", *arguments, "train.lr=0.2")
     assert line.startswith("train.lr: is 0.2, and was 0.05")
-    assert nas_here(capsys, "prune", "own.py:small", "-o", "out", "--resume", *arguments).code == 0
-    assert nas_here(capsys, "prune", "own.py:small", "-o", "whole", *arguments).code == 0
+    assert nas_here(capsys, "prune", "own.py:small", "-o", "out", "--json", "--resume", *arguments).code == 0
+    assert nas_here(capsys, "prune", "own.py:small", "-o", "whole", "--json", *arguments).code == 0
     resumed, whole = (read_weights(tmp_path / name / "model.safetensors") for name in ("out", "whole"))
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
