@@ -57,8 +57,9 @@ class RunFolder:
         for folder in (".", "stages", "checkpoints", "architectures/*"):
             for path in self.path.glob(f"{folder}/.*.tmp"):
                 path.unlink(missing_ok=True)
-        for path in self.path.glob(".latency-*"):  # where the search exports what it times
-            shutil.rmtree(path)
+        for pattern in (".latency-*", ".compress-*"):  # where networks are exported to be timed, or written smaller
+            for path in self.path.glob(pattern):
+                shutil.rmtree(path)
 
     def log(self, event: str, **fields: Any) -> None:
         """Append one line `{"time": seconds, "event": event, ...}` to `log.jsonl`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from pruning.pruned_model import Plan, read_plan, save_pruned
 from recipes.pruning import sparse
 from recipes.pruning.given import Given
 from recipes.pruning.images import Images, images_for
-from recipes.pruning.outcome import measure_outcome
+from recipes.pruning.outcome import RESULT, measure_outcome
 from recipes.pruning.settings import PruneSettings
 from recipes.pruning.structured import groups, smaller, structure_from
 from recipes.pruning.training import Phases, on_accelerator
@@ -65,6 +66,10 @@ def prune_network(
         announce("MODEL has fresh weights (no --weights, no --pretrained): it is trained from the beginning")
     with RunFolder(output).lock() as folder:
         _claim(folder, request, resume=resume)
+        if (folder / RESULT).exists():
+            announce(f"{output} is finished already")
+            done: dict[str, Any] = read_json(folder / RESULT)
+            return done
         announce(f"folder: {output}")
         teacher = on_accelerator(copy.deepcopy(dense)).eval().requires_grad_(requires_grad=False)
         phases = Phases(settings, images, folder, track, teacher if settings.distill else None)
@@ -72,15 +77,22 @@ def prune_network(
             pruned, plan = (_structured if settings.is_structured else _sparse)(request, dense, phases, announce)
         except Diverged as error:
             raise UserError("train.lr", str(error)) from error
+        except UserError:
+            if not (folder / "checkpoints").exists():  # nothing has begun: the folder is free for a better request
+                (folder / REQUEST).unlink()
+            raise
         pruned, scores = phases.recalibrated(pruned)
         if scores is not None:
             better = "kept" if scores["recalibrated"] > scores["trained"] else "not kept"
             announce(f"batch norms recalibrated: {better} ({scores['trained']:.4f} -> {scores['recalibrated']:.4f})")
         plain = copy.deepcopy(pruned).cpu().eval()
         save_pruned(output, plain, plan)
-        return measure_outcome(
+        result = measure_outcome(
             output, plan, dense=dense, pruned=plain, settings=settings, images=images, announce=announce
         )
+        if (folder / "checkpoints").exists():
+            shutil.rmtree(folder / "checkpoints")
+        return result
 
 
 def preview(request: Request) -> dict[str, Any]:
@@ -91,8 +103,9 @@ def preview(request: Request) -> dict[str, Any]:
     if settings.is_structured:
         return {"target": str(settings.goal), "groups": groups(settings, dense, images)}
     generator = torch.Generator().manual_seed(settings.seed)
-    pattern = sparse.pattern(settings, dense, images, generator)
-    weights = sparse.chosen_weights(settings, dense)
+    network = on_accelerator(dense)
+    pattern = sparse.pattern(settings, network, images, generator)
+    weights = sparse.chosen_weights(settings, network)
     masks = pattern.select({name: weight.detach().abs() for name, weight in weights.items()})
     rows = [
         {"weight": name, "shape": list(kept.shape), "weights": kept.numel(), "zeros": int((~kept).sum())}

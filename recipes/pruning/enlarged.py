@@ -55,7 +55,7 @@ class EnlargedImages:
             pool = Pairs(pool.pairs[: data.limit], pool.name)
         count = max(1, len(pool) // HELD_BACK)
         if data.test_path is not None:
-            test = load_pairs(data.test_path, options.scale)
+            test = load_pairs(data.test_path, options.scale, grey=True)
         else:
             pool, test = pool.split(count, seed=seed_for(self.settings.seed, "test"))
         train, held_back = pool.split(count, seed=seed_for(self.settings.seed, "split"))

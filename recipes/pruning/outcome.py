@@ -20,6 +20,7 @@ from nas.cost import count
 from nas.files import write_json, write_text
 from pruning.allocation.macs import layer_macs
 from pruning.pruned_model import WEIGHTS, Plan
+from pruning.semi_structured import measure_2_4
 from pruning.weights import prunable_weights
 from recipes.components import DEVICES, load
 from recipes.pruning.images import Images
@@ -53,7 +54,7 @@ def measure_outcome(
         ExportError: a network cannot be exported. UserError: it cannot be timed.
     """
     announce("exporting, testing and timing both networks")
-    with tempfile.TemporaryDirectory(prefix=".dense-", dir=folder) as temporary:
+    with tempfile.TemporaryDirectory(prefix=".latency-", dir=folder) as temporary:
         dense_onnx, dense_weights = Path(temporary) / ONNX, Path(temporary) / WEIGHTS
         save_weights(dense_weights, dense)
         exported = export_onnx(pruned, images.image_shape, folder / ONNX)
@@ -82,6 +83,9 @@ def measure_outcome(
                 "ratios": timed.ratios,
                 "faster": timed.faster,
             },
+            "sparse_tensor_cores": None
+            if settings.pattern != "2:4"
+            else _sparse_tensor_cores(pruned, settings, images),
             "onnx": {
                 "exporter": exported.exporter,
                 "opset": exported.opset,
@@ -92,6 +96,11 @@ def measure_outcome(
     write_json(folder / RESULT, result)
     write_text(folder / "README.md", model_card(result, plan))
     return result
+
+
+def _sparse_tensor_cores(pruned: nn.Module, settings: PruneSettings, images: Images) -> dict[str, Any]:
+    """2:4 through torch, where a GPU multiplies it; else why not."""
+    return asdict(measure_2_4(pruned, images.image_shape, settings.profile.batch))
 
 
 def _facts(network: nn.Module, images: Images, weights_file: Path, onnx_file: Path) -> dict[str, Any]:

@@ -76,6 +76,8 @@ def sentence(result: Mapping[str, Any]) -> str:
         )
     else:
         text = f"It does not run measurably faster on {where} (time x {ratio:.2f} [{low:.2f}, {high:.2f}])."
+    if (two_four := result["sparse_tensor_cores"]) is not None:
+        text += f" {_two_four(two_four)}"
     quantity, _, value = result["target"].partition("=")
     if quantity == "latency_ms":
         upper = latency["after"]["latency"]["ci95"][1]
@@ -135,6 +137,17 @@ def _about(group: Mapping[str, Any]) -> str:
     if group["dense_because"] is not None:
         return f"stays dense: {group['dense_because']}"
     return ", ".join(group["layers"])
+
+
+def _two_four(measured: Mapping[str, Any]) -> str:
+    if measured["reason"] is not None:
+        return f"2:4 on sparse tensor cores: not measured, {measured['reason']}."
+    low, high = measured["ci95"]
+    count = len(measured["sparse"])
+    return (
+        f"2:4 on sparse tensor cores ({measured['gpu']}, {count} linear layers, batch {measured['batch']}): "
+        f"time x {measured['ratio']:.2f} [{low:.2f}, {high:.2f}]."
+    )
 
 
 def _whole(name: str, before: int, after: int) -> tuple[str, str, str, str]:
