@@ -34,7 +34,7 @@ def discover(
     known = [*attention_heads(model), *hidden_layers(model)]
     internal = {member.side for units in known for member in units.members}
     elements = _Elements(model)
-    untraced = None
+    untraced = "its channels are seen nowhere when the network is traced"
     try:
         for found in links(model, example):
             if isinstance(found, Fixed):
@@ -47,8 +47,8 @@ def discover(
         if not internal & {link.source, link.target}:
             elements.link(link)
     groups = [*known, *elements.groups()]
-    if untraced is not None:
-        groups = [*known, *(units.but(untraced) for units in _single(model, internal))]
+    seen = {member.side for units in groups for member in units.members}
+    groups += [units.but(untraced) for units in _single(model, seen)]
     order = {name: index for index, (name, _) in enumerate([*model.named_modules(), *model.named_parameters()])}
     groups.sort(key=lambda units: min(order[name] for name in units.layers))
     return [_restricted(model, units, include, exclude) for units in _named_apart(groups)]
@@ -60,6 +60,7 @@ class _Elements:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._layers = dict([*model.named_modules(), *model.named_parameters()])
+        self._order = {name: index for index, name in enumerate(self._layers)}
         self._first: dict[Side, int] = {}
         self._sides: list[Side] = []
         self._side_of: list[int] = []
@@ -82,7 +83,7 @@ class _Elements:
             counts = Counter(side_of[channels_].tolist())
             units[tuple(sorted(counts.items()))].append(channels_)
         for signature, alike in units.items():
-            sides = [self._sides[index] for index, _ in signature]
+            sides = sorted((self._sides[index] for index, _ in signature), key=self._position)
             if any(self._is_output(side) for side in sides):
                 yield self._units(sides, alike)
 
@@ -128,6 +129,9 @@ class _Elements:
     def _width(self, side: Side) -> int:
         return channels(self._layers[side[0]], side[1]) or 0
 
+    def _position(self, side: Side) -> tuple[int, bool]:
+        return self._order[side[0]], side[1] == "in"
+
     def _is_output(self, side: Side) -> bool:
         return side[1] == "out" and isinstance(self._layers[side[0]], WEIGHTED)
 
@@ -153,10 +157,10 @@ def _tied(model: nn.Module) -> Iterator[Link]:
         yield Link(member.side, first[member.unit_of], member.side, torch.arange(len(member.unit_of)))
 
 
-def _single(model: nn.Module, internal: set[Side]) -> Iterator[Units]:
-    """Each layer's outputs as a group, of a network of which nothing is known."""
+def _single(model: nn.Module, seen: set[Side]) -> Iterator[Units]:
+    """The outputs of each layer that is in no group, as one."""
     for name, layer in model.named_modules():
-        if isinstance(layer, WEIGHTED) and (name, "out") not in internal:
+        if isinstance(layer, WEIGHTED) and (name, "out") not in seen:
             width = channels(layer, "out") or 0
             yield Units(name, "channels", width, (Member((name, "out"), torch.arange(width)),))
 

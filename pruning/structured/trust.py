@@ -98,14 +98,15 @@ def equal(dense: nn.Module, smaller: nn.Module, groups: Sequence[Units], removed
     Returns:
         The largest difference relative to the largest output, in double precision where the network runs in it.
     """
-    masked = copy.deepcopy(dense).cpu().eval()
-    mask(masked, groups, removed)
-    smaller, example = copy.deepcopy(smaller).cpu().eval(), example.cpu()
+    masked, smaller = copy.deepcopy(dense).cpu().eval(), copy.deepcopy(smaller).cpu().eval()
+    mask(masked.double(), groups, removed)
     with torch.no_grad():
         try:
-            expected, after = (outputs(net.double()(example.double())) for net in (masked, smaller))
+            expected, after = (outputs(net(example.cpu().double())) for net in (masked, smaller.double()))
         except RuntimeError:  # as in Probe
-            expected, after = (outputs(net.float()(example.float())) for net in (masked, smaller))
+            masked = copy.deepcopy(dense).cpu().eval()
+            mask(masked, groups, removed)
+            expected, after = (outputs(net(example.cpu())) for net in (masked, smaller.float()))
     return difference(expected, after)
 
 
