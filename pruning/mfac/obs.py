@@ -216,6 +216,7 @@ class MFACPruner(Pruner):
         )
         self.seen.append(seen(g, self.damp))
         largest = self.seen[-1] * g.shape[1]
+        _log.info("mfac: of %d weights left, mean(diag GᵀG / m) is %.3g of damp", g.shape[1], self.seen[-1])
         if largest < UNSEEN:
             _log.warning(
                 "mfac: the gradients are at most %.2g of damp in any direction, so weights go by magnitude; "
