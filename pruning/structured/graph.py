@@ -49,10 +49,27 @@ def links(model: nn.Module, example: Tensor) -> Iterator[Link | Fixed]:
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         graph = torch_pruning.DependencyGraph().build_dependency(traced, example_inputs=(example,), verbose=False)
+        _order_chunks(graph)
         for group in graph.get_all_groups(root_module_types=WEIGHTED):
             root = (names[id(group[0].dep.target.module)], "out")
             for item in group:
                 yield from _links(graph, root, item, names)
+
+
+def _order_chunks(graph: Any) -> None:
+    """Put what reads the chunks of a split in the order of the chunks, which Torch-Pruning takes it to have.
+
+    It has them in the order in which it came upon them, and so would follow channels into the wrong chunk.
+    """
+    for node in graph.module2node.values():
+        if type(node.module).__name__ in ("_SplitOp", "_UnbindOp"):
+            chunks = {
+                reader: chunk
+                for reader in node.outputs
+                for source, chunk in reader.grad_fn.next_functions
+                if source is node.grad_fn
+            }
+            node.outputs.sort(key=lambda reader, chunks=chunks: chunks.get(reader, 0))
 
 
 def _links(graph: Any, root: Side, item: Any, names: dict[int, str]) -> Iterator[Link | Fixed]:

@@ -28,9 +28,17 @@ class Order:
 
     def removed(self, count: int) -> Removed:
         """What has gone after the first `count` moves."""
+        return self.gone(self.taken(count))
+
+    def taken(self, count: int) -> dict[str, int]:
+        """By group, how many of its steps are among the first `count` moves."""
         taken = dict.fromkeys(self.kept, 0)
         for name in self.moves[:count]:
             taken[name] += 1
+        return taken
+
+    def gone(self, taken: Mapping[str, int]) -> Removed:
+        """What has gone after so many steps of each group."""
         return {
             name: lowest_units(self.scores[name], self.kept[name][0] - self.kept[name][steps])
             for name, steps in taken.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +13,11 @@ from nas.cost import count
 from nas.errors import UserError
 from pruning.allocation.macs import layer_macs
 from pruning.structured.groups import Removed, Units
+from pruning.structured.order import Order
 from pruning.structured.removal import remove
+
+SLACK = 0.01
+"""Share of the dense network's cost that is not worth looking for steps to take back."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Costs:
     """
 
     def __init__(self, model: nn.Module, example_shape: tuple[int, ...], target: Target) -> None:
-        self._model, self._shape, self._of = model, example_shape, target.of
+        self._model, self._shape, self.of = model, example_shape, target.of
         self._meta = copy.deepcopy(model).to("meta").eval()
         self._uses = layer_macs(model, example_shape)
         self.dense = self._measure(copy.deepcopy(model).eval() if callable(target.of) else self._meta)
@@ -69,7 +73,7 @@ class Costs:
 
     def __call__(self, groups: Sequence[Units], removed: Removed) -> float:
         """What the smaller network really costs."""
-        if callable(self._of):
+        if callable(self.of):
             return self._measure(self.without(groups, removed).eval())
         return self._measure(self._on_meta(groups, removed))
 
@@ -92,7 +96,7 @@ class Costs:
         if weight not in self._uses:
             return 0.0
         numel = self._meta.get_parameter(weight).numel()
-        return numel * (1.0 if self._of == "params" else self._uses[weight])
+        return numel * (1.0 if self.of == "params" else self._uses[weight])
 
     def macs(self, layers: Sequence[str]) -> int:
         """Multiply-accumulates of layers' weights, in the dense network."""
@@ -100,9 +104,9 @@ class Costs:
         return round(sum(self._uses[name] * self._meta.get_parameter(name).numel() for name in weights))
 
     def _measure(self, model: nn.Module) -> float:
-        if callable(self._of):
-            return float(self._of(model))
-        if self._of == "params":
+        if callable(self.of):
+            return float(self.of(model))
+        if self.of == "params":
             return float(sum(parameter.numel() for parameter in model.parameters()))
         return float(count(model, self._shape).macs)
 
@@ -112,10 +116,44 @@ class Costs:
         return smaller
 
     def _by_weights(self, model: nn.Module) -> float:
-        if self._of == "params":
+        if self.of == "params":
             return float(sum(parameter.numel() for parameter in model.parameters()))
         weights = dict(model.named_parameters())
         return sum(uses * weights[name].numel() for name, uses in self._uses.items() if name in weights)
+
+
+def given_back(
+    moves: Order,
+    number: int,
+    cost: Callable[[Mapping[str, int]], float],
+    *,
+    after: float,
+    limit: float,
+    dense: float,
+) -> tuple[dict[str, int], float]:
+    """Take steps back, the most important first, while the limit is kept without them: the last move may have been a
+    large one, which makes earlier ones needless.
+
+    Args:
+        number: the moves that reach the limit. cost: after so many steps of each group. after: after these moves.
+
+    Returns:
+        The steps taken of each group, and the cost.
+    """
+    taken = moves.taken(number)
+    tight: set[str] = set()
+    for name in reversed(moves.moves[:number]):
+        if limit - after <= SLACK * dense:
+            break
+        if name in tight:
+            continue
+        less = taken | {name: taken[name] - 1}
+        value = cost(less)
+        if value <= limit:
+            taken, after = less, value
+        else:
+            tight.add(name)
+    return taken, after
 
 
 def _inside(model: nn.Module, block: str) -> list[str]:

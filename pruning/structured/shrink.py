@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from pruning.structured.groups import Group, Kind, Removed, Units, steps
 from pruning.structured.importance import Importance, Magnitude
 from pruning.structured.order import Order, Ratio, halves, order
 from pruning.structured.removal import forget
-from pruning.structured.search import Costs, Target, shortest
+from pruning.structured.search import Costs, Target, given_back, shortest
 from pruning.structured.trust import Probe, equal
 
 FIRST: tuple[Kind, ...] = ("channels", "heads", "block")
@@ -165,7 +165,7 @@ def _found(
     if not 0 <= least <= 1:
         raise UserError("least", f"must be between 0 and 1, not {least:g}")
     forget(model)
-    plain = copy.deepcopy(model).cpu().eval()
+    plain = copy.deepcopy(model).cpu().float().eval()  # the example is of single precision
     groups = discover(plain, _example(example_shape), include=include, exclude=exclude)
     probe = Probe(plain, _example(example_shape))
     if depth:
@@ -196,7 +196,14 @@ def _chosen(found: _Found, costs: Costs, limit: float, *, ratio: Ratio, additive
             return costs.guess(found.groups, moves.removed(number))
 
         number, after = shortest(cost, guess, len(moves.moves), limit, costs.dense)
-        removed = moves.removed(number)
+        taken = moves.taken(number)
+        if not callable(costs.of):
+
+            def cost_of(taken: Mapping[str, int], moves: Order = moves) -> float:
+                return costs(found.groups, moves.gone(taken))
+
+            taken, after = given_back(moves, number, cost_of, after=after, limit=limit, dense=costs.dense)
+        removed = moves.gone(taken)
     return removed, after
 
 

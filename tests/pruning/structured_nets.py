@@ -59,6 +59,22 @@ class Concatenated(nn.Module):
         return self.head(torch.cat([self.left(x), self.right(x)], dim=1) + self.both(x))
 
 
+class Split(nn.Module):
+    """Chunks of channels with a convolution each, put together in another order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv_bn(3, 24)
+        self.parts = nn.ModuleDict({"0": nn.Conv2d(16, 16, 3, padding=1), "1": nn.Conv2d(8, 24, 1)})
+        self.parts.splits = [16, 8]  # type: ignore[assignment]
+        self.head = Head(40)
+
+    def forward(self, x: Tensor) -> Tensor:
+        chunks = torch.split(self.stem(x), self.parts.splits, dim=1)
+        first, second = (part(chunk) for part, chunk in zip(self.parts.values(), chunks, strict=True))
+        return self.head(torch.cat([second, first], dim=1))
+
+
 class Attention(nn.Module):
     def __init__(self, dim: int, heads: int, head_dim: int) -> None:
         super().__init__()
@@ -185,6 +201,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "excited": excited,
     "flattened": flattened,
     "concatenated": Concatenated,
+    "split": Split,
     "transformer": Transformer,
     "shared": Shared,
 }
