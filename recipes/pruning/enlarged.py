@@ -114,7 +114,7 @@ class EnlargedImages:
         """Mean PSNR on the test images, with a bootstrap interval over them."""
         test = self.parts[2]
         mean = validate(self.task, network, test, device=accelerator()).psnr_db
-        low, high = mean.interval or (mean.value, mean.value)
+        low, high = mean.interval or (None, None)
         return Score("PSNR", "dB", mean.value, low, high, mean.n, test.name)
 
     def _patches(

@@ -89,6 +89,8 @@ def given_network(
         UserError: none of these, or weights given twice.
     """
     path = Path(text)
+    if scale is None and not path.exists() and text.partition(":")[0] in NETWORKS:
+        raise UserError("--scale", f"is missing: {text.partition(':')[0]} enlarges images")
     if (":" in text or (scale is not None and text in NETWORKS)) and not path.exists():
         if weights is not None and pretrained:
             raise UserError("--pretrained", "the weights are given by --weights already")

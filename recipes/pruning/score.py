@@ -9,18 +9,18 @@ from dataclasses import dataclass
 class Score:
     """Attributes:
     name: what is counted (`accuracy`, `PSNR`). unit: `""` for a share, or `dB`. value: the number.
-    low, high: its 95 % interval over images. count: the images. images: what they are called.
+    low, high: its 95 % interval over images; None where there is one image. count: the images. images: what they are called.
     """
 
     name: str
     unit: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     count: int
     images: str
 
     def __str__(self) -> str:
-        if self.unit:
-            return f"{self.value:.2f} {self.unit} [{self.low:.2f}, {self.high:.2f}]"
-        return f"{self.value:.2%} [{self.low:.2%}, {self.high:.2%}]"
+        form, unit = (".2f", f" {self.unit}") if self.unit else (".2%", "")
+        interval = "" if self.low is None or self.high is None else f" [{self.low:{form}}, {self.high:{form}}]"
+        return f"{self.value:{form}}{unit}{interval}"

@@ -257,6 +257,7 @@ def test_what_a_user_gets_wrong(capsys: Capture, tmp_path: Path, arguments: tupl
         ("timm:resnet81", "timm:resnet81: timm has no such model"),
         ("resnet18", "MODEL: resnet18 is no network: timm:NAME"),
         (".", "MODEL: . is no network: timm:NAME"),
+        ("edsr:blocks=2", "--scale: is missing: edsr enlarges images"),
     ],
 )
 def test_what_is_no_network(capsys: Capture, model: str, line: str) -> None:
