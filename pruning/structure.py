@@ -49,6 +49,9 @@ def apply_structure(model: nn.Module, structure: Structure) -> None:
         where = f"structure.{name}"
         if not isinstance(entry, Mapping) or not entry or not entry.keys() <= set(KEYS):
             raise UserError(where, "is not what differs in a module", allowed=KEYS)
+        for key in entry.keys() - {"replaced"}:
+            if not isinstance(entry[key], Mapping):
+                raise UserError(where, f"{key} is a {type(entry[key]).__name__}, must map names")
         try:
             module = model.get_submodule(name)
         except AttributeError as error:
@@ -59,12 +62,15 @@ def apply_structure(model: nn.Module, structure: Structure) -> None:
         for key, shape in entry.get("tensors", {}).items():
             _reshape(module, key, shape, where)
         for key, values in entry.get("values", {}).items():
-            old = _buffer(module, key, where)
-            setattr(module, key, torch.tensor(values, dtype=old.dtype, device=old.device))
+            setattr(module, key, _values(_buffer(module, key, where), key, values, where))
         for key, value in entry.get("attributes", {}).items():
-            if key not in vars(module):
-                raise UserError(where, f"{type(module).__name__} has no attribute {key!r}", allowed=_plain(module))
-            setattr(module, key, _like(vars(module)[key], value))
+            plain = _plain(module)
+            if key not in plain:
+                problem = f"{type(module).__name__} has no attribute {key!r}"
+                raise UserError(where, problem, allowed=plain, given=key)
+            if not _alike(plain[key], value):
+                raise UserError(where, f"{key}, which is {plain[key]!r}, cannot become {value!r}")
+            setattr(module, key, _like(plain[key], value))
 
 
 def _compare(name: str, dense: nn.Module, shrunk: nn.Module, found: dict[str, dict[str, Any]]) -> None:
@@ -120,6 +126,19 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
+def _alike(old: Any, value: Any) -> bool:
+    """Whether the attribute may become this value: a number of a number, a list of a tuple or a list, or None."""
+    if not _is_plain(value):
+        return False
+    if old is None or value is None:
+        return True
+    if isinstance(old, tuple | list):
+        return isinstance(value, list)
+    if isinstance(old, bool) or isinstance(value, bool) or isinstance(old, str):
+        return type(old) is type(value)
+    return isinstance(value, int | float)
+
+
 def _json(value: Any) -> Any:
     return [_json(item) for item in value] if isinstance(value, tuple | list) else value
 
@@ -156,6 +175,16 @@ def _reshape(module: nn.Module, key: str, shape: Any, where: str) -> None:
         setattr(module, key, nn.Parameter(new, requires_grad=old.requires_grad))
     else:
         setattr(module, key, new)
+
+
+def _values(old: Tensor, key: str, values: Any, where: str) -> Tensor:
+    try:
+        new = torch.tensor(values, dtype=old.dtype, device=old.device)
+    except (ValueError, TypeError, RuntimeError) as error:  # no numbers, or no rectangle of them
+        raise UserError(where, f"the values of {key} are no tensor ({error})") from error
+    if new.ndim != old.ndim:
+        raise UserError(where, f"the values of {key} have {new.ndim} dimensions, must have {old.ndim}")
+    return new
 
 
 def _buffer(module: nn.Module, key: str, where: str) -> Tensor:

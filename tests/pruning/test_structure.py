@@ -68,6 +68,9 @@ def test_what_data_cannot_say_is_refused() -> None:
         ({"0.0": {"tensors": {"weight": "big"}}}, "cannot become big"),
         ({"0.0": {"attributes": {"out_chanels": 8}}}, "structure.0.0: Conv2d has no attribute 'out_chanels'"),
         ({"0.0": {"values": {"running_mean": [0]}}}, "structure.0.0: Conv2d has no buffer 'running_mean'"),
+        ({"0.0": {"tensors": [1]}}, "structure.0.0: tensors is a list, must map names"),
+        ({"0.0": {"attributes": {"_parameters": {}}}}, "structure.0.0: Conv2d has no attribute '_parameters'"),
+        ({"0.0": {"attributes": {"out_channels": "8"}}}, "out_channels, which is 16, cannot become '8'"),
     ],
 )
 def test_damaged_or_foreign_structures_name_the_module(structure: Any, message: str) -> None:
