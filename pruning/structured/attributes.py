@@ -98,6 +98,9 @@ def follow_layers(model: nn.Module) -> None:
         splits = getattr(module, "splits", None)
         if isinstance(module, nn.ModuleDict) and isinstance(splits, list) and len(parts) == len(splits):
             vars(module)["splits"] = [part.in_channels for part in parts]  # timm's MixedConv2d
+        shape, scale = getattr(module, "shape", None), module._parameters.get("scale")
+        if isinstance(shape, tuple) and scale is not None and scale.ndim == 1:  # timm's Scale of MetaFormers
+            module.shape = (len(scale), *shape[1:])
         convolutions = getattr(module, "convs", None)
         if (
             type(getattr(module, "width", None)) is int

@@ -14,7 +14,7 @@ from nas.errors import UserError
 from pruning.structured.attributes import attention_heads, hidden_layers, tied_chunks
 from pruning.structured.graph import Fixed, Link, links
 from pruning.structured.groups import Kind, Member, Units
-from pruning.structured.layers import AVERAGING, CONVOLUTIONS, WEIGHTED, Side, channels
+from pruning.structured.layers import CONVOLUTIONS, WEIGHTED, Side, averages, channels
 
 
 def discover(
@@ -38,7 +38,8 @@ def discover(
     try:
         for found in links(model, example):
             if isinstance(found, Fixed):
-                elements.fix(found)
+                if found.side not in internal:
+                    elements.fix(found)
             elif not internal & {found.source, found.target}:
                 elements.link(found)
     except Exception as error:  # noqa: BLE001 - a network may raise anything where it is traced; the reason is told
@@ -97,7 +98,7 @@ class _Elements:
                 unit_of[torch.from_numpy(inside)] = unit
             members.append(Member(side, unit_of))
         layers = {side[0]: self._layers[side[0]] for side in sides}
-        kind: Kind = "normalised" if any(isinstance(layer, AVERAGING) for layer in layers.values()) else "channels"
+        kind: Kind = "normalised" if any(map(averages, layers.values())) else "channels"
         weighted = [member for member in members if isinstance(layers[member.side[0]], WEIGHTED)]
         size = min(int((member.unit_of == 0).sum()) for member in weighted)
         name = next(side[0] for side in sides if self._is_output(side))

@@ -7,15 +7,19 @@ says nothing of channels; what it gives is checked afterwards, group by group.
 from __future__ import annotations
 
 import copy
+import itertools
 import warnings
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pruning.structured.layers import CONVOLUTIONS, WEIGHTED, Side, channels
+from pruning.structured.layers import CONVOLUTIONS, WEIGHTED, Side, averages, channels
+
+OUTPUTS = "the network's outputs"
 
 
 @dataclass(frozen=True)
@@ -49,64 +53,166 @@ def links(model: nn.Module, example: Tensor) -> Iterator[Link | Fixed]:
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         graph = torch_pruning.DependencyGraph().build_dependency(traced, example_inputs=(example,), verbose=False)
-        _order_chunks(graph)
-        for group in graph.get_all_groups(root_module_types=WEIGHTED):
-            root = (names[id(group[0].dep.target.module)], "out")
-            for item in group:
-                yield from _links(graph, root, item, names)
+        _correct(graph)
+        yield from _Walk(graph, names, traced).links()
 
 
-def _order_chunks(graph: Any) -> None:
-    """Put what reads the chunks of a split in the order of the chunks, which Torch-Pruning takes it to have.
+def _correct(graph: Any) -> None:
+    """Say of splits and slices what Torch-Pruning does not read from autograd, or reads wrongly.
 
-    It has them in the order in which it came upon them, and so would follow channels into the wrong chunk.
+    It takes what reads a split to be in the order of its chunks, and has it in the order in which it came upon it; it
+    guesses the sizes of chunks of one size; and it takes the second dimension for channels where they are the last.
     """
+    for node in list(graph.module2node.values()):
+        kind = type(node.module).__name__
+        if kind in ("_SplitOp", "_UnbindOp"):
+            _order_chunks(node)
+        if kind in ("_SplitOp", "_SliceOp") and not _is_of_channels(graph, node):
+            node.type = graph.ops.OPTYPE.ELEMENTWISE
+            ends = [node, *node.inputs, *node.outputs]
+            for dependency in (dependency for end in ends for dependency in end.dependencies):
+                if node in (dependency.source, dependency.target):
+                    dependency.index_mapping[0] = None
+
     for node in graph.module2node.values():
-        if type(node.module).__name__ in ("_SplitOp", "_UnbindOp"):
-            chunks = {
-                reader: chunk
-                for reader in node.outputs
-                for source, chunk in reader.grad_fn.next_functions
-                if source is node.grad_fn
-            }
-            node.outputs.sort(key=lambda reader, chunks=chunks: chunks.get(reader, 0))
+        if type(node.module).__name__ == "_ConcatOp":
+            node.module.concat_sizes = None  # to be inferred again, from chunks as they now are
 
 
-def _links(graph: Any, root: Side, item: Any, names: dict[int, str]) -> Iterator[Link | Fixed]:
-    node = item.dep.target
-    layer = node.module
-    name = names.get(id(layer))
+def _order_chunks(node: Any) -> None:
+    chunks = {
+        reader: chunk
+        for reader in node.outputs
+        for source, chunk in reader.grad_fn.next_functions
+        if source is node.grad_fn
+    }
+    node.outputs.sort(key=lambda reader: chunks.get(reader, 0))
+    size = getattr(node.grad_fn, "_saved_split_size", None)
+    if isinstance(size, int):
+        total = node.grad_fn._saved_self_sym_sizes[node.grad_fn._saved_dim]
+        node.module.offsets = [*range(0, total, size), total]
+        node.module.split_sizes = [b - a for a, b in itertools.pairwise(node.module.offsets)]
+
+
+def _is_of_channels(graph: Any, node: Any) -> bool:
+    """Whether the dimension that is split or sliced is as long as there are channels."""
+    from torch_pruning.dependency.shape_infer import infer_out_channels_recursively
+
+    sizes, dim = getattr(node.grad_fn, "_saved_self_sym_sizes", None), getattr(node.grad_fn, "_saved_dim", None)
+    if sizes is None or dim is None or dim >= len(sizes):
+        return True
+    known = infer_out_channels_recursively(graph, node.inputs[0], [0]) if node.inputs else None
+    return known is None or known == sizes[dim]
+
+
+class _Index(NamedTuple):
+    """A channel and the channel of the root that led to it, as Torch-Pruning's mappings take them."""
+
+    idx: int
+    root_idx: int
+
+
+class _Walk:
+    """From the outputs of every layer to all that leaves with them, each channel of each node once.
+
+    Torch-Pruning's own groups forget a link where two channels of the root lead to one channel. Here that channel links
+    the two, and is not followed again.
+    """
+
+    def __init__(self, graph: Any, names: dict[int, str], model: nn.Module) -> None:
+        from torch_pruning.dependency.index_mapping import update_index_mapping
+
+        update_index_mapping(graph)
+        self.graph, self.names, self.model = graph, names, model
+        self._owners: dict[tuple[int, Any, int], tuple[Side, int]] = {}
+
+    def links(self) -> Iterator[Link | Fixed]:
+        for layer, node in self.graph.module2node.items():
+            if isinstance(layer, WEIGHTED):
+                yield from self._from(node)
+
+    def _from(self, start: Any) -> Iterator[Link | Fixed]:
+        root = (self.names[id(start.module)], "out")
+        handler = self.graph.get_pruner_of_module(start.module).prune_out_channels
+        waiting = [(start, handler, [_Index(i, i) for i in range(channels(start.module, "out") or 0)])]
+        while waiting:
+            node, handler, indices = waiting.pop()
+            if any(index.root_idx is None for index in indices):
+                yield Fixed(root, "its channels cannot be followed where they are repeated")
+                continue
+            fresh, known = self._claimed(node, handler, indices, root)
+            yield from known
+            if not fresh:
+                continue
+            yield from _reached(self, root, node, handler, fresh)
+            for dependency in node.dependencies:
+                if dependency.is_triggered_by(handler) and (there := _mapped(dependency, fresh)):
+                    waiting.append((dependency.target, dependency.handler, there))
+
+    def _claimed(self, node: Any, handler: Any, indices: Sequence[Any], root: Side) -> tuple[list[Any], list[Link]]:
+        """The channels that nothing has come to before, and links between what has led to the others."""
+        fresh, pairs = [], defaultdict(list)
+        for index in indices:
+            place = (id(node), handler, index.idx)
+            if place not in self._owners:
+                self._owners[place] = (root, index.root_idx)
+                fresh.append(index)
+            else:
+                side, owner = self._owners[place]
+                pairs[side].append((index.root_idx, owner))
+        known = []
+        for side, found in pairs.items():
+            from_, to = torch.tensor(found).unbind(1)
+            known.append(Link(root, from_, side, to))
+        return fresh, known
+
+
+def _mapped(dependency: Any, indices: list[Any]) -> list[Any]:
+    """Channels as the other end counts them: out of a split, then into a concatenation; backwards, the other way."""
+    mappings = [mapping for mapping in dependency.index_mapping if mapping is not None]
+    if dependency.target in dependency.source.inputs:
+        mappings.reverse()
+    for mapping in mappings:
+        indices = mapping(indices)
+    return indices
+
+
+def _reached(walk: _Walk, root: Side, node: Any, handler: Any, indices: Sequence[Any]) -> Iterator[Link | Fixed]:
+    layer, graph = node.module, walk.graph
+    name = walk.names.get(id(layer))
     if name is None:  # an operation, not a layer
         if type(layer).__name__ == "_OutputOp":
-            yield Fixed(root, "the network's outputs")
+            yield Fixed(root, OUTPUTS)
         return
-    if not node.outputs and isinstance(layer, nn.Module) and _is_out(graph, item, layer):
-        yield Fixed(root, "the network's outputs")
-    side = _side(graph, item, node)
+    if not node.outputs and isinstance(layer, nn.Module) and _is_out(graph, handler, layer):
+        yield Fixed(root, OUTPUTS)
+    side = _side(graph, handler, node)
+    if isinstance(layer, nn.Parameter) and averages(norm := walk.model.get_submodule(name.rpartition(".")[0])):
+        layer, name, side = norm, name.rpartition(".")[0], "out"
     width = channels(layer, side)
     if width is None:
         if any(True for _ in layer.parameters()) and not isinstance(layer, nn.PReLU):
             yield Fixed(root, f"{name}, a {type(layer).__name__}, cannot lose channels")
         return
-    pairs = [(i, r) for i, r in zip(item.idxs, item.root_idxs, strict=True) if r is not None and i < width]
-    if len(pairs) < len(item.idxs):
+    pairs = [(index.idx, index.root_idx) for index in indices if index.idx < width]
+    if len(pairs) < len(indices):
         yield Fixed(root, f"its channels cannot be followed into {name}")
     if pairs:
         to, from_ = torch.tensor(pairs).unbind(1)
         yield Link(root, from_, (name, side), to)
 
 
-def _side(graph: Any, item: Any, node: Any) -> str:
+def _side(graph: Any, handler: Any, node: Any) -> str:
     layer = node.module
     if isinstance(layer, nn.Parameter):
         return str(node.pruning_dim % layer.ndim)
-    if isinstance(layer, WEIGHTED) and not _is_out(graph, item, layer):
+    if isinstance(layer, WEIGHTED) and not _is_out(graph, handler, layer):
         return "in"
     return "out"
 
 
-def _is_out(graph: Any, item: Any, layer: nn.Module) -> bool:
+def _is_out(graph: Any, handler: Any, layer: nn.Module) -> bool:
     """Whether a layer's outputs leave, not its inputs. Of depthwise convolutions, norms and others it is both."""
     if isinstance(layer, CONVOLUTIONS) and layer.groups == layer.out_channels > 1:
         return True
-    return bool(graph.is_out_channel_pruning_fn(item.dep.handler))
+    return bool(graph.is_out_channel_pruning_fn(handler))

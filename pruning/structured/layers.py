@@ -12,8 +12,6 @@ from torch.nn.modules.batchnorm import _NormBase
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 WEIGHTED = (*CONVOLUTIONS, nn.Linear)
 """Layers with two sides, `out` and `in`. Others have one, which is called `out`, and a parameter has its dimensions."""
-AVERAGING = (nn.LayerNorm, nn.GroupNorm)
-"""Norms over channels: what is left of them averages over fewer."""
 
 Side = tuple[str, str]
 """A layer's or a bare parameter's name in the network, and `out`, `in`, or the number of the parameter's dimension."""
@@ -21,7 +19,7 @@ Kept = Mapping[str, Tensor]
 """By side, a boolean for each channel: True where it stays."""
 
 
-def channels(layer: nn.Module | nn.Parameter, side: str) -> int | None:
+def channels(layer: Any, side: str) -> int | None:
     """How many channels a layer has on a side; None where it has no sides that can be cut."""
     width: int | None = None
     if isinstance(layer, nn.Parameter):
@@ -38,7 +36,21 @@ def channels(layer: nn.Module | nn.Parameter, side: str) -> int | None:
         width = layer.num_channels
     elif isinstance(layer, nn.PReLU) and layer.num_parameters > 1:
         width = layer.num_parameters
+    elif _is_response_norm(layer):
+        width = layer.weight.numel()
     return width
+
+
+def averages(layer: nn.Module | nn.Parameter) -> bool:
+    """Whether it is a norm over channels: what is left of it averages over fewer.
+
+    ConvNeXt-V2's global response normalisation is known by its name and its attributes.
+    """
+    return isinstance(layer, nn.LayerNorm | nn.GroupNorm) or _is_response_norm(layer)
+
+
+def _is_response_norm(layer: object) -> bool:
+    return type(layer).__name__ in ("GlobalResponseNorm", "GRN") and hasattr(layer, "channel_dim")
 
 
 @torch.no_grad()
@@ -68,6 +80,8 @@ def cut(layer: nn.Module, kept: Kept) -> None:
     elif isinstance(layer, nn.PReLU):
         _select(layer, ("weight",), 0, kept["out"])
         layer.num_parameters = int(kept["out"].sum())
+    elif _is_response_norm(layer):
+        _select(layer, ("weight", "bias"), 0, kept["out"])
     else:
         raise ValueError(f"a {type(layer).__name__} has no channels that can be removed")
 
@@ -118,7 +132,7 @@ def silence(layer: Any, kept: Kept, small: Callable[[], nn.Module]) -> None:
     Args:
         small: a copy of the layer that has been cut, for norms.
     """
-    if isinstance(layer, AVERAGING):
+    if averages(layer):
         vars(layer)["forward"] = _over_some(small(), kept["out"], dim=_channel_dim(layer))
     elif isinstance(layer, WEIGHTED):
         out_dim, in_dim = (1, 0) if getattr(layer, "transposed", False) else (0, 1)
@@ -144,8 +158,10 @@ def _zero(tensor: Tensor, dim: int, kept: Tensor) -> None:
     tensor.index_fill_(dim, (~kept).nonzero().flatten().to(tensor.device), 0.0)
 
 
-def _channel_dim(norm: nn.Module) -> int:
+def _channel_dim(norm: Any) -> int:
     """Layer norms of images, which turn channels to the end, call themselves so."""
+    if _is_response_norm(norm):
+        return norm.channel_dim
     return 1 if isinstance(norm, nn.GroupNorm) or "2d" in type(norm).__name__ else -1
 
 

@@ -75,6 +75,77 @@ class Split(nn.Module):
         return self.head(torch.cat([second, first], dim=1))
 
 
+class Cascade(nn.Module):
+    """Res2Net's: equal chunks, each added to what came of the one before, the last as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 8
+        self.stem, self.conv1, self.bn1 = conv_bn(3, 16), nn.Conv2d(16, 32, 1), nn.BatchNorm2d(32)
+        self.convs = nn.ModuleList([nn.Conv2d(8, 8, 3, padding=1) for _ in range(3)])
+        self.head = Head(32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        chunks = torch.split(F.relu(self.bn1(self.conv1(self.stem(x)))), self.width, 1)
+        y = torch.zeros_like(chunks[0])
+        done = []
+        for index, conv in enumerate(self.convs):
+            y = F.relu(conv(chunks[0] if index == 0 else y + chunks[index]))
+            done.append(y)
+        return self.head(torch.cat([*done, chunks[-1]], dim=1))
+
+
+class Ghost(nn.Module):
+    """Half of the channels cheaply from the other half, then a convolution that sees each alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.primary, self.cheap = conv_bn(3, 16), conv_bn(16, 16, groups=16)
+        self.each, self.last = conv_bn(32, 32, groups=32), conv_bn(32, 24, 1)
+        self.head = Head(24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.primary(x)
+        return self.head(self.last(self.each(torch.cat([x, self.cheap(x)], dim=1)[:, :32])))
+
+
+class ChannelsLast(nn.Module):
+    """Every second row and column of images whose channels are last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mix, self.head = nn.Conv2d(3, 24, 3, padding=1), nn.Linear(24, 32), nn.Linear(32, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.mix(self.stem(x).permute(0, 2, 3, 1)))[:, ::2, ::2]
+        return self.head(x.flatten(1, 2)).mean(dim=1)
+
+
+class Response(nn.Module):
+    """ConvNeXt-V2's norm between two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.wide, self.norm = conv_bn(3, 16), nn.Conv2d(16, 32, 1), GlobalResponseNorm(32)
+        self.narrow, self.head = nn.Conv2d(32, 16, 1), Head(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head(x + self.narrow(self.norm(F.gelu(self.wide(x)))))
+
+
+class GlobalResponseNorm(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channel_dim = 1
+        self.weight, self.bias = nn.Parameter(torch.zeros(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = x.norm(dim=(2, 3), keepdim=True)
+        shares = norm / norm.mean(dim=self.channel_dim, keepdim=True)
+        return x + self.bias.view(1, -1, 1, 1) + self.weight.view(1, -1, 1, 1) * x * shares
+
+
 class Attention(nn.Module):
     def __init__(self, dim: int, heads: int, head_dim: int) -> None:
         super().__init__()
@@ -202,6 +273,10 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "flattened": flattened,
     "concatenated": Concatenated,
     "split": Split,
+    "cascade": Cascade,
+    "ghost": Ghost,
+    "channels_last": ChannelsLast,
+    "response": Response,
     "transformer": Transformer,
     "shared": Shared,
 }
