@@ -209,7 +209,7 @@ def _torch_pruning(
             part = item.dep.target.module
             if id(part) not in names or not isinstance(part, nn.Module | nn.Parameter):
                 continue
-            side = _side(pruner.DG, item, item.dep.target)
+            side = _side(pruner.DG, item.dep.handler, item.dep.target)
             width = channels(part, side)
             key = (names[id(part)], side)
             if width is None or not item.idxs or max(item.idxs) >= width:
