@@ -23,8 +23,9 @@ class SoftShrink(Pruner):
     ceil(r n). A weight in the lower part still has its gradient and may grow out of it. One that stays there is not
     driven to zero but held near αu / (1 - α), where u is its step of the optimiser: 19 u at α = .95. After K iterations
     the masks are fixed, and the network has to do without what was left there. With Adam u is up to the learning rate:
-    at 2e-4, as published, the band ends at .0038, at 1e-3 it reaches the size of ordinary weights. It does not matter
-    whether the network is trained or fresh at the start.
+    at 2e-4, as published, the band ends at .0038, at 1e-3 it reaches the size of ordinary weights. The network may be
+    trained or fresh at the start. From fresh weights the phase must be long: in `benchmarks/sparse_super_resolution.py`
+    85 % of the weights that are kept after 1,450 iterations are those that were largest at the start.
 
     The paper shrinks before the gradient is taken; here, as in its published code, after the step, which differs in the
     first iteration alone. The length of the phase, which that code derives from a counter (100,021 iterations), is
