@@ -81,7 +81,7 @@ def _numpy_archive(path: Path) -> dict[str, Tensor]:
 
 
 def _torch_archive(path: Path) -> dict[str, Tensor]:
-    state = _archived(path, "damaged, or more than tensors")
+    state = _archived(path, "holds more than tensors, or is damaged", "save model.state_dict() alone")
     state = state.get("state_dict", state)
     if not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(str(path), "holds more than a network's tensors; save model.state_dict() alone")
@@ -101,10 +101,10 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing or damaged.
     """
-    return _archived(path, "damaged checkpoint; delete it to start this stage again")
+    return _archived(path, "damaged checkpoint", "delete it to start this stage again")
 
 
-def _archived(path: Path, problem: str) -> dict[str, Any]:
+def _archived(path: Path, problem: str, cure: str) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:  # torch reads damaged numbers: it does not check its own checksums
             if (damaged := archive.testzip()) is not None:
@@ -112,4 +112,4 @@ def _archived(path: Path, problem: str) -> dict[str, Any]:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, *BROKEN) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(str(path), f"{problem} ({first})") from error
+        raise UserError(str(path), f"{problem} ({first}); {cure}") from error

@@ -115,7 +115,7 @@ class MFACPruner(Pruner):
         rows: m, gradients for each F. A row needs a pass backward, and as much memory as the weights that are left.
         batch_size: b, images for each gradient.
         damp: lambda. It weighs b times as much against the gradients of single images.
-        block: B, consecutive weights whose curvature counts together; null for all. Smaller is faster and worse.
+        block: B, consecutive weights whose curvature counts together; null for all. Smaller is faster.
         update: what the weights that stay do: `joint`, `singles` or `none` (see `updated`).
 
     Raises:
