@@ -75,7 +75,8 @@ def images_for(settings: PruneSettings, given: Given) -> Images:
         return EnlargedImages(settings, on_luma=given.on_luma)
     from recipes.pruning.classified import ClassifiedImages
 
-    return ClassifiedImages(settings, None if given.mean is None or given.std is None else (given.mean, given.std))
+    mean, std = settings.data.mean or given.mean, settings.data.std or given.std
+    return ClassifiedImages(settings, None if mean is None or std is None else (mean, std))
 
 
 def outputs_of(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, ...]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Score:
     """Attributes:
     name: what is counted (`accuracy`, `PSNR`). unit: `""` for a share, or `dB`. value: the number.
-    low, high: its 95 % interval over images; None where there is one image. count: the images. images: what they are called.
+    low, high: its 95 % interval over images; None where there is one image. count: the images.
+    images: what they are called.
     """
 
     name: str

@@ -40,6 +40,16 @@ class PruneDataSettings(DataSettings):
 
     split: SplitFractions | None = None  # type: ignore[assignment]
     """Shares of the images; null holds a tenth back, and another to test on where there are no test images."""
+    mean: tuple[float, ...] | None = None
+    """Of each channel of pixels in 0..1, as the network was trained; null takes what it came with, or the images'."""
+    std: tuple[PositiveFloat, ...] | None = None
+    """The same for the standard deviation."""
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> PruneDataSettings:
+        if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
+            raise ValueError("mean and std go together, with a number for each channel")
+        return self
 
 
 class SuperResolutionSettings(Settings):

@@ -241,6 +241,7 @@ def test_a_killed_pruning_goes_on_and_ends_as_if_it_had_not_been(capsys: Capture
         (("--target", "sparsity=0.5", "--weights", "absent.npz"), "absent.npz: "),
         (("--target", "sparsity=0.5", "--pretrained"), "own.py:small: only models of timm"),
         (("--target", "sparsity=0.5", "--data", "absent"), "--data: absent does not exist"),
+        (("--target", "sparsity=0.5", "data.mean=[0.5]"), "data: mean and std go together"),
         (("--target", "sparsity=0.5", "train.warmup_epochs=3"), "train: warmup_epochs must be fewer"),
     ],
 )
