@@ -61,7 +61,7 @@ class Costs:
 
     def __init__(self, model: nn.Module, example_shape: tuple[int, ...], target: Target) -> None:
         self._model, self._shape, self.of = model, example_shape, target.of
-        self._meta = copy.deepcopy(model).to("meta").eval()
+        self._meta = copy.deepcopy(model).to("meta").eval().requires_grad_(requires_grad=False)
         self._uses = layer_macs(model, example_shape)
         self.dense = self._measure(copy.deepcopy(model).eval() if callable(target.of) else self._meta)
 

@@ -67,7 +67,8 @@ class Probe:
                 take(some[: len(some) // 2])
                 take(some[len(some) // 2 :])
 
-        candidates = [units for units in groups if units.dense_because is None]
+        # what fails often fails in all groups of a kind, which are then best tried side by side
+        candidates = sorted((units for units in groups if units.dense_because is None), key=lambda units: units.kind)
         if candidates:
             take(candidates)
         return [units.but(reasons[units.name]) if units.name in reasons else units for units in groups]
