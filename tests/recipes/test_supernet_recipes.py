@@ -128,8 +128,9 @@ def test_random_divisions_follow_the_seed(capsys: Capture, tmp_path: Path) -> No
     divisions = set()
     for seed in range(3):
         (tmp_path / str(seed)).mkdir()
-        select = {"methods": ["perturbation"], "epochs": 1}
-        folder = run(capsys, tmp_path / str(seed), supernet=supernet, select=select, train=None, seed=seed)
+        search = {"objectives": ["params"], "sampler": "random", "trials": 1}
+        parts = {"supernet": supernet, "search": search, "select": None, "train": None}
+        folder = run(capsys, tmp_path / str(seed), seed=seed, **parts)
         split = stage(folder, "supernet")["splits"]["root"]
         divisions.add((split["choice"], str(split["groups"])))
     assert len(divisions) > 1
