@@ -6,7 +6,7 @@
 Each model is built by timm and given random weights, norms' statistics and all scales too, so that equality says much,
 in a process of its own with a time limit; one line of JSON each; models that are in the output are not run again.
 Beside it, what Torch-Pruning does by itself: its base pruner with magnitudes, the same ratio everywhere, the ratio
-bisected to half the multiply-accumulates.
+bisected to half the multiply-accumulates, with the sizes of heads in attentions set by hand as in its examples.
 """
 
 from __future__ import annotations
@@ -192,7 +192,11 @@ def _torch_pruning(
     names = {id(part): name for name, part in [*model.named_modules(), *model.named_parameters()]}
     left: dict[Side, torch.Tensor] = {}
     gone: dict[Side, torch.Tensor] = {}
-    classifiers = [layer for layer in model.modules() if getattr(layer, "out_features", None) == 10]
+    classifiers = [
+        layer
+        for layer in model.modules()
+        if 10 in (getattr(layer, "out_features", None), getattr(layer, "out_channels", None))
+    ]
     heads = {
         layer.qkv: layer.num_heads
         for layer in model.modules()
@@ -222,6 +226,10 @@ def _torch_pruning(
             left[key] = survivors[~torch.isin(torch.arange(len(survivors)), torch.tensor(item.idxs))]
         group.prune()
         names |= {id(parameter): name for name, parameter in model.named_parameters()}
+    for layer in model.modules():  # by hand, as its examples for transformers do
+        if getattr(layer, "qkv", None) in heads:
+            layer.head_dim = layer.qkv.out_features // (3 * layer.num_heads)
+            layer.attn_dim = layer.num_heads * layer.head_dim
     return model.eval(), gone
 
 
