@@ -19,6 +19,7 @@ from nas.files import write_bytes
 
 BROKEN = (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError)
 """What a damaged archive raises beyond the usual errors."""
+REMAKE = "what a run has made is made again once the record of its stage in stages/ is deleted"
 
 
 def save_weights(path: Path, model: nn.Module, *, metadata: Mapping[str, str] | None = None) -> None:
@@ -69,7 +70,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(path))
     except (OSError, SafetensorError) as error:
-        raise UserError(str(path), f"cannot be read as safetensors ({error}); it has to be made again") from error
+        raise UserError(str(path), f"cannot be read as safetensors ({error}); {REMAKE}") from error
 
 
 def _numpy_archive(path: Path) -> dict[str, Tensor]:

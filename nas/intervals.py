@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -11,16 +11,27 @@ SEED = 0
 
 
 def median_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the median: the middle 95 % of the medians of `RESAMPLES` draws of all
-    `values` with replacement. Always the same for the same values.
+    """`bootstrap_interval` of the median."""
+    return bootstrap_interval(values, np.median)
+
+
+def bootstrap_interval(
+    values: Sequence[float] | np.ndarray, statistic: Callable[..., np.ndarray], *, resamples: int = RESAMPLES
+) -> tuple[float, float]:
+    """95 % percentile bootstrap interval: the middle 95 % of the statistic of `resamples` draws of all `values` with
+    replacement. Always the same for the same values.
+
+    Args:
+        statistic: of numbers along an `axis`, such as `numpy.mean`.
 
     Raises:
         ValueError: there are no values.
     """
-    measured = np.asarray(values, dtype=np.float64)
-    if not measured.size:
-        raise ValueError("the median of no values has no interval")
-    generator = np.random.default_rng(SEED)
-    drawn = measured[generator.integers(0, measured.size, size=(RESAMPLES, measured.size))]
-    low, high = np.percentile(np.median(drawn, axis=1), (2.5, 97.5))
-    return float(low), float(high)
+    from scipy.stats import bootstrap
+
+    if not len(values):
+        raise ValueError("there are no values")
+    if len(values) == 1:
+        return float(values[0]), float(values[0])
+    found = bootstrap((values,), statistic, n_resamples=resamples, method="percentile", random_state=SEED)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)

@@ -57,16 +57,17 @@ def _of_timm(
 
     def make() -> nn.Module:
         try:
-            try:
-                return timm.create_model(name, **options, img_size=size)
-            except TypeError:  # only models of patches are told the size of the images
-                return timm.create_model(name, **options)
+            return timm.create_model(name, **options, img_size=size)
+        except TypeError:  # only models of patches are told the size of the images
+            return timm.create_model(name, **options)
+
+    def downloaded() -> nn.Module:
+        try:
+            return make()
         except (OSError, RuntimeError, ValueError) as error:  # no weights of this tag, or the hub is not reached
-            if not pretrained:
-                raise
             raise UserError(f"timm:{name}", f"its pretrained weights cannot be loaded ({error})") from error
 
-    return make
+    return downloaded if pretrained else make
 
 
 def timm_normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -55,7 +55,6 @@ class GrowingRegularisation(Pruner):
         self.limit = limit
         self.increments = increments
         self.growth = max(1, round((1 - settle) * iterations))
-        self._kept: dict[str, Tensor] | None = None
 
     def strength(self, iteration: int) -> float:
         """λ at an iteration, counted from 1: the first increment comes with the first of them."""
@@ -80,13 +79,6 @@ class GrowingRegularisation(Pruner):
         return self._chosen()
 
     def _chosen(self) -> dict[str, Tensor]:
-        if self._kept is None:
-            self._kept = self.pattern.select(self.magnitudes())
-        return self._kept
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "kept": self._kept}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._kept = self.masks_from(state["kept"])
+        if self.kept is None:
+            self.kept = self.pattern.select(self.magnitudes())
+        return self.kept

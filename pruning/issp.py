@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -59,26 +59,16 @@ class SoftShrink(Pruner):
         self.pattern = pattern
         self.alpha = alpha
         self.reselect_every = reselect_every
-        self._kept: dict[str, Tensor] = {}
 
     def sparsify(self) -> None:
-        if (self.iteration - 1) % self.reselect_every == 0:
-            self._kept = self.select()
-        for name, kept in self._kept.items():
+        if self.kept is None or (self.iteration - 1) % self.reselect_every == 0:
+            self.kept = self.select()
+        for name, kept in self.kept.items():
             shrink(self.weights[name], kept, self.alpha)
-        if self.reselect_every == 1:
-            self._kept = {}
 
     def select(self) -> dict[str, Tensor]:
         """The lower part as it is now; shrinking does not change it."""
         return self.pattern.select(self.magnitudes())
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "kept": dict(self._kept) or None}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._kept = self.masks_from(state["kept"]) or {}
 
 
 class HardThreshold(SoftShrink):

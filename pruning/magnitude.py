@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
@@ -60,14 +59,13 @@ class GradualMagnitude(Pruner):
             raise UserError("updates", f"must be at least 1, not {updates}")
         self.pattern = pattern
         self.updates = updates
-        self._kept: dict[str, Tensor] | None = None
 
     def sparsify(self) -> None:
         t, n = self.iteration, self.iterations
         if math.floor(t * self.updates / n) > math.floor((t - 1) * self.updates / n):
-            self._kept = self._remaining(share=1 - (1 - t / n) ** 3)
-        if self._kept is not None:
-            apply_masks(self.weights, self._kept)
+            self.kept = self._remaining(share=1 - (1 - t / n) ** 3)
+        if self.kept is not None:
+            apply_masks(self.weights, self.kept)
 
     def select(self) -> dict[str, Tensor]:
         """All that is to go in the end, by the weights as they are now."""
@@ -75,13 +73,6 @@ class GradualMagnitude(Pruner):
 
     def _remaining(self, share: float) -> dict[str, Tensor]:
         scores = self.magnitudes()
-        if self._kept is not None:  # below all others, so that what is gone stays so
-            scores = {name: torch.where(kept, scores[name], -1) for name, kept in self._kept.items()}
+        if self.kept is not None:  # below all others, so that what is gone stays so
+            scores = {name: torch.where(kept, scores[name], -1) for name, kept in self.kept.items()}
         return self.pattern.select(scores, share)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "kept": self._kept}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._kept = self.masks_from(state["kept"])

@@ -13,7 +13,6 @@ from nas.checkpoint import load_weights, save_weights
 from nas.errors import UserError
 from nas.files import read_json, write_bytes, write_json
 from nas.models import network_factory
-from nas.super_resolution.networks import super_resolution_factory
 from pruning.structure import apply_structure
 from pruning.weights import prunable_weights
 
@@ -31,7 +30,6 @@ class Plan:
         factory: the dense network, as `nas.models.network_factory` takes it; a file's path may be relative to the plan.
         image_shape: `(channels, height, width)` of one image. classes: names of the outputs; none for images.
         mean, std: of each channel of pixels in 0..1: the network takes `(pixels - mean) / std`.
-        scale: of super-resolution, whose factory `nas.super_resolution` has; None of a classifier.
         structure: what was removed, as `pruning.structure` writes it; empty where nothing was.
         zeros: the number of zeros in each pruned weight.
         settings: method, target and training, as they were asked for. groups: the widths that were looked at.
@@ -42,7 +40,6 @@ class Plan:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    scale: int | None = None
     structure: Mapping[str, Any] = field(default_factory=dict)
     zeros: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -54,8 +51,6 @@ class Plan:
         Raises:
             UserError: its file is gone, or makes no network any more.
         """
-        if self.scale is not None:
-            return super_resolution_factory(self.factory, self.scale)
         return network_factory(self.factory, image_shape=self.image_shape, classes=len(self.classes))
 
 

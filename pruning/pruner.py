@@ -43,6 +43,8 @@ class Pruner(ABC):
         self.iterations = iterations
         self.iteration = 0
         self.masks: Masks | None = None
+        self.kept: dict[str, Tensor] | None = None
+        """What a method keeps for now, from the moment it has chosen; `masks` once they are fixed."""
 
     def before_step(self) -> None:  # noqa: B027 - most methods have nothing to do here
         """Called when gradients are there, before the optimiser uses them."""
@@ -92,7 +94,8 @@ class Pruner(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on, beside the weights: tensors, numbers and strings."""
-        return {"iteration": self.iteration, "masks": None if self.masks is None else dict(self.masks)}
+        masks = None if self.masks is None else dict(self.masks)
+        return {"iteration": self.iteration, "masks": masks, "kept": self.kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where `state_dict` was taken, on any device.
@@ -101,9 +104,10 @@ class Pruner(ABC):
             UserError: it is of another network; the first weight that differs is named.
         """
         self.iteration = state["iteration"]
-        self.masks = self.masks_from(state["masks"])
+        self.masks = self._masks_from(state["masks"])
+        self.kept = self._masks_from(state["kept"])
 
-    def masks_from(self, masks: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
+    def _masks_from(self, masks: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
         """Masks of a checkpoint, each on the device of its weight.
 
         Raises:

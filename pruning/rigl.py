@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -71,19 +71,18 @@ class RigL(Pruner):
         self.pattern = pattern
         self.fraction = fraction
         self.every = every
-        self._kept: dict[str, Tensor] | None = None
 
     def sparsify(self) -> None:
         t = self.iteration
-        if self._kept is None:
-            self._kept = self.pattern.select(self.magnitudes())
+        if self.kept is None:
+            self.kept = self.pattern.select(self.magnitudes())
         elif t % self.every == 0 and t <= self.last:
-            self._kept = self._exchange(self._kept, f=self.fraction / 2 * (1 + math.cos(math.pi * t / self.last)))
-        apply_masks(self.weights, self._kept)
+            self.kept = self._exchange(self.kept, f=self.fraction / 2 * (1 + math.cos(math.pi * t / self.last)))
+        apply_masks(self.weights, self.kept)
 
     def select(self) -> dict[str, Tensor]:
         """The weights that are in."""
-        return self.pattern.select(self.magnitudes()) if self._kept is None else self._kept
+        return self.pattern.select(self.magnitudes()) if self.kept is None else self.kept
 
     def _exchange(self, kept: dict[str, Tensor], f: float) -> dict[str, Tensor]:
         scores = {}
@@ -94,10 +93,3 @@ class RigL(Pruner):
             dropped = lowest(size, round(f * int(kept[name].sum())))
             scores[name] = weight.grad.abs().masked_fill(kept[name] & ~dropped, torch.inf)
         return self.pattern.select(scores)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "kept": self._kept}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._kept = self.masks_from(state["kept"])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
 
 from nas.errors import UserError
 
-PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+PRUNABLE = (*CONVOLUTIONS, nn.Linear)
 """Layers whose `weight` is prunable."""
 
 Weights = Mapping[str, nn.Parameter]
@@ -26,19 +27,30 @@ def prunable_weights(model: nn.Module, *, include: Sequence[str] = ("*",), exclu
         UserError: a pattern matches no prunable layer, or none is left.
     """
     layers = _layers(model)
-    for key, patterns in (("include", include), ("exclude", exclude)):
-        for pattern in patterns:
-            if layers and not any(fnmatchcase(name, pattern) for name in layers):
-                raise UserError(key, f"no prunable layer is called {pattern!r}", allowed=layers, given=pattern)
+    check_patterns(layers, include=include, exclude=exclude)
     chosen = {
         f"{name}.{weight_name}".lstrip("."): weight
         for name, (weight_name, weight) in layers.items()
-        if any(fnmatchcase(name, pattern) for pattern in include)
-        and not any(fnmatchcase(name, pattern) for pattern in exclude)
+        if matches(name, include) and not matches(name, exclude)
     }
     if not chosen:
-        raise UserError("include", "leaves nothing to prune" if layers else "the network has no prunable layer")
+        raise UserError("include", "leaves nothing to prune")
     return chosen
+
+
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a layer's name is one that a pattern means."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def check_patterns(layers: Collection[str], **patterns: Sequence[str]) -> None:
+    """Raises UserError where there is no prunable layer, or for a pattern, by its option, that means none of them."""
+    if not layers:
+        raise UserError("model", "has no convolution and no linear layer to prune")
+    for option, given in patterns.items():
+        for pattern in given:
+            if not any(matches(name, [pattern]) for name in layers):
+                raise UserError(option, f"no prunable layer is called {pattern!r}", allowed=layers, given=pattern)
 
 
 def _layers(model: nn.Module) -> dict[str, tuple[str, nn.Parameter]]:

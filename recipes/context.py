@@ -100,8 +100,7 @@ class Context:
 
     def evaluation_batches(self, images: Images) -> Batches:
         """All images once, in order, unchanged, in batches of nearly one size."""
-        size = math.ceil(len(images) / math.ceil(len(images) / EVALUATION_BATCH))
-        return Batches(images, size, mean=self.splits.mean, std=self.splits.std, device=self.device)
+        return Batches(images, even_batch(len(images)), mean=self.splits.mean, std=self.splits.std, device=self.device)
 
     def mixed_batches(self, images: Images) -> Batches:
         """The same in an order drawn once, so that each batch has images of all classes, as its statistics need."""
@@ -183,6 +182,11 @@ class Context:
     def measuring_device(self) -> Any:
         """The device that latency is measured on."""
         return component(DEVICES, self.recipe.profile.device, where="profile.device")()
+
+
+def even_batch(count: int) -> int:
+    """The size of batches that hold `count` images in batches of nearly one size, at most `EVALUATION_BATCH`."""
+    return math.ceil(count / math.ceil(count / EVALUATION_BATCH))
 
 
 def seed_for(seed: int, purpose: str) -> int:

@@ -57,6 +57,13 @@ def super_resolution_factory(text: str, scale: int | None = None) -> Callable[[]
     return make
 
 
+def with_scale(text: str, scale: int) -> str:
+    """The same network by a name that holds the scale, where it depends on one: `edsr:scale=2,blocks=8`."""
+    name, _, given = text.partition(":")
+    missing = "scale" in _hints(name) and "scale" not in _options(name, given)
+    return f"{name}:{','.join(filter(None, (f'scale={scale}' if missing else '', given)))}"
+
+
 def on_luma(network: nn.Module) -> bool:
     """Whether a network wants the Y of an enlarged image instead of a small RGB image: its attribute `on_luma`."""
     return bool(getattr(network, "on_luma", False))

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nas.intervals import bootstrap_interval
 from nas.super_resolution.batches import SYMMETRIES, WholeImages, symmetric, undone
 from nas.super_resolution.pairs import Pairs
 from nas.super_resolution.task import Quality, SuperResolution
 
+RESAMPLES = 10_000
 FEW = 20
 """Images below which a percentile interval is known to be too narrow."""
 
@@ -37,8 +39,8 @@ class MeanOfImages:
         return f"{self.value:.{digits}f}{ends}, n = {self.n}{' (few)' if self.n < FEW else ''}"
 
 
-def mean_of_images(values: Sequence[float], *, resamples: int = 10_000, seed: int = 0) -> MeanOfImages:
-    """The mean with its percentile bootstrap interval: the 2.5 and 97.5 % quantiles of the means of resamples.
+def mean_of_images(values: Sequence[float]) -> MeanOfImages:
+    """The mean with its percentile bootstrap interval (see `nas.intervals.bootstrap_interval`).
 
     Images differ much more than networks do, so two networks are compared by the mean of their differences on the same
     images (see `gain`), not by two intervals.
@@ -52,9 +54,7 @@ def mean_of_images(values: Sequence[float], *, resamples: int = 10_000, seed: in
     mean = math.fsum(values) / len(values) if np.isfinite(numbers).all() else float(numbers.mean())
     if len(values) == 1 or not math.isfinite(mean):
         return MeanOfImages(mean, len(values), None)
-    drawn = np.random.default_rng(seed).integers(len(numbers), size=(resamples, len(numbers)))
-    low, high = np.quantile(numbers[drawn].mean(axis=1), (0.025, 0.975))
-    return MeanOfImages(mean, len(values), (float(low), float(high)))
+    return MeanOfImages(mean, len(values), bootstrap_interval(numbers, np.mean, resamples=RESAMPLES))
 
 
 @dataclass(frozen=True)

@@ -155,8 +155,9 @@ class MFACPruner(Pruner):
         self.update = update
         self.done = 0
         """Computations of F so far, those with nothing to remove included."""
-        self.kept = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
-        """What is left; final when all is done."""
+        self.kept: dict[str, Tensor] = {
+            name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()
+        }
         self.seen: list[float] = []
         """Of each F that was needed, how much of it the gradients are: see `seen`."""
         self._total = visits * recomputations
@@ -237,12 +238,11 @@ class MFACPruner(Pruner):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "done": self.done, "kept": self.kept, "seen": list(self.seen)}
+        return {**super().state_dict(), "done": self.done, "seen": list(self.seen)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.done = state["done"]
-        self.kept = self.masks_from(state["kept"]) or {}
         self.seen = list(state["seen"])
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from pruning.structured.groups import Attribute, Member, Units
-from pruning.structured.layers import WEIGHTED, channels
+from pruning.structured.layers import channels
+from pruning.weights import PRUNABLE
 
 PROJECTIONS = ("proj", "out_proj", "project")
 SEPARATE = (("q", "k", "v"), ("q", "kv"), ("q_proj", "k_proj", "v_proj"), ("queries", "keys", "values"))
@@ -41,7 +42,7 @@ def attention_heads(model: nn.Module) -> Iterator[Units]:
         into = [
             Member((part, "in"), _blocks(width, heads))
             for part, layer in _layers(f"{name}.{output}".lstrip("."), getattr(module, output))
-            if isinstance(layer, WEIGHTED) and (width := channels(layer, "in") or 1) % heads == 0
+            if isinstance(layer, PRUNABLE) and (width := channels(layer, "in") or 1) % heads == 0
         ]
         if len(into) != 1:
             continue
@@ -62,7 +63,7 @@ def hidden_layers(model: nn.Module) -> Iterator[Units]:
     """The hidden channels of every module that is `fc1`, `fc2` and nothing else with weights."""
     for name, module in model.named_modules():
         first, second = getattr(module, "fc1", None), getattr(module, "fc2", None)
-        if not isinstance(first, WEIGHTED) or not isinstance(second, WEIGHTED):
+        if not isinstance(first, PRUNABLE) or not isinstance(second, PRUNABLE):
             continue
         own = {id(parameter) for layer in (first, second) for parameter in layer.parameters()}
         width = channels(first, "out") or 0
@@ -118,7 +119,7 @@ def _inputs(module: nn.Module, heads: int) -> dict[str, Tensor] | None:
             continue
         found = {}
         for key, part in zip(keys, parts, strict=True):
-            widths = [channels(layer, "out") for _, layer in _layers(key, part) if isinstance(layer, WEIGHTED)]
+            widths = [channels(layer, "out") for _, layer in _layers(key, part) if isinstance(layer, PRUNABLE)]
             if len(widths) != 1 or not widths[0] or widths[0] % heads:
                 return None
             blocked = key != "qkv" or hasattr(module, "key_dim")  # a head's query, key and value side by side

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pruning.structured.groups import Units
-from pruning.structured.layers import WEIGHTED
+from pruning.weights import PRUNABLE, matches
 
 
 def residual_blocks(
@@ -47,7 +46,7 @@ def residual_blocks(
 
 
 def _has_layers(module: nn.Module) -> bool:
-    return not isinstance(module, WEIGHTED) and any(isinstance(layer, WEIGHTED) for layer in module.modules())
+    return not isinstance(module, PRUNABLE) and any(isinstance(layer, PRUNABLE) for layer in module.modules())
 
 
 @torch.no_grad()
@@ -64,12 +63,8 @@ def _is_residual(module: nn.Module, x: Tensor | None) -> bool:
 def layers_in(model: nn.Module, block: str) -> tuple[str, ...]:
     """Names of the convolutions and linear layers of a block."""
     inside = model.get_submodule(block).named_modules()
-    return tuple(f"{block}.{name}" for name, layer in inside if isinstance(layer, WEIGHTED))
+    return tuple(f"{block}.{name}" for name, layer in inside if isinstance(layer, PRUNABLE))
 
 
 def _matches(model: nn.Module, block: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    return all(
-        any(fnmatchcase(layer, pattern) for pattern in include)
-        and not any(fnmatchcase(layer, pattern) for pattern in exclude)
-        for layer in layers_in(model, block)
-    )
+    return all(matches(layer, include) and not matches(layer, exclude) for layer in layers_in(model, block))

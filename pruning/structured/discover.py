@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas.errors import UserError
 from pruning.structured.attributes import attention_heads, hidden_layers, tied_chunks
 from pruning.structured.graph import Fixed, Link, links
 from pruning.structured.groups import Kind, Member, Units
-from pruning.structured.layers import CONVOLUTIONS, WEIGHTED, Side, averages, channels
+from pruning.structured.layers import Side, averages, channels
+from pruning.weights import CONVOLUTIONS, PRUNABLE, check_patterns, matches
 
 
 def discover(
@@ -30,7 +29,8 @@ def discover(
     Raises:
         UserError: a pattern matches no layer.
     """
-    _check_patterns(model, include=include, exclude=exclude)
+    layers = [name for name, layer in model.named_modules() if isinstance(layer, PRUNABLE)]
+    check_patterns(layers, include=include, exclude=exclude)
     known = [*attention_heads(model), *hidden_layers(model)]
     internal = {member.side for units in known for member in units.members}
     elements = _Elements(model)
@@ -99,7 +99,7 @@ class _Elements:
             members.append(Member(side, unit_of))
         layers = {side[0]: self._layers[side[0]] for side in sides}
         kind: Kind = "normalised" if any(map(averages, layers.values())) else "channels"
-        weighted = [member for member in members if isinstance(layers[member.side[0]], WEIGHTED)]
+        weighted = [member for member in members if isinstance(layers[member.side[0]], PRUNABLE)]
         size = min(int((member.unit_of == 0).sum()) for member in weighted)
         name = next(side[0] for side in sides if self._is_output(side))
         reason = next((self._fixed[side] for side in sides if side in self._fixed), None)
@@ -134,7 +134,7 @@ class _Elements:
         return self._order[side[0]], side[1] == "in"
 
     def _is_output(self, side: Side) -> bool:
-        return side[1] == "out" and isinstance(self._layers[side[0]], WEIGHTED)
+        return side[1] == "out" and isinstance(self._layers[side[0]], PRUNABLE)
 
 
 def _grouped(model: nn.Module) -> Iterator[Link]:
@@ -161,7 +161,7 @@ def _tied(model: nn.Module) -> Iterator[Link]:
 def _single(model: nn.Module, seen: set[Side]) -> Iterator[Units]:
     """The outputs of each layer that is in no group, as one."""
     for name, layer in model.named_modules():
-        if isinstance(layer, WEIGHTED) and (name, "out") not in seen:
+        if isinstance(layer, PRUNABLE) and (name, "out") not in seen:
             width = channels(layer, "out") or 0
             yield Units(name, "channels", width, (Member((name, "out"), torch.arange(width)),))
 
@@ -176,26 +176,16 @@ def _named_apart(groups: list[Units]) -> Iterator[Units]:
             yield Units(**{**vars(units), "name": f"{units.name}#{n}"})
 
 
-def _check_patterns(model: nn.Module, **patterns: Sequence[str]) -> None:
-    layers = [name for name, layer in model.named_modules() if isinstance(layer, WEIGHTED)]
-    if not layers:
-        raise UserError("model", "has no convolution and no linear layer to prune")
-    for key, values in patterns.items():
-        for pattern in values:
-            if not any(fnmatchcase(name, pattern) for name in layers):
-                raise UserError(key, f"no prunable layer is called {pattern!r}", allowed=layers, given=pattern)
-
-
 def _restricted(model: nn.Module, units: Units, include: Sequence[str], exclude: Sequence[str]) -> Units:
     """The group, dense where a pattern or a weight of two layers asks for it."""
     if units.dense_because is not None:
         return units
     modules = dict(model.named_modules())
-    weighted = [member.side for member in units.members if isinstance(modules.get(member.side[0]), WEIGHTED)]
+    weighted = [member.side for member in units.members if isinstance(modules.get(member.side[0]), PRUNABLE)]
     for name, side in weighted:
-        if any(fnmatchcase(name, pattern) for pattern in exclude):
+        if matches(name, exclude):
             return units.but(f"{name} is excluded")
-        if side == "out" and not any(fnmatchcase(name, pattern) for pattern in include):
+        if side == "out" and not matches(name, include):
             return units.but(f"{name} is not included")
     shared = _shared(model)
     for name in units.layers:

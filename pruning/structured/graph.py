@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pruning.structured.layers import CONVOLUTIONS, WEIGHTED, Side, averages, channels
+from pruning.structured.layers import Side, averages, channels
+from pruning.weights import CONVOLUTIONS, PRUNABLE
 
 OUTPUTS = "the network's outputs"
 
@@ -128,7 +129,7 @@ class _Walk:
 
     def links(self) -> Iterator[Link | Fixed]:
         for layer, node in self.graph.module2node.items():
-            if isinstance(layer, WEIGHTED):
+            if isinstance(layer, PRUNABLE):
                 yield from self._from(node)
 
     def _from(self, start: Any) -> Iterator[Link | Fixed]:
@@ -206,7 +207,7 @@ def _side(graph: Any, handler: Any, node: Any) -> str:
     layer = node.module
     if isinstance(layer, nn.Parameter):
         return str(node.pruning_dim % layer.ndim)
-    if isinstance(layer, WEIGHTED) and not _is_out(graph, handler, layer):
+    if isinstance(layer, PRUNABLE) and not _is_out(graph, handler, layer):
         return "in"
     return "out"
 

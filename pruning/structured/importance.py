@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nas.errors import UserError
 from pruning.structured.groups import Member, Units
-from pruning.structured.layers import WEIGHTED
+from pruning.weights import PRUNABLE
 
 
 class Importance(Protocol):
@@ -70,7 +70,7 @@ class Taylor:
             parts = [
                 (layer.weight.detach() * self._of(f"{prefix}{name}".rstrip("."), layer)).sum().double().cpu()
                 for name, layer in model.get_submodule(units.name).named_modules()
-                if isinstance(layer, WEIGHTED)
+                if isinstance(layer, PRUNABLE)
             ]
             return torch.stack(parts).abs().mean().reshape(1)
         sums: dict[str, Tensor] = {}
@@ -105,7 +105,7 @@ class Saliency:
             parts = [
                 self._of(f"{units.name}.{name}".rstrip("."), layer).sum().double().cpu()
                 for name, layer in model.get_submodule(units.name).named_modules()
-                if isinstance(layer, WEIGHTED)
+                if isinstance(layer, PRUNABLE)
             ]
             return torch.stack(parts).mean().reshape(1)
         total = torch.zeros(units.width, dtype=torch.float64)
@@ -174,7 +174,7 @@ def mean_gradients(
     names = {
         f"{name}.weight".lstrip("."): layer.weight
         for name, layer in model.named_modules()
-        if isinstance(layer, WEIGHTED)
+        if isinstance(layer, PRUNABLE)
     }
     totals = {name: torch.zeros_like(weight) for name, weight in names.items()}
     training = model.training
@@ -199,7 +199,7 @@ def _sides(model: nn.Module, units: Units) -> Iterator[tuple[Any, Member]]:
     """Convolutions and linear layers of the group, by side; of grouped convolutions the outputs only."""
     for member in units.members:
         layer = _layer(model, member.side[0])
-        if isinstance(layer, WEIGHTED) and not (member.side[1] == "in" and getattr(layer, "groups", 1) > 1):
+        if isinstance(layer, PRUNABLE) and not (member.side[1] == "in" and getattr(layer, "groups", 1) > 1):
             yield layer, member
 
 
@@ -228,7 +228,7 @@ def _scatter(values: Tensor, unit_of: Tensor, width: int) -> Tensor:
 
 
 def _weighted_in(module: nn.Module) -> list[Any]:
-    return [layer for layer in module.modules() if isinstance(layer, WEIGHTED)]
+    return [layer for layer in module.modules() if isinstance(layer, PRUNABLE)]
 
 
 def _gain(layer: Any) -> Tensor:

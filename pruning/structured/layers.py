@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-WEIGHTED = (*CONVOLUTIONS, nn.Linear)
-"""Layers with two sides, `out` and `in`. Others have one, which is called `out`, and a parameter has its dimensions."""
+from pruning.weights import CONVOLUTIONS, PRUNABLE
 
 Side = tuple[str, str]
-"""A layer's or a bare parameter's name in the network, and `out`, `in`, or the number of the parameter's dimension."""
+"""A layer's or a bare parameter's name in the network, and `out`, `in`, or the number of the parameter's dimension.
+
+Prunable layers have two sides. Others have one, which is called `out`, and a parameter has its dimensions."""
 Kept = Mapping[str, Tensor]
 """By side, a boolean for each channel: True where it stays."""
 
@@ -134,7 +134,7 @@ def silence(layer: Any, kept: Kept, small: Callable[[], nn.Module]) -> None:
     """
     if averages(layer):
         vars(layer)["forward"] = _over_some(small(), kept["out"], dim=_channel_dim(layer))
-    elif isinstance(layer, WEIGHTED):
+    elif isinstance(layer, PRUNABLE):
         out_dim, in_dim = (1, 0) if getattr(layer, "transposed", False) else (0, 1)
         grouped = getattr(layer, "groups", 1) > 1
         if "out" in kept and not (grouped and out_dim):

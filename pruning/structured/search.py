@@ -12,6 +12,7 @@ from torch import nn
 from nas.cost import count
 from nas.errors import UserError
 from pruning.allocation.macs import layer_macs
+from pruning.structured.blocks import layers_in
 from pruning.structured.groups import Removed, Units
 from pruning.structured.order import Order
 from pruning.structured.removal import remove
@@ -84,7 +85,7 @@ class Costs:
     def of_unit(self, units: Units) -> float:
         """About how much one unit costs, by the weights that make it and read it."""
         if units.kind == "block":
-            return sum(self.of_layer(f"{units.name}.{name}") for name in _inside(self._model, units.name))
+            return sum(map(self.of_layer, layers_in(self._model, units.name)))
         return sum(
             self.of_layer(member.side[0]) * float((member.unit_of >= 0).float().mean()) / units.width
             for member in units.members
@@ -154,10 +155,6 @@ def given_back(
         else:
             tight.add(name)
     return taken, after
-
-
-def _inside(model: nn.Module, block: str) -> list[str]:
-    return [name for name, _ in model.get_submodule(block).named_modules() if name]
 
 
 def shortest(

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from pruning.structured.groups import Removed, Units
-from pruning.structured.layers import WEIGHTED
 from pruning.structured.removal import forget, mask, remove
+from pruning.weights import PRUNABLE
 
 TOLERANCE = 1e-7
 """Largest difference of double-precision outputs, relative to the largest output, that rounding explains."""
@@ -140,7 +140,7 @@ def randomise(model: nn.Module, generator: torch.Generator) -> None:
 
     for module in model.modules():
         for key, parameter in module.named_parameters(recurse=False):
-            if isinstance(module, WEIGHTED) and key == "weight":
+            if isinstance(module, PRUNABLE) and key == "weight":
                 fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
                 parameter.copy_(normal(parameter, fan_in**-0.5))
             elif key in ("weight", "gamma") and parameter.ndim == 1:

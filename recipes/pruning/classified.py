@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,7 +12,7 @@ from nas.data import Augment, Batches, Images, Limit, SplitFractions, Splits, lo
 from nas.device import accelerator
 from nas.errors import UserError
 from nas.task import Classification
-from recipes.context import EVALUATION_BATCH, seed_for
+from recipes.context import even_batch, seed_for
 from recipes.pruning.images import Normalisation, outputs_of
 from recipes.pruning.score import Score
 from recipes.pruning.settings import PruneSettings
@@ -103,7 +102,7 @@ class ClassifiedImages:
         return Score("accuracy", "", accuracy.value, accuracy.low, accuracy.high, len(images), images.name)
 
     def _all(self, images: Images) -> Batches:
-        return self._batches(images, math.ceil(len(images) / math.ceil(len(images) / EVALUATION_BATCH)))
+        return self._batches(images, even_batch(len(images)))
 
     def _batches(
         self,

@@ -60,7 +60,7 @@ def prune_network(
         UserError: bad input of any kind, before anything is written; or training diverges, or nothing meets the target.
     """
     settings = request.settings
-    images = _images(request)
+    images = images_for(request.settings, request.given)
     dense = _network(request, images)
     if request.given.is_fresh:
         announce("MODEL has fresh weights (no --weights, no --pretrained): it is trained from the beginning")
@@ -98,7 +98,7 @@ def prune_network(
 def preview(request: Request) -> dict[str, Any]:
     """What would be pruned: layers with their zeros, or groups of channels; nothing is trained or written."""
     settings = request.settings
-    images = _images(request)
+    images = images_for(request.settings, request.given)
     dense = _network(request, images)
     if settings.is_structured:
         return {"target": str(settings.goal), "groups": groups(settings, dense, images)}
@@ -117,10 +117,6 @@ def preview(request: Request) -> dict[str, Any]:
         "zeros": zeros_in(masks),
         "layers": rows,
     }
-
-
-def _images(request: Request) -> Images:
-    return images_for(request.settings, request.given)
 
 
 def _network(request: Request, images: Images) -> nn.Module:
@@ -161,7 +157,6 @@ def _plan(request: Request, images: Images, **found: Any) -> Plan:
         classes=images.classes,
         mean=images.normalisation[0],
         std=images.normalisation[1],
-        scale=request.given.scale,
         settings=settings,
         **found,
     )

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from export.bundle import CLASS_NAME
 from nas.checkpoint import load_weights
 from nas.errors import UserError
 from nas.models import network_factory
-from nas.super_resolution.networks import NETWORKS, on_luma, super_resolution_factory
+from nas.super_resolution.networks import NETWORKS, on_luma, with_scale
 from pruning.pruned_model import PLAN, WEIGHTS, load_pruned, read_plan
 
-SOURCE = "model.py:Network"
-"""What a run writes beside the weights of each network it exports."""
 FORMS = (
     "timm:NAME, FILE.py:FUNCTION, with --scale edsr, swinir or vdsr, the folder of a run's network, or one that "
     "nas prune wrote"
@@ -29,10 +27,9 @@ class Given:
     """Where a network comes from; `make` it once the images are known.
 
     Attributes:
-        factory: as `nas.models.network_factory`, or `super_resolution_factory`, takes it.
+        factory: as `nas.models.network_factory` takes it.
         weights: a file of its weights; None for fresh ones.
         pretrained: take timm's own weights. pruned: the folder of `nas prune` to go on from.
-        scale: of super-resolution; None of a classifier.
         mean, std: that its images are normalised with; None where nobody says.
     """
 
@@ -40,7 +37,6 @@ class Given:
     weights: Path | None = None
     pretrained: bool = False
     pruned: Path | None = None
-    scale: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
@@ -57,7 +53,7 @@ class Given:
         """
         if self.pruned is not None:
             return load_pruned(self.pruned)
-        network = self._factory(image_shape, classes)()
+        network = network_factory(self.factory, image_shape=image_shape, classes=classes, pretrained=self.pretrained)()
         if self.weights is not None:
             load_weights(self.weights, network)
         return network
@@ -65,14 +61,7 @@ class Given:
     @property
     def on_luma(self) -> bool:
         """Whether a network of super-resolution sharpens the Y of an image that is enlarged already."""
-        return on_luma(self._factory((3, 0, 0), 0)())
-
-    def _factory(self, image_shape: tuple[int, int, int], classes: int) -> Callable[[], nn.Module]:
-        if self.scale is None:
-            return network_factory(self.factory, image_shape=image_shape, classes=classes, pretrained=self.pretrained)
-        if self.pretrained:
-            raise UserError("--pretrained", "only models of timm come with weights; give yours by --weights")
-        return super_resolution_factory(self.factory, self.scale)
+        return on_luma(network_factory(self.factory, image_shape=(3, 0, 0), classes=0)())
 
 
 def given_network(
@@ -89,13 +78,16 @@ def given_network(
         UserError: none of these, or weights given twice.
     """
     path = Path(text)
-    if scale is None and not path.exists() and text.partition(":")[0] in NETWORKS:
-        raise UserError("--scale", f"is missing: {text.partition(':')[0]} enlarges images")
-    if (":" in text or (scale is not None and text in NETWORKS)) and not path.exists():
+    enlarges = text.partition(":")[0] in NETWORKS
+    if (":" in text or enlarges) and not path.exists():
         if weights is not None and pretrained:
             raise UserError("--pretrained", "the weights are given by --weights already")
+        if enlarges:
+            if scale is None:
+                raise UserError("--scale", f"is missing: {text.partition(':')[0]} enlarges images")
+            text = with_scale(text, scale)
         mean, std = _normalisation_of_timm(text) if pretrained and text.startswith("timm:") else (None, None)
-        return Given(_absolute(text), weights=weights, pretrained=pretrained, scale=scale, mean=mean, std=std)
+        return Given(_absolute(text), weights=weights, pretrained=pretrained, mean=mean, std=std)
     folder = path if path.is_dir() else path.parent
     for option, value in (("--weights", weights), ("--pretrained", pretrained or None)):
         if value is not None:
@@ -103,13 +95,16 @@ def given_network(
     if path.is_dir() or path.suffix == ".safetensors":
         if (folder / PLAN).is_file():
             plan = read_plan(folder)
-            if plan.scale != scale:
-                raise UserError("--scale", f"is {scale}, and was {plan.scale} when {folder} was made")
-            return Given(plan.factory, pruned=folder, scale=plan.scale, mean=plan.mean, std=plan.std)
+            if (scale is None) != bool(plan.classes):
+                problem = (
+                    "is given, and the network classifies images" if plan.classes else "is missing, as it was given"
+                )
+                raise UserError("--scale", f"{problem} ({folder})")
+            return Given(plan.factory, pruned=folder, mean=plan.mean, std=plan.std)
         if (folder / WEIGHTS).is_file() and (folder / "model.py").is_file():
             metadata = _metadata(folder / WEIGHTS)
             mean, std = (tuple(metadata[key]) if key in metadata else None for key in ("mean", "std"))
-            factory = f"{(folder / 'model.py').resolve()}:{SOURCE.rpartition(':')[2]}"
+            factory = f"{(folder / 'model.py').resolve()}:{CLASS_NAME}"
             return Given(factory, weights=folder / WEIGHTS, mean=mean, std=std)
     raise UserError("MODEL", f"{text} is no network: {FORMS}")
 

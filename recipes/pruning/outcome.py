@@ -12,13 +12,14 @@ from typing import Any
 from torch import nn
 
 from export.comparison import MIN_ROUNDS, compare
-from export.compress import smallest_onnx
+from export.compress import Form, smallest_onnx
 from export.devices.base import MeasureSpec
 from export.onnx import export_onnx
 from nas.checkpoint import save_weights
 from nas.cost import count
 from nas.files import write_json, write_text
 from pruning.allocation.macs import layer_macs
+from pruning.masks import count_zeros
 from pruning.pruned_model import WEIGHTS, Plan
 from pruning.semi_structured import measure_2_4
 from pruning.weights import prunable_weights
@@ -73,8 +74,8 @@ def measure_outcome(
         result = {
             "target": str(settings.goal),
             "method": settings.method.name,
-            "before": _facts(dense, images, dense_weights, dense_onnx),
-            "after": _facts(pruned, images, folder / WEIGHTS, folder / ONNX),
+            "before": _facts(dense, images, dense_weights, compressed.dense),
+            "after": _facts(pruned, images, folder / WEIGHTS, compressed.forms[compressed.form]),
             "latency": {
                 "before": comparison.measurement.to_dict(),
                 "after": timed.measurement.to_dict(),
@@ -83,9 +84,7 @@ def measure_outcome(
                 "ratios": timed.ratios,
                 "faster": timed.faster,
             },
-            "sparse_tensor_cores": None
-            if settings.pattern != "2:4"
-            else _sparse_tensor_cores(pruned, settings, images),
+            "sparse_tensor_cores": _sparse_tensor_cores(pruned, settings, images),
             "onnx": {
                 "exporter": exported.exporter,
                 "opset": exported.opset,
@@ -98,25 +97,28 @@ def measure_outcome(
     return result
 
 
-def _sparse_tensor_cores(pruned: nn.Module, settings: PruneSettings, images: Images) -> dict[str, Any]:
-    """2:4 through torch, where a GPU multiplies it; else why not."""
+def _sparse_tensor_cores(pruned: nn.Module, settings: PruneSettings, images: Images) -> dict[str, Any] | None:
+    """2:4 through torch, where a GPU multiplies it, else why not; None of another pattern."""
+    if settings.pattern != "2:4":
+        return None
     return asdict(measure_2_4(pruned, images.image_shape, settings.profile.batch))
 
 
-def _facts(network: nn.Module, images: Images, weights_file: Path, onnx_file: Path) -> dict[str, Any]:
-    cost = count(network, images.image_shape)
+def _facts(network: nn.Module, images: Images, weights_file: Path, onnx: Form | None) -> dict[str, Any]:
+    assert onnx is not None
     weights = prunable_weights(network)
-    macs = layer_macs(network, images.image_shape)
-    zeros = {name: int((weight == 0).sum()) for name, weight in weights.items()}
+    sparsity, macs = count_zeros(network, weights), count(network, images.image_shape).macs
+    uses = layer_macs(network, images.image_shape)
+    by_zero = sum(uses[name] * int((weight == 0).sum()) for name, weight in weights.items())
     return {
-        "params": cost.params,
-        "prunable": sum(weight.numel() for weight in weights.values()),
-        "zeros": sum(zeros.values()),
-        "macs": cost.macs,
-        "macs_without_zeros": round(cost.macs - sum(macs[name] * n for name, n in zeros.items())),
+        "params": sparsity.params,
+        "prunable": sparsity.prunable,
+        "zeros": sparsity.zeros,
+        "macs": macs,
+        "macs_without_zeros": round(macs - by_zero),
         "weights_bytes": weights_file.stat().st_size,
         "weights_bytes_gzip": len(gzip.compress(weights_file.read_bytes(), 6)),
-        "onnx_bytes": onnx_file.stat().st_size,
-        "onnx_bytes_gzip": len(gzip.compress(onnx_file.read_bytes(), 6)),
+        "onnx_bytes": onnx.size_bytes,
+        "onnx_bytes_gzip": onnx.gzip_bytes,
         "score": asdict(images.score(on_accelerator(network))),
     }
