@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -17,20 +17,6 @@ from nas.measurement import Measurement
 MIN_ROUNDS = 5
 """With five rounds the interval reaches from the lowest to the highest ratio, and two equal files have all five on one
 side of 1 in 2 of 32 comparisons; with four it is 2 of 16, which is no evidence."""
-
-
-class ComparingDevice(Device, Protocol):
-    """A device that can time several files in the same rounds."""
-
-    def measure_together(self, onnx_files: Sequence[Path], spec: MeasureSpec) -> list[Measurement]:
-        """Time all files with interleaved runs, in `spec.sessions` rounds with a fresh session of each file.
-
-        Every measurement has as many runs in each round as the others (`runs_per_session` of its `environment`), and
-        its `values` are in the order of the rounds.
-
-        Raises:
-            UserError: as `measure`, of any of the files.
-        """
 
 
 @dataclass(frozen=True)
@@ -70,7 +56,7 @@ class Comparison:
         return asdict(self)
 
 
-def compare(device: ComparingDevice, onnx_files: Sequence[Path], spec: MeasureSpec) -> Comparison:
+def compare(device: Device, onnx_files: Sequence[Path], spec: MeasureSpec) -> Comparison:
     """Time two or more files with interleaved runs and say of each whether it is faster than the first.
 
     Two measurements one after the other differ by whatever the machine did in between; the ratio of two medians of

@@ -29,7 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from export.devices.inputs import make_inputs
+from export.devices.agent.errors import Refused
+from export.devices.agent.inputs import make_inputs
 from export.errors import ExportError, reason
 from export.sparse_weights import MIN_OPSET, coo, count_zeros, packed
 from nas.errors import UserError
@@ -179,10 +180,10 @@ def _outputs(path: Path, session: Any) -> list[np.ndarray]:
         return [
             np.asarray(output)
             for batch in batches
-            for output in session.run(None, make_inputs(path, arguments, batch, seed=0))
+            for output in session.run(None, make_inputs(str(path), arguments, batch, seed=0))
         ]
-    except UserError:
-        raise
+    except Refused as refused:
+        raise UserError(**refused.fields) from refused
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise ExportError(str(path), f"cannot be run ({reason(error)})") from error
 

@@ -1,9 +1,8 @@
-"""Statistics of run times: percentiles, an interval over sessions, a verdict, warm-up until stable."""
+"""Statistics of run times: percentiles, an interval over sessions, a verdict."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,11 +35,6 @@ MAX_CI_HALF_WIDTH = 0.05
 MAX_P90_OVER_P50 = 1.25
 """Every tenth run a quarter slower than the median: something else shaped those runs."""
 
-WARM_WINDOW_RUNS = 5
-WARM_TOLERANCE = 0.05
-WARM_MAX_RUNS = 100
-WARM_MAX_SECONDS = 2.0
-
 
 @dataclass(frozen=True)
 class CpuContention:
@@ -55,6 +49,26 @@ class CpuContention:
     other_cpu_share: float | None = None
     steal_share: float | None = None
     involuntary_switches_per_s: float | None = None
+
+
+def contention(counters: Sequence[Mapping[str, float | None]]) -> CpuContention:
+    """The shares over all rounds, from what the device counted in each (see `export.devices.agent.counters`).
+
+    None for what its system does not count, or where no time passed.
+    """
+
+    def total(name: str) -> float | None:
+        values = [counted[name] for counted in counters]
+        return None if None in values else sum(value for value in values if value is not None)
+
+    wall, machine, busy, own = (total(name) for name in ("wall_s", "machine_s", "busy_s", "own_s"))
+    steal, switches = total("steal_s"), total("involuntary_switches")
+    return CpuContention(
+        # The system counts in ticks of 10 ms, so that the difference of a short stretch can fall below zero.
+        other_cpu_share=max(0.0, (busy - own) / machine) if machine and busy is not None and own is not None else None,
+        steal_share=steal / machine if machine and steal is not None else None,
+        involuntary_switches_per_s=switches / wall if wall and switches is not None else None,
+    )
 
 
 def summarize(sessions_ms: Sequence[Sequence[float]]) -> Latency:
@@ -155,31 +169,3 @@ def _sessions_differ(medians: np.ndarray) -> bool:
     squares = ((early - early.mean()) ** 2).sum() + ((late - late.mean()) ** 2).sum()
     deviation = np.sqrt(squares / (2 * half - 2))
     return bool(abs(late.mean() - early.mean()) > DRIFT_SESSION_DEVIATIONS * deviation)
-
-
-def warm(run_once: Callable[[], object]) -> int:
-    """Run until the median of the last `WARM_WINDOW_RUNS` runs is within `WARM_TOLERANCE` of the window before.
-
-    Stops in any case after `WARM_MAX_RUNS` runs or `WARM_MAX_SECONDS`.
-
-    Returns:
-        The number of runs.
-    """
-    times: list[int] = []
-    begin = time.perf_counter_ns()
-    while len(times) < WARM_MAX_RUNS:
-        start = time.perf_counter_ns()
-        run_once()
-        end = time.perf_counter_ns()
-        times.append(end - start)
-        if _settled(times) or end - begin >= WARM_MAX_SECONDS * 1e9:
-            break
-    return len(times)
-
-
-def _settled(times: list[int]) -> bool:
-    if len(times) < 2 * WARM_WINDOW_RUNS:
-        return False
-    last = np.median(times[-WARM_WINDOW_RUNS:])
-    before = np.median(times[-2 * WARM_WINDOW_RUNS : -WARM_WINDOW_RUNS])
-    return bool(abs(last - before) <= WARM_TOLERANCE * before)

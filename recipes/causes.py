@@ -35,7 +35,7 @@ def first_cause(error: ValidationError, schema: type[Settings]) -> UserError:  #
             return UserError(where, f"{tag!r} is not possible", allowed=allowed, given=tag)
         case "union_tag_not_found":
             return UserError(f"{where}.name", "is missing")
-        case "predictor_name":
+        case "predictor_name" | "device_address":
             return UserError(where, details["msg"], allowed=details["ctx"]["allowed"], given=given)
         case kind:
             problem = details["msg"].removeprefix("Value error, ").replace("valid tuple", "list such as [a, b]")

@@ -13,6 +13,7 @@ from nas.errors import UserError
 from nas.memory import keep_freed_memory
 from recipes.options import AsJson, BatchSize, Data, LimitSeconds, Repeats, Seed, Size, Threads, answer, names, refuse
 from recipes.pruning.cli import prune
+from recipes.quantization.cli import quantize
 
 app = typer.Typer(
     help="Find and shrink neural networks for real hardware.",
@@ -25,6 +26,7 @@ app.add_typer(recipes_app, name="recipes")
 lut_app = typer.Typer(help="Tables of what operators cost on a device.", no_args_is_help=True)
 app.add_typer(lut_app, name="lut")
 app.command()(prune)
+app.command()(quantize)
 
 USAGE_ERROR: type[Any] = typer.BadParameter.__mro__[1]
 """The base of all that the parser of the command line complains of."""
@@ -97,12 +99,12 @@ def profile(
     as_json: AsJson = False,
 ) -> None:
     """Time an ONNX file: percentiles, an interval, and a verdict on how far to trust them."""
+    from export.devices.address import open_device
     from export.devices.base import MeasureSpec
-    from recipes.components import DEVICES, load
     from recipes.console import waiting
     from recipes.summary import latency_text
 
-    target = load(DEVICES, device, where="--device")()
+    target = open_device(device, where="--device")
     spec = MeasureSpec(threads=threads, batch=batch, sessions=sessions, seconds=seconds)
     with waiting(f"timing {file} in {sessions} sessions"):
         measurement = target.measure(file, spec)

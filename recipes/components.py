@@ -74,7 +74,6 @@ PRUNERS = {
 }
 STRUCTURED = "structured"
 """The method that removes channels, heads and blocks; all others set weights to zero."""
-DEVICES = {"local": "export.devices.local:LocalDevice"}
 
 
 def load(table: Mapping[str, str], name: str, *, where: str) -> Any:
@@ -114,6 +113,7 @@ def listing() -> dict[str, list[str]]:
     """Everything that can be named, by role."""
     from typing import get_args
 
+    from export.devices.address import FORMS
     from nas.data import SOURCES
     from nas.search.settings import SamplerName
     from recipes.shipped import shipped_recipes
@@ -126,5 +126,5 @@ def listing() -> dict[str, list[str]]:
         "pruning methods": sorted((*PRUNERS, STRUCTURED)),
         "samplers": sorted(get_args(SamplerName)),
         "data sources": sorted(SOURCES),
-        "devices": sorted(DEVICES),
+        "devices": list(FORMS),
     }

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from export.devices.address import open_device
+from export.devices.base import Device
 from nas.architecture import Architecture
 from nas.cost import Cost
 from nas.data import Augment, Batches, Images, Limit, Splits, load, split
@@ -21,7 +23,7 @@ from nas.progress import Track
 from nas.run import RunFolder
 from nas.space import SearchSpace
 from nas.task import Classification
-from recipes.components import COSTS, DEVICES, SPACES
+from recipes.components import COSTS, SPACES
 from recipes.components import load as component
 from recipes.predictor_set import PredictorSet
 from recipes.schema import Recipe
@@ -179,9 +181,9 @@ class Context:
             images=len(self.splits.selection),
         )
 
-    def measuring_device(self) -> Any:
+    def measuring_device(self) -> Device:
         """The device that latency is measured on."""
-        return component(DEVICES, self.recipe.profile.device, where="profile.device")()
+        return open_device(self.recipe.profile.device, where="profile.device")
 
 
 def even_batch(count: int) -> int:

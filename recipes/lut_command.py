@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from export.devices.address import open_device
 from export.devices.base import MeasureSpec
 from export.latency_table import measure_latency_table
 from nas.cost_table import CostTable
 from nas.progress import Track, silent
 from nas.run import RunFolder
-from recipes.components import DEVICES, load
 from recipes.loading import load_recipe
 from recipes.runner import new_context
 
@@ -27,7 +27,7 @@ def build_table(
         UserError: a wrong recipe or device, or an operator cannot be exported or run.
     """
     context = new_context(load_recipe(recipe, overrides), RunFolder(output.parent), silent)
-    return measure_latency_table(context.space, load(DEVICES, device, where="--device")(), spec, output, track)
+    return measure_latency_table(context.space, open_device(device, where="--device"), spec, output, track)
 
 
 def table_summary(table: CostTable, output: Path) -> dict[str, Any]:

@@ -72,8 +72,8 @@ def digest(value: Any) -> str:
 def _section(recipe: Recipe, stage: Stage, name: str) -> Any:
     """The part of a section that the stage depends on."""
     if stage.name == "search" and name == "profile" and recipe.search is not None:
-        timed = {"device", "threads", "batch", "search_seconds"} if recipe.search.measures_latency else set()
-        return recipe.profile.model_dump(mode="json", include=timed)
+        timed = {"device", "provider", "threads", "batch", "search_seconds"}
+        return recipe.profile.model_dump(mode="json", include=timed if recipe.search.measures_latency else set())
     if stage.name == "profile" and name == "profile":
         return recipe.profile.model_dump(mode="json", exclude={"search_seconds"})
     return recipe.model_dump(mode="json")[name]

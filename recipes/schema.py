@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from export.devices.address import open_device
+from export.devices.base import MeasureSpec
 from nas.data import SOURCES, SplitFractions
 from nas.errors import UserError
 from nas.objective import Constraint
@@ -27,7 +29,7 @@ from nas.training import TrainSettings
 from predictors.encoding import ENCODINGS
 from predictors.regressors import MODELS
 from predictors.surrogate import LEAST
-from recipes.components import DEVICES, INHERITED, PREDICTORS, SPACES, STRATEGIES, load, members
+from recipes.components import INHERITED, PREDICTORS, SPACES, STRATEGIES, load, members
 from supernets.early_stop import StopSettings
 from supernets.fewshot.plan import FewShotSettings
 from supernets.selection.criterion import Criterion
@@ -43,6 +45,17 @@ def _known(name: str) -> str:
         context = {"problem": error.problem, "allowed": list(error.allowed or ()), "given": name}
         raise PydanticCustomError("predictor_name", "{problem}", context) from error
     return name
+
+
+def _address(text: str) -> str:
+    from pydantic_core import PydanticCustomError
+
+    try:
+        open_device(text, where="")
+    except UserError as error:
+        context = {"problem": error.problem, "allowed": list(error.allowed or ()), "given": text}
+        raise PydanticCustomError("device_address", "{problem}", context) from error
+    return text
 
 
 NamedPredictor = Annotated[
@@ -243,8 +256,10 @@ class FinalTrainSettings(TrainSettings):
 class ProfileSettings(Settings):
     """How latency is measured."""
 
-    device: Literal[*DEVICES] = "local"  # type: ignore[valid-type]
-    """Where to run."""
+    device: Annotated[str, AfterValidator(_address)] = "local"
+    """Where to run: local, ssh://USER@HOST[:PORT], adb://SERIAL or replay:FILE."""
+    provider: str | None = None
+    """ONNX Runtime's execution provider, such as cuda; null takes CUDA's where there is one, else the CPU's."""
     threads: PositiveInt | None = None
     """Threads of the runtime; null takes one for each physical core."""
     batch: PositiveInt = 1
@@ -255,6 +270,11 @@ class ProfileSettings(Settings):
     """Time budget for the timed runs of one network."""
     search_seconds: PositiveFloat = 0.3
     """The same during the search, where `latency_ms` is asked for."""
+
+    def spec(self, **changes: Any) -> MeasureSpec:
+        """How to time one network, but for the changes."""
+        given = {name: getattr(self, name) for name in ("threads", "batch", "sessions", "seconds", "provider")}
+        return MeasureSpec(**given | changes)
 
 
 class Recipe(Settings):

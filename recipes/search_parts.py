@@ -90,11 +90,8 @@ class SearchParts:
         return Evaluator("accuracy", "maximize", self._context.predictors.make([name])[name])
 
     def _latency(self) -> Any:
-        from export.devices.base import MeasureSpec
         from export.latency import MeasuredLatency
 
         context, profile = self._context, self._context.recipe.profile
-        spec = MeasureSpec(
-            threads=profile.threads, batch=profile.batch, sessions=2, seconds=profile.search_seconds, min_runs=5
-        )
+        spec = profile.spec(sessions=2, seconds=profile.search_seconds, min_runs=5)
         return MeasuredLatency(context.space, context.measuring_device(), spec, context.run.path)

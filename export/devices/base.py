@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +22,8 @@ class MeasureSpec:
         seconds: time budget of all timed runs together, warm-up not counted.
         min_runs: timed runs of each session, even where they take longer than the budget.
         seed: of the generated inputs.
+        provider: ONNX Runtime's execution provider, its name in full or short (`cuda`); None is CUDA's where there is
+            one, else the CPU's.
     """
 
     threads: int | None = None
@@ -29,6 +32,7 @@ class MeasureSpec:
     seconds: float = 2.0
     min_runs: int = 10
     seed: int = 0
+    provider: str | None = None
 
     def __post_init__(self) -> None:
         lowest = {"threads": 1, "batch": 1, "sessions": 2, "min_runs": 1, "seed": 0}
@@ -45,10 +49,13 @@ class Device(Protocol):
 
     @property
     def name(self) -> str:
-        """The name recipes use."""
+        """Its address, as recipes give it."""
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Plain JSON of what decides the timings; `id` names its lasting part. What is not known is None."""
+    def fingerprint(self, provider: str | None = None) -> dict[str, Any]:
+        """Plain JSON of what decides the timings with a provider (see `MeasureSpec`); `id` names its lasting part.
+
+        What is not known is None.
+        """
 
     def measure(self, onnx_file: Path, spec: MeasureSpec) -> Measurement:
         """Time the network in `onnx_file`; its `environment` holds the fingerprint and how it was timed.
@@ -56,3 +63,16 @@ class Device(Protocol):
         Raises:
             UserError: the file cannot be read or run, or its inputs cannot be made from `spec`.
         """
+
+    def measure_together(self, onnx_files: Sequence[Path], spec: MeasureSpec) -> list[Measurement]:
+        """Time all files with interleaved runs, in `spec.sessions` rounds with a fresh session of each file.
+
+        Every measurement has as many runs in each round as the others (`runs_per_session` of its `environment`), and
+        its `values` are in the order of the rounds.
+
+        Raises:
+            UserError: as `measure`, of any of the files.
+        """
+
+    def close(self) -> None:
+        """Let go of the device; it is taken again when it is next asked."""

@@ -13,7 +13,7 @@ from torch import nn
 
 from export.comparison import MIN_ROUNDS, compare
 from export.compress import Form, smallest_onnx
-from export.devices.base import MeasureSpec
+from export.devices.address import open_device
 from export.onnx import export_onnx
 from nas.checkpoint import save_weights
 from nas.cost import count
@@ -23,7 +23,6 @@ from pruning.masks import count_zeros
 from pruning.pruned_model import WEIGHTS, Plan
 from pruning.semi_structured import measure_2_4
 from pruning.weights import prunable_weights
-from recipes.components import DEVICES, load
 from recipes.pruning.images import Images
 from recipes.pruning.settings import PruneSettings
 from recipes.pruning.table import model_card
@@ -62,13 +61,8 @@ def measure_outcome(
         export_onnx(dense, images.image_shape, dense_onnx, exporter=exported.exporter)  # else the graphs would differ
         compressed = smallest_onnx(folder / ONNX, folder / ONNX, dense=dense_onnx)
         profile = settings.profile
-        spec = MeasureSpec(
-            threads=profile.threads,
-            batch=profile.batch,
-            sessions=max(MIN_ROUNDS, profile.sessions),
-            seconds=profile.seconds,
-        )
-        device = load(DEVICES, profile.device, where="profile.device")()
+        spec = profile.spec(sessions=max(MIN_ROUNDS, profile.sessions))
+        device = open_device(profile.device, where="profile.device")
         comparison = compare(device, [dense_onnx, folder / ONNX], spec)
         timed = comparison.others[0]
         result = {

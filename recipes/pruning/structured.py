@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.devices.base import MeasureSpec
+from export.devices.address import open_device
 from export.onnx import export_onnx
 from nas.checkpoint import load_weights, save_weights
 from nas.files import read_json, write_json
@@ -32,7 +32,6 @@ from pruning.structured import (
     shrink,
 )
 from pruning.weights import prunable_weights
-from recipes.components import DEVICES, load
 from recipes.pruning.images import Images
 from recipes.pruning.settings import PruneSettings, StructuredSettings
 from recipes.pruning.training import Phases, on_accelerator
@@ -113,8 +112,8 @@ def _target(settings: PruneSettings, phases: Phases) -> Target:
 def _latency_ms(settings: PruneSettings, phases: Phases) -> Callable[[nn.Module], float]:
     """Measures the upper bound of a network's median latency, so that what keeps the limit keeps it with confidence."""
     profile = settings.profile
-    device = load(DEVICES, profile.device, where="profile.device")()
-    spec = MeasureSpec(threads=profile.threads, batch=profile.batch, sessions=profile.sessions, seconds=SEARCH_SECONDS)
+    device = open_device(profile.device, where="profile.device")
+    spec = profile.spec(seconds=SEARCH_SECONDS)
 
     def upper_bound(network: nn.Module) -> float:
         with tempfile.TemporaryDirectory(prefix=".latency-", dir=phases.folder.path) as folder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from export.devices.base import MeasureSpec
 from nas.architecture import Architecture
 from nas.files import write_json
 from recipes.context import Context
@@ -12,11 +11,7 @@ from recipes.context import Context
 
 def run(context: Context) -> dict[str, Any]:
     """Measures each ONNX file of the stage `export` on the recipe's device."""
-    settings = context.recipe.profile
-    device = context.measuring_device()
-    spec = MeasureSpec(
-        threads=settings.threads, batch=settings.batch, sessions=settings.sessions, seconds=settings.seconds
-    )
+    device, spec = context.measuring_device(), context.recipe.profile.spec()
     outputs = {}
     networks = context.outputs["train"]["networks"]
     for network in context.track(networks, "profile", len(networks)):

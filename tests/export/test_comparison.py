@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from in_process import in_process_device
 
 from export.comparison import MIN_ROUNDS, compare
-from export.devices import local
+from export.devices.agent import rounds
 from export.devices.base import MeasureSpec
 from export.devices.local import LocalDevice
 from export.timing import summarize
@@ -103,22 +104,25 @@ class Bench:
     def perf_counter_ns(self) -> int:
         return self.now
 
-    def open_session(self, path: Path, threads: int, *, spin: bool) -> Bench:
-        self.events.append(f"open {path.stem}")
+    def perf_counter(self) -> float:
+        return self.now / 1e9
+
+    def open_session(self, path: str, threads: int, provider: str, *, spin: bool) -> Bench:
+        self.events.append(f"open {Path(path).stem}")
         self.spinning.add(spin)
         return self
 
     def get_providers(self) -> list[str]:
         return ["CPUExecutionProvider"]
 
-    def runner(self, session: Any, path: Path, spec: MeasureSpec) -> Callable[[], object]:
+    def runner(self, session: Any, path: str, batch: int, seed: int) -> Callable[[], object]:
         def run_once() -> None:
-            self.events.append(path.stem)
-            self.now += int(self.run_ms[path.stem] * 1e6)
+            self.events.append(Path(path).stem)
+            self.now += int(self.run_ms[Path(path).stem] * 1e6)
 
         return run_once
 
-    def warm(self, run_once: Callable[[], object]) -> int:
+    def warm(self, run_once: Callable[[], object], alive: Callable[[], object]) -> int:
         self.events.append("warm")
         return 7
 
@@ -126,15 +130,24 @@ class Bench:
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     made = Bench({"a": 2.0, "b": 1.0})
-    for name, value in {"time": made, "open_session": made.open_session, "_runner": made.runner}.items():
-        monkeypatch.setattr(local, name, value)
-    monkeypatch.setattr(local, "warm", made.warm)
+    for name, value in {"open_session": made.open_session, "runner": made.runner, "warm": made.warm}.items():
+        monkeypatch.setattr(rounds, name, value)
+    monkeypatch.setattr(rounds, "time", made)
     return made
 
 
-def test_rounds_are_interleaved_forwards_and_backwards(bench: Bench) -> None:
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Their content does not matter on the bench."""
+    made = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+    for path in made:
+        path.touch()
+    return made
+
+
+def test_rounds_are_interleaved_forwards_and_backwards(bench: Bench, files: list[Path], tmp_path: Path) -> None:
     spec = MeasureSpec(threads=1, sessions=2, seconds=0.012, min_runs=1)
-    a, b = LocalDevice().measure_together([A, B], spec)
+    a, b = in_process_device(tmp_path).measure_together(files, spec)
     # 12 ms for each of 2 files over 2 sessions, and 3 ms for one run of each: 4 runs.
     first = ["open a", "a", "warm", "open b", "b", "warm", *["a"] * 3, *["b"] * 3, *"abbaabba"]
     second = ["open b", "b", "warm", "open a", "a", "warm", *"baabbaab"]
@@ -148,8 +161,10 @@ def test_rounds_are_interleaved_forwards_and_backwards(bench: Bench) -> None:
     assert (a.environment["cold_start_ms"], b.environment["cold_start_ms"]) == ([2.0, 2.0], [1.0, 1.0])
 
 
-def test_a_file_alone_is_run_as_ever(bench: Bench) -> None:
-    measurement = LocalDevice().measure(A, MeasureSpec(threads=1, sessions=2, seconds=0.012, min_runs=1))
+def test_a_file_alone_is_run_as_ever(bench: Bench, files: list[Path], tmp_path: Path) -> None:
+    measurement = in_process_device(tmp_path).measure(
+        files[0], MeasureSpec(threads=1, sessions=2, seconds=0.012, min_runs=1)
+    )
     assert bench.events == ["open a", "a", "warm", *["a"] * 3, *["a"] * 3, "open a", "a", "warm", *["a"] * 3]
     assert measurement.latency.values == (2.0,) * 6
     assert bench.spinning == {True}
@@ -169,8 +184,3 @@ def test_real_files_on_this_machine(onnx_file: Path) -> None:
 def test_the_bad_file_is_named(onnx_file: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"missing\.onnx: no such file"):
         compare(LocalDevice(), [onnx_file, tmp_path / "missing.onnx"], SPEC)
-
-
-def test_sessions_in_company_do_not_wait_actively(onnx_file: Path) -> None:
-    key = "session.force_spinning_stop"
-    assert local.open_session(onnx_file, 1, spin=False).get_session_options().get_session_config_entry(key) == "1"

@@ -16,7 +16,7 @@ from torch import nn
 
 from export import compress
 from export.compress import smallest_onnx
-from export.devices.local import open_session
+from export.devices.agent.session import CPU, open_session
 from export.onnx import export_onnx
 from export.sparse_weights import coo, packed, relative_index
 from nas.errors import UserError
@@ -148,7 +148,7 @@ def test_the_smallest_is_written_and_is_the_same_network(pruned: tuple[Path, Pat
     assert json.loads(json.dumps(result.to_dict()))["forms"]["packed"]["refused"] is None
 
     images = np.random.default_rng(0).standard_normal((5, *SHAPE)).astype(np.float32)
-    got, want = (open_session(path, 1).run(None, {"input": images})[0] for path in (small, source))
+    got, want = (open_session(str(path), 1, CPU).run(None, {"input": images})[0] for path in (small, source))
     assert np.array_equal(got, want)
     smallest_onnx(source, tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == small.read_bytes()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from export import timing
-from export.timing import CpuContention, summarize, verdict, warm
+from export.timing import CpuContention, contention, summarize, verdict
 
 QUIET = CpuContention(other_cpu_share=0.01, steal_share=0.0, involuntary_switches_per_s=2.0)
 
@@ -61,53 +61,25 @@ def test_verdict_of_the_times(times: list[list[float]], expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "contention",
+    "others",
     [
         CpuContention(other_cpu_share=0.11),
         CpuContention(steal_share=0.03),
         CpuContention(involuntary_switches_per_s=150.0),
     ],
 )
-def test_contention_comes_before_drift(contention: CpuContention) -> None:
+def test_contention_comes_before_drift(others: CpuContention) -> None:
     times = sessions([1.0, 1.05, 1.1, 1.15, 1.2])
     drifting = summarize(times)
-    assert verdict(drifting, times, contention) == "contended"
+    assert verdict(drifting, times, others) == "contended"
     assert verdict(drifting, times, CpuContention()) == "drifting"
 
 
-class Clock:
-    """Nanoseconds that pass only while `run` runs."""
-
-    def __init__(self, durations_ms: list[float]) -> None:
-        self.now = 0
-        self.durations = iter(durations_ms)
-
-    def perf_counter_ns(self) -> int:
-        return self.now
-
-    def run(self) -> None:
-        self.now += int(next(self.durations) * 1e6)
-
-
-@pytest.mark.parametrize(
-    ("durations_ms", "runs"),
-    [
-        ([1.0] * 200, 10),  # two equal windows
-        (
-            [3.0] * 5 + [2.0] * 5 + [1.0] * 200,
-            18,
-        ),  # runs 9-13 and 14-18 are the first two windows whose medians are both 1
-        ([1500.0] * 200, 2),  # two seconds are over
-    ],
-)
-def test_warm_runs_until_stable(durations_ms: list[float], runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(durations_ms)
-    monkeypatch.setattr(timing, "time", clock)
-    assert warm(clock.run) == runs
-
-
-def test_warm_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock([1.05**i for i in range(1000)])
-    monkeypatch.setattr(timing, "time", clock)
-    monkeypatch.setattr(timing, "WARM_MAX_SECONDS", 1e9)
-    assert warm(clock.run) == timing.WARM_MAX_RUNS
+def test_shares_of_the_counters_by_hand() -> None:
+    counted = {"wall_s": 2.0, "machine_s": 4.0, "busy_s": 3.0, "steal_s": 0.5, "own_s": 2.0, "involuntary_switches": 30}
+    found = contention([counted, counted])
+    assert found == CpuContention(other_cpu_share=0.25, steal_share=0.125, involuntary_switches_per_s=15.0)
+    found = contention([counted, counted | {"steal_s": None, "busy_s": None}])
+    assert found == CpuContention(involuntary_switches_per_s=15.0)
+    assert contention([counted | {"own_s": 3.5}]).other_cpu_share == 0.0  # ticks of 10 ms
+    assert contention([dict.fromkeys(counted, 0.0)]) == CpuContention()

@@ -9,31 +9,36 @@ import platform
 from pathlib import Path
 from typing import Any
 
-_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+_CPU = Path("/sys/devices/system/cpu")
 _CGROUP_2 = Path("/sys/fs/cgroup/cpu.max")
 _CGROUP_1 = Path("/sys/fs/cgroup/cpu")
+_INSTRUCTIONS = frozenset(
+    {
+        *("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16"),
+        *("asimdhp", "fphp", "asimddp", "i8mm", "bf16", "sve", "sve2"),  # Arm
+    }
+)
+"""That decide whether numbers of fewer bits are computed faster."""
 
 
-def local_fingerprint(provider: str) -> dict[str, Any]:
+def fingerprint(provider: str, runtime_version: str) -> dict[str, Any]:
     """The fingerprint of this machine with ONNX Runtime's execution `provider`.
 
     `id` is the first 12 hexadecimal digits of the SHA-256 of all the rest but the momentary load.
     """
-    import onnxruntime
-    import psutil
-
     lasting = {
         "cpu_model": _cpu_model(),
         "cpu_architecture": platform.machine() or None,
-        "logical_cores": psutil.cpu_count(logical=True),
-        "physical_cores": psutil.cpu_count(logical=False),
+        "instructions": _instructions(),
+        "logical_cores": os.cpu_count(),
+        "physical_cores": _physical_cores(),
         "allowed_cores": _allowed_cores(),
         "cgroup_cpu_limit": _cgroup_cpu_limit(),
-        "frequency_governor": _read(_GOVERNOR),
-        "memory_bytes": psutil.virtual_memory().total,
+        "frequency_governor": _read(_CPU / "cpu0/cpufreq/scaling_governor"),
+        "memory_bytes": _memory_bytes(),
         "os": f"{platform.system()} {platform.release()}",
         "python_version": platform.python_version(),
-        "onnxruntime_version": onnxruntime.__version__,
+        "onnxruntime_version": runtime_version,
         "provider": provider,
         "threads": default_threads(),
     }
@@ -43,18 +48,32 @@ def local_fingerprint(provider: str) -> dict[str, Any]:
 
 def default_threads() -> int:
     """One thread per physical core, but no more than this process may use; at least one."""
-    import psutil
-
-    limits = (psutil.cpu_count(logical=False), _allowed_cores(), _cgroup_cpu_limit())
+    limits = (_physical_cores() or os.cpu_count(), _allowed_cores(), _cgroup_cpu_limit())
     return max(1, int(min((limit for limit in limits if limit is not None), default=1)))
 
 
 def _cpu_model() -> str | None:
+    """From the kernel's list; boards name themselves in the device tree instead."""
+    return _cpuinfo("model name") or (_read(Path("/proc/device-tree/model")) or platform.processor()) or None
+
+
+def _instructions() -> list[str] | None:
+    flags = _cpuinfo("flags") or _cpuinfo("Features")
+    return None if flags is None else sorted(_INSTRUCTIONS.intersection(flags.split()))
+
+
+def _cpuinfo(wanted: str) -> str | None:
     for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
         key, _, value = line.partition(":")
-        if key.strip() == "model name":
+        if key.strip() == wanted:
             return value.strip()
-    return platform.processor() or None
+    return None
+
+
+def _physical_cores() -> int | None:
+    """Logical cores that share no core with one before them."""
+    siblings = {_read(path) for path in _CPU.glob("cpu[0-9]*/topology/thread_siblings_list")}
+    return len(siblings - {None}) or None
 
 
 def _allowed_cores() -> int | None:
@@ -73,12 +92,19 @@ def _cgroup_cpu_limit() -> float | None:
     return None if quota in ("max", "-1") else int(quota) / int(period)
 
 
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError):  # Windows; a system without the names
+        return None
+
+
 def _load_average() -> float | None:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def _read(path: Path) -> str | None:
     try:
-        return path.read_text().strip()
+        return path.read_text().strip().strip("\0")
     except OSError:  # the kernel does not offer this file: the value stays unknown
         return None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nas.errors import UserError
+from export.devices.agent.errors import Refused
 
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 _BYTES = {"tensor(uint8)": np.uint8, "tensor(int8)": np.int8}
@@ -22,14 +21,14 @@ _INTEGERS = {
 }
 
 
-def make_inputs(onnx_file: Path, arguments: list[Any], batch: int, seed: int) -> dict[str, np.ndarray]:
+def make_inputs(onnx_file: str, arguments: list[Any], batch: int, seed: int) -> dict[str, np.ndarray]:
     """One array per input of the session's `get_inputs()`, the same ones for the same seed.
 
     Floats are standard normal, 8-bit integers (images) fill their range, wider integers are 0 or 1: those are mostly
     indices or masks, and 0 and 1 are valid in every table.
 
     Raises:
-        UserError: the first input has a fixed batch other than `batch`, a dimension after the first is symbolic, or
+        Refused: the first input has a fixed batch other than `batch`, a dimension after the first is symbolic, or
             an input is of a type that cannot be generated. The input is named.
     """
     generator = np.random.default_rng(seed)
@@ -41,11 +40,11 @@ def make_inputs(onnx_file: Path, arguments: list[Any], batch: int, seed: int) ->
             if isinstance(size, int):
                 continue
             if position > 0:
-                raise UserError(where, f"dimension {position} is open ({size or 'unnamed'}), only the batch may be")
+                raise Refused(where, f"dimension {position} is open ({size or 'unnamed'}), only the batch may be")
             shape[position] = batch
         # Only the first input speaks for the batch: a further one may be a table of any fixed size.
         if not inputs and shape and shape[0] != batch:
-            raise UserError(where, f"has a fixed batch, {batch} cannot be run", allowed=[shape[0]])
+            raise Refused(where, f"has a fixed batch, {batch} cannot be run", allowed=[shape[0]])
         inputs[argument.name] = _random(where, argument.type, shape, generator)
     return inputs
 
@@ -58,4 +57,4 @@ def _random(where: str, kind: str, shape: list[int], generator: np.random.Genera
         return np.asarray(generator.integers(limits.min, limits.max, shape, endpoint=True), dtype=_BYTES[kind])
     if kind in _INTEGERS:
         return np.asarray(generator.integers(0, 2, shape), dtype=_INTEGERS[kind])
-    raise UserError(where, f"has type {kind}", allowed=[*_FLOATS, *_BYTES, *_INTEGERS], given=kind)
+    raise Refused(where, f"has type {kind}", allowed=[*_FLOATS, *_BYTES, *_INTEGERS], given=kind)

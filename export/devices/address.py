@@ -1,0 +1,27 @@
+"""Devices by their addresses: `local`, `ssh://user@host`."""
+
+from __future__ import annotations
+
+import importlib
+
+from export.devices.base import Device
+from nas.errors import UserError
+
+KINDS = {"local": "export.devices.local:LocalDevice"}
+"""The class of each kind of device: of an address, what stands before its colon. Those of addresses take the rest."""
+FORMS = ("local", "ssh://USER@HOST[:PORT]", "adb://SERIAL", "replay:FILE")
+
+
+def open_device(address: str, *, where: str) -> Device:
+    """The device at an address; nothing is connected before it is asked.
+
+    Raises:
+        UserError: of another form; `where` is the key or option that holds it.
+    """
+    kind, colon, rest = address.partition(":")
+    if kind not in KINDS or (kind == "local") == bool(colon):
+        raise UserError(where, f"{address!r} is not the address of a device", allowed=FORMS, given=address)
+    module, _, name = KINDS[kind].partition(":")
+    device_class = getattr(importlib.import_module(module), name)
+    device: Device = device_class(rest, where=where) if colon else device_class()
+    return device

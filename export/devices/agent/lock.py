@@ -1,0 +1,46 @@
+"""One timing at a time on a device, whoever asks: two at once would contend with each other."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+import time
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator  # noqa: UP035 - Python 3.8
+
+from export.devices.agent.errors import Refused
+
+NAME = "\0espalier-timing"
+"""In Linux's abstract namespace: a name that leaves no file, and that falls with its process."""
+POLL_S = 0.1
+
+
+@contextmanager
+def whole_device(wait_s: float, alive: Callable[[], Any]) -> Iterator[None]:
+    """Wait for the others, then keep them waiting. On Linux and Android; elsewhere nobody is kept waiting.
+
+    Raises:
+        Refused: others have been timing for `wait_s`.
+    """
+    if sys.platform not in ("linux", "android"):
+        yield
+        return
+    until = time.monotonic() + wait_s
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as holder:
+        while not _bind(holder):
+            if time.monotonic() > until:
+                raise Refused("device", f"another process has been timing on it for {wait_s:g} s")
+            time.sleep(POLL_S)
+            alive()
+        yield
+
+
+def _bind(holder: socket.socket) -> bool:
+    try:
+        holder.bind(NAME)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return False
+        raise
+    return True

@@ -1,0 +1,120 @@
+"""A round: a fresh session of each of some ONNX files, all open at once, their timed runs taking turns."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator, Sequence  # noqa: UP035 - Python 3.8
+
+from export.devices.agent import counters
+from export.devices.agent.session import open_session, provider_name, runner
+from export.devices.agent.system import default_threads
+
+WARM_WINDOW_RUNS = 5
+WARM_TOLERANCE = 0.05
+WARM_MAX_RUNS = 100
+WARM_MAX_SECONDS = 2.0
+
+MAX_RUNS = 2000
+"""More runs of a session make neither the median nor the interval better, only the answer longer."""
+
+RunOnce = Callable[[], Any]
+
+
+class TimedFile:
+    """One file while a round lasts. Its session is open, has run a first time, and is warm.
+
+    Attributes:
+        run_once: runs it. times_ms: its timed runs.
+    """
+
+    def __init__(self, path: str, request: dict[str, Any], alive: RunOnce) -> None:
+        threads, provider = request["threads"] or default_threads(), provider_name(request["provider"])
+        began = time.perf_counter_ns()
+        session = open_session(path, threads, provider, spin=len(request["files"]) == 1)
+        self.load_ms = (time.perf_counter_ns() - began) / 1e6
+        self.provider = session.get_providers()[0]
+        self.run_once = runner(session, path, request["batch"], request["seed"])
+        self.cold_start_ms = time_ms(self.run_once)
+        self.warmup_runs = warm(self.run_once, alive)
+        self.times_ms: list[float] = []
+
+    def answer(self) -> dict[str, Any]:
+        """What was seen."""
+        names = ("load_ms", "cold_start_ms", "warmup_runs", "times_ms", "provider")
+        return {name: getattr(self, name) for name in names}
+
+
+def time_round(request: dict[str, Any], alive: RunOnce) -> dict[str, Any]:
+    """Time `request["files"]`, in this order, then backwards, and so on: no file is always after the same other one.
+
+    Args:
+        request: besides, `threads` and `provider` (None: the defaults), `batch`, `seed`, `runs` of each file, or None
+            to take as many as fit `milliseconds` for each file, but `min_runs`. alive: called now and then.
+    """
+    files = [TimedFile(path, request, alive) for path in request["files"]]
+    with _no_garbage_collection():
+        before = counters.read()
+        runs = request["runs"] or _runs_within([file.run_once for file in files], request)
+        for run in range(runs):
+            for file in files if run % 2 == 0 else files[::-1]:
+                file.times_ms.append(time_ms(file.run_once))
+            alive()
+        counted = counters.since(before)
+    return {
+        "runs": runs,
+        "threads": request["threads"] or default_threads(),
+        "counters": counted,
+        "files": [file.answer() for file in files],
+    }
+
+
+def warm(run_once: RunOnce, alive: RunOnce) -> int:
+    """Run until the median of the last `WARM_WINDOW_RUNS` runs is within `WARM_TOLERANCE` of the window before.
+
+    Stops in any case after `WARM_MAX_RUNS` runs or `WARM_MAX_SECONDS`. Returns the number of runs.
+    """
+    times: list[float] = []
+    begin = time.perf_counter()
+    while len(times) < WARM_MAX_RUNS:
+        times.append(time_ms(run_once))
+        alive()
+        if _settled(times) or time.perf_counter() - begin >= WARM_MAX_SECONDS:
+            break
+    return len(times)
+
+
+def time_ms(run_once: RunOnce) -> float:
+    """The milliseconds of one run."""
+    start = time.perf_counter_ns()
+    run_once()
+    return (time.perf_counter_ns() - start) / 1e6
+
+
+def _settled(times: list[float]) -> bool:
+    if len(times) < 2 * WARM_WINDOW_RUNS:
+        return False
+    last = statistics.median(times[-WARM_WINDOW_RUNS:])
+    before = statistics.median(times[-2 * WARM_WINDOW_RUNS : -WARM_WINDOW_RUNS])
+    return abs(last - before) <= WARM_TOLERANCE * before
+
+
+def _runs_within(runners: Sequence[RunOnce], request: dict[str, Any]) -> int:
+    """How many runs of each fill the time budgets of all, going by a few of them."""
+    typical_ms = sum(statistics.median([time_ms(run_once) for _ in range(3)]) for run_once in runners)
+    fitting = int(request["milliseconds"] * len(runners) / typical_ms)
+    return min(max(request["min_runs"], fitting), MAX_RUNS)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,0 +1,185 @@
+"""A device with an agent on it, wherever that is: rounds are asked for one by one, and put together here."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from export.devices.agent.errors import Refused
+from export.devices.base import MeasureSpec
+from export.devices.connection import Connection, ConnectionLost
+from export.timing import contention, summarize, verdict
+from nas.errors import UserError
+from nas.measurement import Measurement
+
+ATTEMPTS = 4
+"""Connections that may be lost over one request before it is given up."""
+PIECE_BYTES = 1 << 20
+
+
+class AgentDevice:
+    """Times ONNX files through an agent; a lost connection is made again, and costs the round it was lost in.
+
+    Args:
+        name: the device's address. connect: starts an agent.
+        reads_here: whether files are read where they are, rather than sent there.
+        pause_s: before the second attempt; doubled for each further one.
+    """
+
+    def __init__(
+        self, name: str, connect: Callable[[], Connection], *, reads_here: bool = False, pause_s: float = 1.0
+    ) -> None:
+        self.name = name
+        self._connect = connect
+        self._reads_here = reads_here
+        self._pause_s = pause_s
+        self._connection: Connection | None = None
+        self._was_reached = False
+        self._sent: dict[str, str] = {}
+        self._names: dict[str, str] = {}
+
+    def fingerprint(self, provider: str | None = None) -> dict[str, Any]:
+        """What decides the timings there with a provider, by default the one that is used by default."""
+        return self._ask("fingerprint", provider=provider)
+
+    def providers(self) -> list[str]:
+        """The execution providers of the device's ONNX Runtime."""
+        return list(self._ask("providers")["providers"])
+
+    def measure(self, onnx_file: Path, spec: MeasureSpec) -> Measurement:
+        """Time the network in `onnx_file` in `spec.sessions` fresh sessions, each warmed up until stable.
+
+        A run is one `session.run` with inputs that are ready in memory, all outputs computed.
+
+        Raises:
+            UserError: the file is missing, not ONNX or cannot be run, its inputs cannot be made from `spec`, or the
+                device cannot be reached.
+        """
+        return self.measure_together([onnx_file], spec)[0]
+
+    def measure_together(self, onnx_files: Sequence[Path], spec: MeasureSpec) -> list[Measurement]:
+        """Time all files in the same rounds, `spec.sessions` of them, so that whatever slows a round slows all alike.
+
+        A round has a fresh session of each file, all open at once. Their runs alternate forwards and backwards (A B,
+        B A, A B, ...), so that no file is always the one that comes after another; so does the order in which they
+        are opened, from round to round. Every file has as many runs as the others, in `spec.seconds` for each.
+
+        Sessions push each other's weights out of the caches: the times of a file are not those it has alone. With
+        several threads a session's helpers sleep between its runs here, since they would wait on another one's core.
+
+        Returns:
+            A measurement of each file, in order, its `values` round after round.
+
+        Raises:
+            UserError: as `measure`, of any of the files.
+        """
+        environment = self.fingerprint(spec.provider)
+        rounds: list[dict[str, Any]] = []
+        seen: list[list[dict[str, Any]]] = [[] for _ in onnx_files]
+        for position in range(spec.sessions):
+            order = list(range(len(onnx_files)))[:: 1 if position % 2 == 0 else -1]
+            found = self._ask(
+                "round",
+                files=[onnx_files[index] for index in order],
+                threads=spec.threads,
+                provider=spec.provider,
+                batch=spec.batch,
+                seed=spec.seed,
+                milliseconds=1000 * spec.seconds / spec.sessions,
+                min_runs=spec.min_runs,
+                runs=rounds[0]["runs"] if rounds else None,  # the same for all: a fast session must not count for more
+            )
+            rounds.append(found)
+            for index, file in zip(order, found["files"], strict=True):
+                seen[index].append(file)
+        others = contention([found["counters"] for found in rounds])
+        environment |= vars(others) | {
+            "threads": rounds[0]["threads"],
+            "batch": spec.batch,
+            "seed": spec.seed,
+            "sessions": spec.sessions,
+            "runs_per_session": rounds[0]["runs"],
+            "files_together": len(onnx_files),
+        }
+        measurements = []
+        for sessions in seen:
+            times = [session["times_ms"] for session in sessions]
+            latency = summarize(times)
+            own = {key: [session[key] for session in sessions] for key in ("warmup_runs", "cold_start_ms", "load_ms")}
+            own["provider"] = sessions[0]["provider"]
+            measurements.append(Measurement(latency, verdict(latency, times, others), environment | own))
+        return measurements
+
+    def close(self) -> None:
+        """Hang up; the agent leaves nothing behind. The next request connects again."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+        self._sent.clear()
+
+    def _ask(self, op: str, **request: Any) -> dict[str, Any]:
+        """The agent's answer; the files of the request are there when it reads them.
+
+        Raises:
+            UserError: what the agent refused, or that it could not be reached or kept.
+        """
+        files: Sequence[Path] = request.get("files", ())
+        for attempt in range(ATTEMPTS):
+            try:
+                connection = self._connected()
+                paths = [self._on_device(connection, path) for path in files]
+                answer = connection.ask(op, **request | ({"files": paths} if files else {}))
+            except ConnectionLost as lost:
+                self.close()
+                if not self._was_reached or attempt + 1 == ATTEMPTS:
+                    raise UserError(", ".join(map(str, files)) or "device", f"{self.name}: {lost}") from lost
+                time.sleep(self._pause_s * 2**attempt)
+            except Refused as refused:
+                raise self._as_named_here(refused) from refused
+            else:
+                self._was_reached = True
+                return answer
+        raise AssertionError("the last attempt returns or raises")
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._connect()
+        return self._connection
+
+    def _on_device(self, connection: Connection, path: Path) -> str:
+        """The path of a file there, where it is sent unless it has been over this connection.
+
+        Raises:
+            UserError: there is no such file here. Refused: the device cannot keep it.
+        """
+        if not path.is_file():
+            raise UserError(str(path), "no such file")
+        if self._reads_here:
+            there = str(path.resolve())
+        else:
+            content = path.read_bytes()
+            sha256 = hashlib.sha256(content).hexdigest()
+            there = self._sent.get(sha256) or self._send(connection, sha256, content)
+            self._sent[sha256] = there
+        self._names[there] = str(path)
+        return there
+
+    def _send(self, connection: Connection, sha256: str, content: bytes) -> str:
+        starts = range(0, len(content), PIECE_BYTES)
+        for start in starts:
+            data = base64.b64encode(content[start : start + PIECE_BYTES]).decode()
+            answer = connection.ask("put", sha256=sha256, data=data, first=start == 0, last=start == starts[-1])
+        return str(answer["path"])
+
+    def _as_named_here(self, refused: Refused) -> UserError:
+        """The error of the first cause, with the file's name here in the place of that there."""
+        fields = dict(refused.fields)
+        for there, here in self._names.items():
+            fields["where"] = fields["where"].replace(there, here)
+        if fields["where"] == "device":
+            fields["where"] = self.name
+        return UserError(**fields)

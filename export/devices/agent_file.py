@@ -1,0 +1,59 @@
+"""The agent as one file: a zip archive that Python runs, and the line that starts it at the end of a pipe."""
+
+from __future__ import annotations
+
+import functools
+import io
+import shlex
+import zipfile
+from importlib import resources
+
+PACKAGES = ("export", "export.devices", "export.devices.agent")
+_MAIN = "import sys\nfrom export.devices.agent.serve import main\nmain(sys.argv[1])\n"
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+_START = """
+import sys
+sys.path[:] = [path for path in sys.path if path]
+import hashlib, json, os, runpy, tempfile
+stream = sys.stdin.buffer
+announced = json.loads(stream.readline())
+archive = stream.read(announced["size"])
+if hashlib.sha256(archive).hexdigest() != announced["sha256"]:
+    sys.exit("the agent arrived damaged")
+folder = tempfile.mkdtemp(prefix="espalier-")
+path = os.path.join(folder, "agent.pyz")
+try:
+    with open(path, "wb") as file:
+        file.write(archive)
+except OSError as error:
+    import shutil
+    shutil.rmtree(folder)
+    sys.exit("cannot write to %s: %s" % (folder, error.strerror))
+sys.argv = [path, folder]
+runpy.run_path(path, run_name="__main__")
+"""
+START = f"exec({_START!r})"
+"""A Python program of one line: reads the agent from standard input, puts it into a folder of its own, and runs it.
+
+The folder it is started in is not searched for modules: it may hold a json.py."""
+
+
+def start_command(python: str) -> str:
+    """A shell's command that waits for the agent at the interpreter `python`."""
+    return f"{shlex.quote(python)} -u -c {shlex.quote(START)}"
+
+
+@functools.cache
+def agent_file() -> bytes:
+    """The archive, always the same bytes for the same source."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo("__main__.py", _EPOCH), _MAIN)
+        for package in PACKAGES:
+            whole = package == PACKAGES[-1]
+            for source in sorted(resources.files(package).iterdir(), key=lambda path: path.name):
+                if source.name.endswith(".py") and (whole or source.name == "__init__.py"):
+                    entry = zipfile.ZipInfo(f"{package.replace('.', '/')}/{source.name}", _EPOCH)
+                    archive.writestr(entry, source.read_bytes(), zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
