@@ -27,6 +27,8 @@ HOMES = {
 }
 AT_THE_TOP = {"numpy", "torch", "pydantic", "yaml", "typer"}
 """Third parties that a module may import when it is itself imported; all others wait until they are needed."""
+OPTIONAL_THERE = {"PIL"}
+"""What the agent may use on a device that has it."""
 FILES = sorted(path for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py"))
 
 
@@ -76,6 +78,19 @@ def test_nobody_pickles_or_swallows(path: Path) -> None:
             assert call not in {"pickle.load", "pickle.loads", "pickle.dump", "pickle.dumps"}, f"{path.name}: {call}"
             if call == "torch.load":
                 assert "weights_only=True" in ast.unparse(node), f"{path.name}:{node.lineno}: torch.load of anything"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "export/devices/agent").glob("*.py")), ids=lambda path: path.name)
+def test_the_agent_stands_alone(path: Path) -> None:
+    """It is sent to machines that have Python 3.8, numpy and onnxruntime, and nothing else of this project."""
+    tree = ast.parse(path.read_text(), feature_version=(3, 8))
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            package = name.split(".")[0]
+            stands = name.startswith("export.devices.agent") or package in {"numpy", "onnxruntime", *OPTIONAL_THERE}
+            assert stands or package in sys.stdlib_module_names, f"{path.name}:{node.lineno}: imports {name}"
 
 
 def test_help_needs_nothing_heavy() -> None:
