@@ -91,6 +91,7 @@ class AgentDevice:
                 seed=spec.seed,
                 milliseconds=1000 * spec.seconds / spec.sessions,
                 min_runs=spec.min_runs,
+                fresh=spec.fresh_processes,
                 runs=rounds[0]["runs"] if rounds else None,  # the same for all: a fast session must not count for more
             )
             rounds.append(found)
@@ -102,6 +103,7 @@ class AgentDevice:
             "batch": spec.batch,
             "seed": spec.seed,
             "sessions": spec.sessions,
+            "fresh_processes": spec.fresh_processes,
             "runs_per_session": rounds[0]["runs"],
             "files_together": len(onnx_files),
         }

@@ -24,6 +24,7 @@ class MeasureSpec:
         seed: of the generated inputs.
         provider: ONNX Runtime's execution provider, its name in full or short (`cuda`); None is CUDA's where there is
             one, else the CPU's.
+        fresh_processes: each session in a process of its own.
     """
 
     threads: int | None = None
@@ -33,6 +34,7 @@ class MeasureSpec:
     min_runs: int = 10
     seed: int = 0
     provider: str | None = None
+    fresh_processes: bool = False
 
     def __post_init__(self) -> None:
         lowest = {"threads": 1, "batch": 1, "sessions": 2, "min_runs": 1, "seed": 0}

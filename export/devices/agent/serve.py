@@ -1,19 +1,23 @@
 """The agent's loop: a JSON object a line in, `{"op": ..., ...}`; one out, `{"ok": ...}` or `{"refused": ...}`.
 
-While a request is worked on, `{"alive": true}` says now and then that it still is.
+It begins by saying `{"alive": true}`, and says so again now and then while a request is worked on.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import sys
+import threading
 import time
+import traceback
 from pathlib import Path
-from typing import Any, Callable  # noqa: UP035 - Python 3.8
+from typing import Any, Callable, Iterator  # noqa: UP035 - Python 3.8
 
 from export.devices.agent.errors import Refused
+from export.devices.agent.fresh import in_fresh_process
 from export.devices.agent.lock import whole_device
 from export.devices.agent.rounds import time_round
 from export.devices.agent.session import provider_name, runtime
@@ -22,9 +26,34 @@ from export.devices.agent.system import fingerprint
 
 SIGN_OF_LIFE_S = 2.0
 LOCK_WAIT_S = 600.0
+GONE_S = 3.0
+"""How long a run may go on when the host has hung up."""
 
 TIMED: dict[str, Callable[[dict[str, Any], Callable[[], None]], dict[str, Any]]] = {"round": time_round}
 """Requests that need the device for themselves."""
+
+
+class Speaker:
+    """Says JSON lines, and signs of life between them where there is nothing else to say for a while.
+
+    Args:
+        out: where to.
+    """
+
+    def __init__(self, out: Any) -> None:
+        self._out = out
+        self._last = time.monotonic()
+
+    def alive(self) -> None:
+        """To be called now and then."""
+        if time.monotonic() - self._last > SIGN_OF_LIFE_S:
+            self.say({"alive": True})
+
+    def say(self, message: dict[str, Any]) -> None:
+        """One line."""
+        self._out.write(json.dumps(message) + "\n")
+        self._out.flush()
+        self._last = time.monotonic()
 
 
 class Agent:
@@ -36,18 +65,35 @@ class Agent:
 
     def __init__(self, folder: Path, out: Any) -> None:
         self._store = Store(folder)
-        self._out = out
-        self._last_sign = time.monotonic()
+        self._speaker = Speaker(out)
 
     def serve(self, lines: Any) -> None:
-        """Answer until the host hangs up."""
+        """Answer until the host hangs up. A run that hangs, and would never notice, is then ended with the process."""
         try:
-            for line in lines:
-                self._say(self._answer(json.loads(line)))
+            self._speaker.say({"alive": True})
+            for line in self._until_hung_up(lines):
+                self._speaker.say(self._answer(json.loads(line)))
         except (BrokenPipeError, KeyboardInterrupt):
             return  # the host is gone, or wants us gone
         finally:
             self._store.clear()
+
+    def _until_hung_up(self, lines: Any) -> Iterator[str]:
+        """The lines, read by a thread of its own, so that their end is seen while a request is worked on."""
+        read: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+        def loop() -> None:
+            for line in lines:
+                read.put(line)
+            read.put(None)
+            time.sleep(GONE_S)
+            self._store.clear()
+            if hasattr(os, "getpgid") and os.getpgid(0) == os.getpid():
+                os.killpg(0, signal.SIGKILL)  # with the processes that it has started
+            os._exit(1)
+
+        threading.Thread(target=loop, daemon=True).start()
+        return iter(read.get, None)
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -62,33 +108,33 @@ class Agent:
             Refused: it cannot be met.
         """
         if op in TIMED:
-            with whole_device(LOCK_WAIT_S, self._alive):
-                return TIMED[op](request, self._alive)
+            with whole_device(LOCK_WAIT_S, self._speaker.alive):
+                if request.pop("fresh", False):
+                    return in_fresh_process(op, request, self._speaker.alive)
+                return TIMED[op](request, self._speaker.alive)
         if op == "fingerprint":
             return fingerprint(provider_name(request["provider"]), runtime().__version__)
         if op == "providers":
             return {"providers": runtime().get_available_providers()}
-        if op == "has":
-            return self._store.has(**request)
-        if op == "put":
-            return self._store.put(**request)
+        if op in ("put", "keep", "drop"):
+            stored: dict[str, Any] = getattr(self._store, op)(**request)
+            return stored
         raise Refused("device", f"its agent knows no {op!r}")
-
-    def _alive(self) -> None:
-        if time.monotonic() - self._last_sign > SIGN_OF_LIFE_S:
-            self._say({"alive": True})
-
-    def _say(self, message: dict[str, Any]) -> None:
-        self._out.write(json.dumps(message) + "\n")
-        self._out.flush()
-        self._last_sign = time.monotonic()
 
 
 def main(folder: str) -> None:
     """Serve the host at the other end of the standard streams; whatever libraries print goes to standard error."""
+    if hasattr(os, "setpgid") and os.getpgid(0) != os.getpid():
+        os.setpgid(0, 0)
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: sys.exit(0))
-    Agent(Path(folder), out).serve(sys.stdin)
+    try:
+        Agent(Path(folder), out).serve(sys.stdin)
+    except Exception:
+        traceback.print_exc()  # the host tells its last line
+    finally:
+        sys.stderr.flush()
+        os._exit(0)  # the reading thread may still hold standard input, for which Python's own end would wait
