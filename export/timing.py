@@ -35,6 +35,10 @@ MAX_CI_HALF_WIDTH = 0.05
 MAX_P90_OVER_P50 = 1.25
 """Every tenth run a quarter slower than the median: something else shaped those runs."""
 
+MIN_RUNS_BEYOND = 10
+"""A percentile is told where at least so many runs lie beyond it: p90 from 100 runs on, p95 from 200, p99 from 1,000.
+The number of runs beyond the true percentile then has a standard deviation of a third of its mean or less."""
+
 
 @dataclass(frozen=True)
 class CpuContention:
@@ -74,8 +78,8 @@ def contention(counters: Sequence[Mapping[str, float | None]]) -> CpuContention:
 def summarize(sessions_ms: Sequence[Sequence[float]]) -> Latency:
     """The statistics of all runs of two or more sessions, in milliseconds, in the order they were run.
 
-    Percentiles interpolate linearly. `ci95` holds the middle 95 % of the pooled medians of `BOOTSTRAP_RESAMPLES`
-    draws of whole sessions with replacement: runs of one session share its memory layout and thread placement, so
+    Percentiles interpolate linearly; those with fewer than `MIN_RUNS_BEYOND` runs beyond them are None. `ci95` holds
+    the middle 95 % of the pooled medians of `BOOTSTRAP_RESAMPLES` draws of whole sessions with replacement: runs of one session share its memory layout and thread placement, so
     only sessions count as independent.
 
     Raises:
@@ -85,20 +89,24 @@ def summarize(sessions_ms: Sequence[Sequence[float]]) -> Latency:
     if len(sessions) < 2 or any(session.size == 0 for session in sessions):
         raise ValueError("an interval needs at least two sessions with at least one run each")
     runs = np.concatenate(sessions)
-    p50, p90, p95, p99 = np.percentile(runs, (50, 90, 95, 99))
     low, high = np.percentile(_bootstrap_medians(sessions), (2.5, 97.5))
     return Latency(
         unit="ms",
         count=runs.size,
         mean=float(runs.mean()),
         stdev=float(runs.std(ddof=1)),
-        p50=float(p50),
-        p90=float(p90),
-        p95=float(p95),
-        p99=float(p99),
+        p50=float(np.median(runs)),
+        p90=percentile(runs, 90),
+        p95=percentile(runs, 95),
+        p99=percentile(runs, 99),
         ci95=(float(low), float(high)),
         values=tuple(runs.tolist()),
     )
+
+
+def percentile(runs: np.ndarray, percent: int) -> float | None:
+    """The percentile of `runs`, shape `(n,)`; None where fewer than `MIN_RUNS_BEYOND` of them lie beyond it."""
+    return float(np.percentile(runs, percent)) if runs.size * (100 - percent) >= 100 * MIN_RUNS_BEYOND else None
 
 
 def _bootstrap_medians(sessions: list[np.ndarray]) -> np.ndarray:
@@ -133,7 +141,8 @@ def verdict(latency: Latency, sessions_ms: Sequence[Sequence[float]], contention
     if _drifts([np.asarray(session) for session in sessions_ms]):
         return "drifting"
     half_width = (latency.ci95[1] - latency.ci95[0]) / 2
-    if half_width > MAX_CI_HALF_WIDTH * latency.p50 or latency.p90 > MAX_P90_OVER_P50 * latency.p50:
+    p90 = np.percentile(latency.values, 90)  # here a rough one is better than none
+    if half_width > MAX_CI_HALF_WIDTH * latency.p50 or p90 > MAX_P90_OVER_P50 * latency.p50:
         return "noisy"
     return "stable"
 

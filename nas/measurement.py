@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Status = Literal["ok", "nan", "failed", "out of memory", "timed out"]
-Verdict = Literal["stable", "noisy", "drifting", "contended"]
+Verdict = Literal["stable", "noisy", "drifting", "throttled", "contended"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Latency:
     """Statistics of one batch's run time over all timed runs of all sessions, in the shape of optimum-benchmark.
 
     Attributes:
-        unit: always `ms`. count: timed runs. mean, stdev, p50, p90, p95, p99: over the runs.
+        unit: always `ms`. count: timed runs. mean, stdev, p50: over the runs.
+        p90, p95, p99: likewise; None where too few runs lie beyond them to say (see `export.timing.summarize`).
         ci95: 95 % bootstrap interval of p50, sessions resampled (runs of one session are not independent).
         values: every timed run in order, for plots and later statistics.
     """
@@ -54,9 +55,9 @@ class Latency:
     mean: float
     stdev: float
     p50: float
-    p90: float
-    p95: float
-    p99: float
+    p90: float | None
+    p95: float | None
+    p99: float | None
     ci95: tuple[float, float]
     values: tuple[float, ...]
 

@@ -90,12 +90,16 @@ def latency_text(file: Path, measurement: Measurement) -> str:
         [
             f"{file}: {measurement.verdict}",
             f"  p50 {latency.p50:.4g} ms, 95 % interval {_interval(latency.ci95, 4)}",
-            f"  p90 {latency.p90:.4g} ms, p95 {latency.p95:.4g} ms, p99 {latency.p99:.4g} ms",
+            f"  p90 {_told(latency.p90)}, p95 {_told(latency.p95)}, p99 {_told(latency.p99)}",
             f"  mean {latency.mean:.4g} ms, standard deviation {latency.stdev:.4g} ms, {latency.count} runs",
             f"  {environment['provider']}, {environment['threads']} threads, batch {environment['batch']}",
             f"  environment {environment['id']}",
         ]
     )
+
+
+def _told(percentile_ms: float | None) -> str:
+    return "not known (too few runs)" if percentile_ms is None else f"{percentile_ms:.4g} ms"
 
 
 def _interval(bounds: tuple[float, float] | list[float], digits: int) -> str:

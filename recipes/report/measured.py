@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from recipes.report.networks import Network
 from recipes.report.sentences import latency_interval, milliseconds, percent, percent_interval
 from recipes.report.style import BLUE, GREEN, ORANGE, PURPLE, SHORT_ID, SKY, VERMILION, accuracy_bars, bars, layout
@@ -90,7 +92,7 @@ def _hover(network: Network) -> str:
 
 
 def latency_figure(networks: Sequence[Network]) -> Figure | None:
-    """Every timed run of each network as a violin with its quartiles, the fastest on top; cut at the largest p99."""
+    """Every timed run of each network as a violin with its quartiles, the fastest on top; cut near the largest p99."""
     from plotly.graph_objects import Figure, Violin
 
     timed = sorted((n for n in networks if n.measurement), key=_latency_ms, reverse=True)
@@ -115,7 +117,8 @@ def latency_figure(networks: Sequence[Network]) -> Figure | None:
             )
         )
     latencies = [n.measurement.latency for n in timed if n.measurement]
-    low, high = min(min(latency.values) for latency in latencies), max(latency.p99 for latency in latencies)
+    low = min(min(latency.values) for latency in latencies)
+    high = max(float(np.percentile(latency.values, 99)) for latency in latencies)
     room = 0.05 * (high - low)
     figure.update_layout(xaxis={"range": [low - room, high + room]}, yaxis={"automargin": True, "type": "category"})
     return figure

@@ -14,6 +14,7 @@ VERDICTS: dict[Verdict, str] = {
     "stable": "Repeated sessions agree, and the machine did little else.",
     "noisy": "The runs or the sessions differ widely; a difference of a tenth to another network means nothing.",
     "drifting": "The median moved from the early to the late runs, by heat or by a changing clock; measure again.",
+    "throttled": "The device was a tenth slower, or more, at the end of the batch; its drift is divided out. Cool it.",
     "contended": "Other work shared the processor while the runs were timed; measure again on an idle machine.",
 }
 FEW_NETWORKS = 20

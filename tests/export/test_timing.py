@@ -17,10 +17,26 @@ def sessions(scale: list[float], spread: float = 0.01, runs: int = 40) -> list[l
 def test_percentiles_by_hand() -> None:
     latency = summarize([[1.0, 2.0, 3.0, 4.0, 5.0], [6.0, 7.0, 8.0, 9.0, 10.0, 11.0]])
     assert (latency.unit, latency.count, latency.mean, latency.p50) == ("ms", 11, 6.0, 6.0)
-    # position q(n - 1) = 9, 9.5 and 9.9 of 1, ..., 11
-    assert (latency.p90, latency.p95, latency.p99) == pytest.approx((10.0, 10.5, 10.9))
+    assert (latency.p90, latency.p95, latency.p99) == (None, None, None)
     assert latency.stdev == pytest.approx(11**0.5)  # (11² - 1) / 12 · 11 / 10
     assert latency.values == tuple(range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        # position q(n - 1) of 0, ..., n - 1
+        (98, (None, None, None)),
+        (100, (0.9 * 99, None, None)),
+        (200, (0.9 * 199, 0.95 * 199, None)),
+        (998, (0.9 * 997, 0.95 * 997, None)),
+        (1000, (0.9 * 999, 0.95 * 999, 0.99 * 999)),
+    ],
+)
+def test_a_percentile_is_told_where_ten_runs_lie_beyond_it(count: int, expected: tuple[float | None, ...]) -> None:
+    runs = [float(run) for run in range(count)]
+    latency = summarize([runs[: count // 2], runs[count // 2 :]])
+    assert (latency.p90, latency.p95, latency.p99) == pytest.approx(expected)
 
 
 def test_interval_over_two_sessions_by_hand() -> None:

@@ -272,7 +272,7 @@ def _network(i: int, candidate: Mapping[str, Any], random: np.random.Generator) 
 
 def _measurement(median_ms: float, verdict: Verdict, random: np.random.Generator) -> dict[str, Any]:
     values = median_ms * (1 + random.gamma(2.0, 0.015 if verdict == "stable" else 0.08, size=400))
-    p50, p90, p95, p99 = (float(p) for p in np.percentile(values, (50, 90, 95, 99)))
+    p50, p90, p95 = (float(p) for p in np.percentile(values, (50, 90, 95)))
     width = 0.01 if verdict == "stable" else 0.08
     latency = Latency(
         unit="ms",
@@ -282,7 +282,7 @@ def _measurement(median_ms: float, verdict: Verdict, random: np.random.Generator
         p50=p50,
         p90=p90,
         p95=p95,
-        p99=p99,
+        p99=None,
         ci95=(p50 * (1 - width), p50 * (1 + 1.5 * width)),
         values=tuple(round(float(v), 5) for v in values),
     )
