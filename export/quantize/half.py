@@ -1,0 +1,47 @@
+"""Numbers of 16 bits: weights and activations in float16 or bfloat16, inputs and outputs in float32."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+BFLOAT16_OPSET = 22
+"""From here on ONNX's convolutions and pools are defined for bfloat16."""
+
+
+def as_float16(model: Any) -> Any:
+    """An ONNX model in float16, by ONNX Runtime's converter; numbers beyond 65,504 become that."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    return convert_float_to_float16(copy.deepcopy(model), keep_io_types=True)
+
+
+def as_bfloat16(model: Any) -> Any:
+    """The same in bfloat16, which has float32's range and 8 bits of precision.
+
+    ONNX Runtime ships no converter to it. The graph is the one of `as_float16`, whose casts stand where they must, with
+    the other type everywhere; weights are rounded from float32, to nearest even.
+    """
+    import ml_dtypes
+    import onnx
+    from onnx import TensorProto, numpy_helper
+
+    if max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")) < BFLOAT16_OPSET:
+        model = onnx.version_converter.convert_version(model, BFLOAT16_OPSET)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    half = as_float16(model)
+    for tensor in half.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT16:
+            numbers = numpy_helper.to_array(weights[tensor.name])
+            tensor.CopyFrom(numpy_helper.from_array(numbers.astype(ml_dtypes.bfloat16), tensor.name))
+    for value in half.graph.value_info:
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
+            value.type.tensor_type.elem_type = TensorProto.BFLOAT16
+    for node in half.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
+                attribute.i = TensorProto.BFLOAT16
+            elif attribute.HasField("t") and attribute.t.data_type == TensorProto.FLOAT16:
+                numbers = numpy_helper.to_array(attribute.t).astype(ml_dtypes.bfloat16)
+                attribute.t.CopyFrom(numpy_helper.from_array(numbers, attribute.t.name))
+    return half

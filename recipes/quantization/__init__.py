@@ -1,0 +1,1 @@
+"""`nas quantize`: a network in fewer bits, kept where it wins on the device."""
