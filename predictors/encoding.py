@@ -76,6 +76,17 @@ class _Counts:
         raise NotImplementedError
 
 
+class Operations(_Counts):
+    """How often each operation occurs among the arrows of the drawing that carry something: the least that decides what
+    a network costs, and the first that few measurements settle.
+    """
+
+    name = "operations"
+
+    def _count(self, architecture: Architecture) -> Mapping[str, int]:
+        return Counter(label for _, _, label in live_arrows(self._space, architecture))
+
+
 class Paths(_Counts):
     """Which paths lead from an input to an output, a path being known by the operations on its way: 0 or 1.
 
@@ -119,7 +130,9 @@ COMMON = 0.02
 ROUNDS = 1
 """More of them find neighbourhoods so rare that nothing can be learnt from them."""
 
-ENCODINGS: Mapping[str, Callable[[SearchSpace], Encoding]] = {kind.name: kind for kind in (OneHot, Paths, Subgraphs)}
+ENCODINGS: Mapping[str, Callable[[SearchSpace], Encoding]] = {
+    kind.name: kind for kind in (OneHot, Operations, Paths, Subgraphs)
+}
 
 
 def encoding(name: str, space: SearchSpace, *, where: str = "encoding") -> Encoding:

@@ -6,12 +6,13 @@ import json
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from nas.architecture import Architecture
 from nas.errors import CannotWrite
 from nas.objective import Constraint, Evaluator
+from nas.search.ladder import Climb, Ladder
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Candidate:
         remarks: on values not to be trusted blindly, such as the verdict on a timing that was not stable.
         reason: why it is infeasible or failed, else empty.
         seconds: time that the evaluation took.
+        latency: under a limit on it, whether it was guessed or measured; None where it was not asked for.
     """
 
     trial: int
@@ -34,6 +36,7 @@ class Candidate:
     remarks: Mapping[str, str]
     reason: str
     seconds: float
+    latency: Climb | None = None
 
     def to_record(self) -> dict[str, Any]:
         """Plain JSON types; without the trial's number, which the trial itself knows."""
@@ -45,13 +48,15 @@ class Candidate:
             "remarks": dict(self.remarks),
             "reason": self.reason,
             "seconds": self.seconds,
+            **({} if self.latency is None else {"latency": self.latency.to_record()}),
         }
 
     @classmethod
     def from_record(cls, trial: int, record: Mapping[str, Any]) -> Candidate:
         """The candidate of trial `trial` that `to_record` described."""
-        fields = {name: value for name, value in record.items() if name not in ("id", "architecture")}
-        return cls(trial=trial, architecture=Architecture(record["architecture"]), **fields)
+        fields = {name: value for name, value in record.items() if name not in ("id", "architecture", "latency")}
+        latency = Climb.from_record(record["latency"]) if "latency" in record else None
+        return cls(trial=trial, architecture=Architecture(record["architecture"]), latency=latency, **fields)
 
 
 def judge(
@@ -61,6 +66,8 @@ def judge(
     *,
     objectives: Collection[str],
     constraints: Sequence[Constraint],
+    ladder: Ladder | None = None,
+    enters: Callable[[Mapping[str, float]], bool] = lambda values: True,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Candidate:
     """Ask for what constraints and objectives name, constraints first, until one is broken or an evaluation fails.
@@ -69,6 +76,8 @@ def judge(
         trial: the number of the trial. architecture: to judge.
         evaluators: by name, cheap ones first.
         objectives: names of what must be known of a complete candidate. constraints: what it must satisfy.
+        ladder: finds the latency, in the place of an evaluator, and limits it.
+        enters: whether a candidate with these values would enter the front; such a latency has to be measured.
         clock: tells the time, in seconds.
 
     Raises:
@@ -77,16 +86,21 @@ def judge(
     started = clock()
     values: dict[str, float] = {}
     remarks: dict[str, str] = {}
+    climb: Climb | None = None
 
     def candidate(status: Literal["complete", "infeasible", "failed"], reason: str = "") -> Candidate:
         seconds = round(clock() - started, 4)
-        return Candidate(trial, architecture, status, values, remarks, reason, seconds)
+        return Candidate(trial, architecture, status, values, remarks, reason, seconds, climb)
 
-    limited = {constraint.name for constraint in constraints}
+    limited = {constraint.name for constraint in constraints} | ({ladder.name} if ladder else set())
     wanted = [name for name in evaluators if name in limited or name in objectives]
     for name in sorted(wanted, key=lambda name: name not in limited):  # stable: cheap first within each part
         try:
-            value, remark = evaluators[name](architecture)
+            if ladder is not None and name == ladder.name:
+                climb = ladder.climb(architecture)
+                value, remark = climb.known.value, climb.remark
+            else:
+                value, remark = evaluators[name](architecture)
         except CannotWrite:
             raise
         except Exception as error:  # noqa: BLE001 - the reason is recorded, and the study goes on
@@ -100,17 +114,51 @@ def judge(
             return candidate("failed", f"{name}: {remark}" if remark else f"{name} is {value}")
         if broken:
             return candidate("infeasible", f"{name} = {value:g}, not {broken[0]}")
-    return candidate("complete")
+        if ladder is not None and climb is not None and not ladder.fits(climb):
+            return candidate("infeasible", ladder.miss(climb))
+    complete = candidate("complete")
+    if ladder is None or climb is None or climb.measured or not enters({**values, ladder.name: climb.known.low}):
+        return complete
+    return replace(_measured(complete, ladder), seconds=round(clock() - started, 4))
 
 
-def nearest_miss(candidates: Collection[Candidate], constraints: Sequence[Constraint]) -> str:
+def _measured(candidate: Candidate, ladder: Ladder) -> Candidate:
+    """A complete candidate whose latency was guessed, after the measurement."""
+    try:
+        climb = ladder.to_the_top(candidate.architecture, candidate.latency)
+    except CannotWrite:
+        raise
+    except Exception as error:  # noqa: BLE001 - as in `judge`
+        return replace(candidate, status="failed", reason=f"{ladder.name}: {type(error).__name__}: {error}")
+    remarks = {name: remark for name, remark in candidate.remarks.items() if name != ladder.name}
+    return replace(
+        candidate,
+        status="complete" if ladder.fits(climb) else "infeasible",
+        values={**candidate.values, ladder.name: climb.known.value},
+        remarks={**remarks, **({ladder.name: climb.remark} if climb.remark else {})},
+        reason="" if ladder.fits(climb) else ladder.miss(climb),
+        latency=climb,
+    )
+
+
+def nearest_miss(
+    candidates: Collection[Candidate], constraints: Sequence[Constraint], ladder: Ladder | None = None
+) -> str:
     """Why none of the candidates is complete: the one that breaks its constraint by the smallest share of it."""
+
+    def violation(constraint: Constraint, candidate: Candidate) -> float:
+        value = candidate.values.get(constraint.name, math.nan)
+        if ladder is not None and constraint.name == ladder.name and candidate.latency and candidate.latency.measured:
+            value = candidate.latency.measured.high  # what counts of a measurement
+        return constraint.violation(value) / (abs(constraint.bound) or 1)
+
+    limits = [*constraints, *([ladder.constraint] if ladder else [])]
     misses = [
-        (constraint.violation(candidate.values[constraint.name]) / (abs(constraint.bound) or 1), candidate)
+        (violation(constraint, candidate), candidate)
         for candidate in candidates
         if candidate.status == "infeasible"
-        for constraint in constraints
-        if constraint.name in candidate.values and constraint.violation(candidate.values[constraint.name]) > 0
+        for constraint in limits
+        if violation(constraint, candidate) > 0
     ]
     if not misses:
         reasons = {candidate.reason for candidate in candidates}

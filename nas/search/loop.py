@@ -17,6 +17,7 @@ from nas.objective import Constraint, Evaluator, evaluator
 from nas.pareto import non_dominated
 from nas.progress import Track, silent
 from nas.search.candidate import Candidate, judge, nearest_miss
+from nas.search.ladder import Ladder
 from nas.search.scores import Allowed, draw
 from nas.search.settings import SearchSettings
 from nas.space import SearchSpace
@@ -35,6 +36,8 @@ MAX_REJECTED = 500
 """Architectures in a row that break a constraint before the search gives up."""
 MAX_FAILED = 10
 """Failures in a row, without one success, before the search gives up: something general is wrong."""
+SECOND_LOOKS = 3
+"""Where nothing fits, the architectures of the lowest estimates that are measured before the search gives up."""
 
 
 class Search:
@@ -49,6 +52,7 @@ class Search:
         surrogate: learns from the search where the settings ask for it.
         allowed: whether an architecture keeps the limits that are known without effort. Others are not proposed where
             there is a choice.
+        ladder: finds the latency and limits it; then no candidate is on the front whose latency was not measured.
         clock: tells the time that evaluations take, in seconds.
 
     Attributes:
@@ -69,6 +73,7 @@ class Search:
         seed: int,
         surrogate: Surrogate | None = None,
         allowed: Allowed = lambda architecture: True,
+        ladder: Ladder | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         import optuna
@@ -84,7 +89,7 @@ class Search:
         for constraint in self.constraints:
             evaluator(evaluators, constraint.name, where="search.constraints")
         self.evaluators = _remembering(evaluators, settings.scores)
-        self.allowed, self.clock, self.seed = allowed, clock, seed
+        self.allowed, self.ladder, self.clock, self.seed = allowed, ladder, clock, seed
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study: Study = optuna.create_study(
             study_name=name,
@@ -104,9 +109,11 @@ class Search:
         self._known = {candidate.architecture.id: candidate for candidate in self.candidates()}
 
     def candidates(self) -> list[Candidate]:
-        """All finished architectures, each once, in the order of their trials."""
+        """All finished architectures, each once, in the order of their trials; of a second look, the last."""
         records = ((trial.number, _record(trial)) for trial in self.study.get_trials(deepcopy=False))
-        return [Candidate.from_record(number, record) for number, record in records if "architecture" in record]
+        found = [Candidate.from_record(number, record) for number, record in records if "architecture" in record]
+        last = {candidate.architecture.id: candidate for candidate in found}
+        return sorted(last.values(), key=lambda candidate: candidate.trial)
 
     @property
     def duplicates(self) -> int:
@@ -114,8 +121,11 @@ class Search:
         return sum("duplicate_of" in _record(trial) for trial in self.study.get_trials(deepcopy=False))
 
     def front(self) -> list[Candidate]:
-        """The complete candidates that no other dominates, best first by the first objective."""
-        complete = [c for c in self.candidates() if c.status == "complete"]
+        """The complete candidates that no other dominates, best first by the first objective.
+
+        Under a ladder they are all measured: one that was not was dominated by one that was.
+        """
+        complete = [c for c in self.candidates() if c.status == "complete" and self._is_certain(c)]
         values = [[c.values[o.name] for o in self.objectives] for c in complete]
         mask = non_dominated(values, [o.direction for o in self.objectives])
         front = [c for c, on_front in zip(complete, mask, strict=True) if on_front]
@@ -174,9 +184,37 @@ class Search:
             trials -= 1
             yield candidate
         if not self._any_complete():
-            raise UserError("search.constraints", nearest_miss(self._known.values(), self._limits))
+            yield from self._second_look()
+        if not self._any_complete():
+            where = "search.constraints" if self.ladder is None else "budget"
+            raise UserError(where, nearest_miss(self._known.values(), self._limits, self.ladder))
         if trials > 0 and not self.stopped:
             self.stopped = f"the space has only {self.space.size} architectures"
+
+    def _second_look(self) -> Iterator[Candidate]:
+        """Measure those of the lowest estimates, where estimates have ruled out everything: they may be wrong."""
+        from nas.search.parameters import to_parameters
+
+        ladder = self.ladder
+        if ladder is None:
+            return
+        guessed = [c for c in self._known.values() if c.latency and c.latency.rung == "estimate"]
+        for past in sorted(guessed, key=lambda c: c.values[ladder.name])[:SECOND_LOOKS]:
+            ladder.measure(past.architecture)  # it is now known, and no longer guessed
+            del self._known[past.architecture.id]
+            self.study.enqueue_trial(to_parameters(past.architecture))
+            candidate = self._next(unseen=False)
+            if candidate is not None and candidate.status == "complete":
+                yield candidate
+
+    def _is_certain(self, candidate: Candidate) -> bool:
+        return self.ladder is None or (candidate.latency is not None and candidate.latency.rung == "measurement")
+
+    def _enters(self, values: Mapping[str, float]) -> bool:
+        """Whether no complete and measured candidate dominates these values."""
+        certain = [c.values for c in self._known.values() if c.status == "complete" and self._is_certain(c)]
+        points = [[row[o.name] for o in self.objectives] for row in (values, *certain)]
+        return bool(non_dominated(points, [o.direction for o in self.objectives])[0])
 
     def _any_complete(self) -> bool:
         return any(candidate.status == "complete" for candidate in self._known.values())
@@ -212,6 +250,8 @@ class Search:
             self.evaluators,
             objectives=[objective.name for objective in self.objectives],
             constraints=self._limits,
+            ladder=self.ladder,
+            enters=self._enters,
             clock=self.clock,
         )
 
