@@ -79,8 +79,8 @@ def summarize(sessions_ms: Sequence[Sequence[float]]) -> Latency:
     """The statistics of all runs of two or more sessions, in milliseconds, in the order they were run.
 
     Percentiles interpolate linearly; those with fewer than `MIN_RUNS_BEYOND` runs beyond them are None. `ci95` holds
-    the middle 95 % of the pooled medians of `BOOTSTRAP_RESAMPLES` draws of whole sessions with replacement: runs of one session share its memory layout and thread placement, so
-    only sessions count as independent.
+    the middle 95 % of the pooled medians of `BOOTSTRAP_RESAMPLES` draws of whole sessions with replacement: runs of
+    one session share its memory layout and thread placement, so only sessions count as independent.
 
     Raises:
         ValueError: fewer than two sessions (they give no interval), or a session without runs.
