@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,14 +9,16 @@ from typing import Any
 
 from export.devices.agent.errors import Refused
 from export.devices.base import MeasureSpec
-from export.devices.connection import Connection, ConnectionLost
+from export.devices.connection import ConnectionLost, ConnectionSilent, Link
+from export.devices.files import ModelFiles, model_files
 from export.timing import contention, summarize, verdict
 from nas.errors import UserError
 from nas.measurement import Measurement
 
 ATTEMPTS = 4
 """Connections that may be lost over one request before it is given up."""
-PIECE_BYTES = 1 << 20
+KEPT = 16
+"""Networks that stay on the device at most, for a request that comes back to them; its disk may be its memory."""
 
 
 class AgentDevice:
@@ -31,14 +31,15 @@ class AgentDevice:
     """
 
     def __init__(
-        self, name: str, connect: Callable[[], Connection], *, reads_here: bool = False, pause_s: float = 1.0
+        self, name: str, connect: Callable[[], Link], *, reads_here: bool = False, pause_s: float = 1.0
     ) -> None:
         self.name = name
         self._connect = connect
         self._reads_here = reads_here
         self._pause_s = pause_s
-        self._connection: Connection | None = None
+        self._connection: Link | None = None
         self._was_reached = False
+        self._known: dict[Path, ModelFiles] = {}
         self._sent: dict[str, str] = {}
         self._names: dict[str, str] = {}
 
@@ -130,16 +131,20 @@ class AgentDevice:
             UserError: what the agent refused, or that it could not be reached or kept.
         """
         files: Sequence[Path] = request.get("files", ())
-        for attempt in range(ATTEMPTS):
+        for attempt in range(1, ATTEMPTS + 1):
             try:
                 connection = self._connected()
-                paths = [self._on_device(connection, path) for path in files]
+                paths = self._on_device(connection, files)
                 answer = connection.ask(op, **request | ({"files": paths} if files else {}))
             except ConnectionLost as lost:
                 self.close()
-                if not self._was_reached or attempt + 1 == ATTEMPTS:
-                    raise UserError(", ".join(map(str, files)) or "device", f"{self.name}: {lost}") from lost
-                time.sleep(self._pause_s * 2**attempt)
+                if not self._was_reached:
+                    raise UserError(self.name, str(lost)) from lost
+                if isinstance(lost, ConnectionSilent) or attempt == ATTEMPTS:
+                    times = "" if attempt == 1 else f", {attempt} times in a row"
+                    where = ", ".join(map(str, files)) or self.name
+                    raise UserError(where, f"{self.name} was lost over it{times}: {lost}") from lost
+                time.sleep(self._pause_s * 2 ** (attempt - 1))
             except Refused as refused:
                 raise self._as_named_here(refused) from refused
             else:
@@ -147,41 +152,50 @@ class AgentDevice:
                 return answer
         raise AssertionError("the last attempt returns or raises")
 
-    def _connected(self) -> Connection:
+    def _connected(self) -> Link:
         if self._connection is None:
             self._connection = self._connect()
         return self._connection
 
-    def _on_device(self, connection: Connection, path: Path) -> str:
-        """The path of a file there, where it is sent unless it has been over this connection.
+    def _on_device(self, connection: Link, paths: Sequence[Path]) -> list[str]:
+        """The paths of files there, where they are sent unless they have been over this connection.
 
         Raises:
             UserError: there is no such file here. Refused: the device cannot keep it.
         """
-        if not path.is_file():
-            raise UserError(str(path), "no such file")
         if self._reads_here:
-            there = str(path.resolve())
+            missing = next((path for path in paths if not path.is_file()), None)
+            if missing is not None:
+                raise UserError(str(missing), "no such file")
+            there = [str(path.resolve()) for path in paths]
         else:
-            content = path.read_bytes()
-            sha256 = hashlib.sha256(content).hexdigest()
-            there = self._sent.get(sha256) or self._send(connection, sha256, content)
-            self._sent[sha256] = there
-        self._names[there] = str(path)
+            networks = [self._files_of(path) for path in paths]
+            for files in networks:
+                if files.key not in self._sent:
+                    self._make_room(connection, {files.key for files in networks})
+                    self._sent[files.key] = connection.send(files)
+            there = [self._sent[files.key] for files in networks]
+        self._names.update(zip(there, map(str, paths), strict=True))
         return there
 
-    def _send(self, connection: Connection, sha256: str, content: bytes) -> str:
-        starts = range(0, len(content), PIECE_BYTES)
-        for start in starts:
-            data = base64.b64encode(content[start : start + PIECE_BYTES]).decode()
-            answer = connection.ask("put", sha256=sha256, data=data, first=start == 0, last=start == starts[-1])
-        return str(answer["path"])
+    def _files_of(self, path: Path) -> ModelFiles:
+        known = self._known.get(path)
+        if known is None or not known.is_current():
+            self._known[path] = known = model_files(path)
+        return known
+
+    def _make_room(self, connection: Link, needed: set[str]) -> None:
+        """Drop the networks that were sent first, but not those that are needed now."""
+        for key in [key for key in self._sent if key not in needed][: max(0, len(self._sent) + 1 - KEPT)]:
+            connection.ask("drop", key=key)
+            del self._sent[key]
 
     def _as_named_here(self, refused: Refused) -> UserError:
         """The error of the first cause, with the file's name here in the place of that there."""
         fields = dict(refused.fields)
         for there, here in self._names.items():
             fields["where"] = fields["where"].replace(there, here)
+            fields["problem"] = fields["problem"].replace(there, here)
         if fields["where"] == "device":
             fields["where"] = self.name
         return UserError(**fields)

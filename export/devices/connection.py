@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import queue
@@ -9,19 +10,55 @@ import subprocess
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import IO, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import IO, Any, Protocol
 
 from export.devices.agent.errors import Refused
 from export.devices.agent_file import agent_file
+from export.devices.files import ModelFiles
 
 SILENCE_S = 300.0
 """Without a sign of life an agent is given up; between signs lies at most one run, or the loading of one file."""
+START_S = 60.0
+"""Until its first sign of life: connecting, and the start of Python on a slow board."""
 GOODBYE_S = 5.0
+PIECE_BYTES = 1 << 20
 
 
 class ConnectionLost(Exception):
     """The agent has hung up, died or fallen silent. The text says what is known of why."""
+
+
+class ConnectionSilent(ConnectionLost):
+    """The agent has given no sign of life for too long: it hangs, and would hang again."""
+
+
+class Link(Protocol):
+    """What a device needs of a connection, whatever is at its other end."""
+
+    def ask(self, op: str, **request: Any) -> dict[str, Any]:
+        """The answer to a request (see `export.devices.agent.serve`).
+
+        Raises:
+            Refused: it cannot be met. ConnectionLost: there is no answer.
+        """
+
+    def send(self, files: ModelFiles) -> str:
+        """The path of a network there, once all of its files have arrived.
+
+        Raises:
+            Refused: the device cannot keep them. ConnectionLost: in between.
+        """
+
+    def close(self) -> None:
+        """Hang up, and leave nothing there."""
+
+
+def why_it_ended(code: int | None, complaints: Sequence[str]) -> str:
+    """The last complaint of a child process, which is the first cause where it is ssh's, else how it ended."""
+    if complaints:
+        return complaints[-1]
+    return f"the agent ended ({f'killed by signal {-code}' if code is not None and code < 0 else f'exit code {code}'})"
 
 
 class Connection:
@@ -29,14 +66,23 @@ class Connection:
 
     Args:
         command: starts a Python that reads the agent from its standard input (see `agent_file`).
-        silence_s: see `SILENCE_S`.
+        silence_s: see `SILENCE_S`. start_s: see `START_S`.
+        explain: says why the command ended, of its exit code and the lines of its standard error.
 
     Raises:
-        ConnectionLost: the command cannot be started.
+        ConnectionLost: the command cannot be started, or starts no agent.
     """
 
-    def __init__(self, command: Sequence[str], *, silence_s: float = SILENCE_S) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        silence_s: float = SILENCE_S,
+        start_s: float = START_S,
+        explain: Callable[[int | None, Sequence[str]], str] = why_it_ended,
+    ) -> None:
         self._silence_s = silence_s
+        self._explain = explain
         pipe = subprocess.PIPE
         try:
             self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
@@ -54,6 +100,7 @@ class Connection:
         content = agent_file()
         announcement = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         self._write(json.dumps(announcement).encode() + b"\n" + content)
+        self._next_message(start_s)
 
     @property
     def pid(self) -> int:
@@ -61,45 +108,57 @@ class Connection:
         return self._process.pid
 
     def ask(self, op: str, **request: Any) -> dict[str, Any]:
-        """The agent's answer.
-
-        Raises:
-            Refused: by the agent. ConnectionLost: there is no answer.
-        """
+        """See `Link`."""
         self._write(json.dumps({"op": op, **request}).encode() + b"\n")
         while True:
-            try:
-                line = self._answers.get(timeout=self._silence_s)
-            except queue.Empty:
-                self.close()
-                raise ConnectionLost(f"no sign of life for {self._silence_s:g} s") from None
-            if line is None:
-                raise ConnectionLost(self._why())
-            message = json.loads(line)
+            message = self._next_message(self._silence_s)
             if "refused" in message:
                 raise Refused(**message["refused"])
             if "ok" in message:
                 answer: dict[str, Any] = message["ok"]
                 return answer
 
+    def send(self, files: ModelFiles) -> str:
+        """See `Link`; in pieces, each of them acknowledged."""
+        for part in files.parts:
+            with part.path.open("rb") as file:
+                piece = file.read(PIECE_BYTES)
+                self.ask("put", key=files.key, name=part.name, data=base64.b64encode(piece).decode(), first=True)
+                while piece := file.read(PIECE_BYTES):
+                    self.ask("put", key=files.key, name=part.name, data=base64.b64encode(piece).decode(), first=False)
+        return str(self.ask("keep", key=files.key, files=[(part.name, part.sha256) for part in files.parts])["path"])
+
     def close(self) -> None:
         """Hang up: the agent removes what it has written and ends."""
         self._finalizer()
 
+    def _next_message(self, patience_s: float) -> dict[str, Any]:
+        try:
+            line = self._answers.get(timeout=patience_s)
+        except queue.Empty:
+            self.close()
+            raise ConnectionSilent(f"no sign of life for {patience_s:g} s") from None
+        if line is None:
+            raise ConnectionLost(self._why())
+        message: dict[str, Any] = json.loads(line)
+        return message
+
     def _write(self, content: bytes) -> None:
         assert self._process.stdin is not None
+        deadline = threading.Timer(self._silence_s, self._process.kill)  # nobody may be reading at the other end
+        deadline.start()
         try:
             self._process.stdin.write(content)
             self._process.stdin.flush()
         except OSError as error:
             raise ConnectionLost(self._why()) from error
+        finally:
+            deadline.cancel()
 
     def _why(self) -> str:
-        """The last complaint of the child, which is the first cause where it is ssh's, else how it ended."""
         self.close()
         self._readers[1].join(GOODBYE_S)
-        said = [line.strip() for line in self._complaints if line.strip()]
-        return said[-1] if said else f"the agent ended ({_exit(self._process.returncode)})"
+        return self._explain(self._process.returncode, [line.strip() for line in self._complaints if line.strip()])
 
 
 def _read(stream: IO[bytes], take: Any, end: queue.SimpleQueue[bytes | None] | None = None) -> threading.Thread:
@@ -133,7 +192,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def _exit(code: int | None) -> str:
-    return f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"

@@ -7,11 +7,11 @@ from typing import Any, cast
 
 from export.devices.agent.serve import Agent
 from export.devices.agent_device import AgentDevice
-from export.devices.connection import Connection
+from export.devices.connection import Link
 
 
 class InProcess:
-    """Stands in for a `Connection`; its agent keeps nothing in a folder."""
+    """Stands in for a connection; its agent keeps nothing in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._agent = Agent(folder, out=None)
@@ -25,4 +25,4 @@ class InProcess:
 
 def in_process_device(folder: Path) -> AgentDevice:
     """A device that works in this process, where its modules can be scripted."""
-    return AgentDevice("here", lambda: cast(Connection, InProcess(folder)), reads_here=True)
+    return AgentDevice("here", lambda: cast(Link, InProcess(folder)), reads_here=True)

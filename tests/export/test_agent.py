@@ -127,16 +127,20 @@ def piece(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def test_a_file_is_kept_by_its_hash_until_the_end(tmp_path: Path) -> None:
+def test_a_network_is_kept_by_its_hash_until_the_end(tmp_path: Path) -> None:
     folder = tmp_path / f"{PREFIX}a"
     folder.mkdir()
     store = Store(folder)
-    sha256 = hashlib.sha256(b"first second").hexdigest()
-    assert store.has(sha256) == {"path": None}
-    assert store.put(sha256, piece(b"first "), first=True, last=False) == {}
-    assert store.has(sha256) == {"path": None}
-    path = store.put(sha256, piece(b"second"), first=False, last=True)["path"]
-    assert Path(path).read_bytes() == b"first second"
+    key = "a" * 64
+    store.put(key, "m.onnx", piece(b"first "), first=True)
+    store.put(key, "m.onnx", piece(b"second"), first=False)
+    store.put(key, "weights/a.bin", piece(b"weights"), first=True)
+    hashes = [hashlib.sha256(content).hexdigest() for content in (b"first second", b"weights")]
+    path = Path(store.keep(key, list(zip(["m.onnx", "weights/a.bin"], hashes, strict=True)))["path"])
+    assert path.read_bytes() == b"first second"
+    assert (path.parent / "weights/a.bin").read_bytes() == b"weights"
+    store.drop(key)
+    assert not path.parent.exists()
     store.clear()
     assert list(tmp_path.iterdir()) == []
 
@@ -145,11 +149,16 @@ def test_what_arrives_damaged_is_not_kept(tmp_path: Path) -> None:
     folder = tmp_path / f"{PREFIX}a"
     folder.mkdir()
     store = Store(folder)
-    with pytest.raises(Refused, match="arrived damaged"):
-        store.put("0" * 64, piece(b"other"), first=True, last=True)
-    for name in ("../../etc/passwd", "0" * 63, "G" * 64):
+    store.put("0" * 64, "m.onnx", piece(b"other"), first=True)
+    with pytest.raises(Refused, match=r"m\.onnx arrived damaged"):
+        store.keep("0" * 64, [("m.onnx", hashlib.sha256(b"one").hexdigest())])
+    assert {path.name for path in folder.iterdir()} == {".alive"}
+    for key in ("../../etc/passwd", "0" * 63, "G" * 64):
         with pytest.raises(Refused, match="is no hash"):
-            store.has(name)
+            store.put(key, "m.onnx", "", first=True)
+    for name in ("../m.onnx", "/etc/passwd", "a/../../b"):
+        with pytest.raises(Refused, match="leads out of the network's folder"):
+            store.put("0" * 64, name, "", first=True)
     store.clear()
 
 

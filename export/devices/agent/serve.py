@@ -133,8 +133,8 @@ def main(folder: str) -> None:
             signal.signal(getattr(signal, name), lambda *_: sys.exit(0))
     try:
         Agent(Path(folder), out).serve(sys.stdin)
-    except Exception:
-        traceback.print_exc()  # the host tells its last line
     finally:
+        if sys.exc_info()[0] not in (None, SystemExit):
+            traceback.print_exc()  # the host tells its last line
         sys.stderr.flush()
         os._exit(0)  # the reading thread may still hold standard input, for which Python's own end would wait

@@ -1,13 +1,12 @@
-"""The files that a host has sent, by their hash, in a folder that goes when the connection goes."""
+"""The files that a host has sent, each network's in a folder named by their hash, all gone when the connection goes."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import shutil
-import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, List, Tuple  # noqa: UP035 - Python 3.8
 
 from export.devices.agent.errors import Refused
 
@@ -16,7 +15,9 @@ ALIVE = ".alive"
 
 
 class Store:
-    """Files named `<sha256>.onnx` in the folder that the agent was started in.
+    """Networks in the folder that the agent was started in: `<key>/<name>`, and `<key>.part` while it arrives.
+
+    A network is one ONNX file or several files: weights may lie beside it, and are found by their names.
 
     Args:
         folder: of this connection alone.
@@ -29,30 +30,47 @@ class Store:
             if other != folder and _is_abandoned(other):
                 shutil.rmtree(other, ignore_errors=True)
 
-    def has(self, sha256: str) -> dict[str, Any]:
-        """`{"path": ...}` of the file with that hash, None where it was not sent."""
-        path = self._path(sha256)
-        return {"path": str(path) if path.exists() else None}
-
-    def put(self, sha256: str, data: str, *, first: bool, last: bool) -> dict[str, Any]:
-        """Take one piece (base64) of a file; it has its name once it is whole.
+    def put(self, key: str, name: str, data: str, *, first: bool) -> dict[str, Any]:
+        """Take one piece (base64) of a file of the network `key`.
 
         Raises:
-            Refused: the disk is full, or the file is not the one that was announced.
+            Refused: the disk is full, or the name leads out of the folder.
         """
-        partial = self._path(sha256).with_suffix(".part")
+        partial = self._path(key).with_suffix(".part")
+        path = partial / _inside(name)
         try:
-            with partial.open("wb" if first else "ab") as file:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb" if first else "ab") as file:
                 file.write(base64.b64decode(data))
-            if not last:
-                return {}
-            if hashlib.sha256(partial.read_bytes()).hexdigest() != sha256:
-                raise Refused("device", "a file arrived damaged")
-            partial.replace(self._path(sha256))
         except OSError as error:
-            partial.unlink()
+            shutil.rmtree(partial, ignore_errors=True)
             raise Refused("device", f"cannot keep the file in {self._folder} ({error.strerror})") from error
-        return self.has(sha256)
+        return {}
+
+    def keep(self, key: str, files: List[Tuple[str, str]]) -> dict[str, Any]:  # noqa: UP006 - Python 3.8
+        """`{"path": ...}` of the first of the files, all of which have been put.
+
+        Args:
+            files: name and SHA-256 of each.
+
+        Raises:
+            Refused: a file is not the one that was announced.
+        """
+        whole = self._path(key)
+        partial = whole.with_suffix(".part")
+        for name, sha256 in files:
+            path = partial / _inside(name)
+            if not path.is_file() or _hash(path) != sha256:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise Refused("device", f"{name} arrived damaged")
+        shutil.rmtree(whole, ignore_errors=True)
+        partial.replace(whole)
+        return {"path": str(whole / files[0][0])}
+
+    def drop(self, key: str) -> dict[str, Any]:
+        """Remove a network."""
+        shutil.rmtree(self._path(key), ignore_errors=True)
+        return {}
 
     def clear(self) -> None:
         """Remove everything that was sent, and the folder."""
@@ -60,10 +78,25 @@ class Store:
             self._alive.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _path(self, sha256: str) -> Path:
-        if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
-            raise Refused("device", f"{sha256!r} is no hash of a file")
-        return self._folder / f"{sha256}.onnx"
+    def _path(self, key: str) -> Path:
+        if len(key) != 64 or not set(key) <= set("0123456789abcdef"):
+            raise Refused("device", f"{key!r} is no hash of a network")
+        return self._folder / key
+
+
+def _inside(name: str) -> Path:
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise Refused("device", f"{name!r} leads out of the network's folder")
+    return path
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for piece in iter(lambda: file.read(1 << 20), b""):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _hold(path: Path) -> Any:
@@ -87,8 +120,3 @@ def _is_abandoned(folder: Path) -> bool:
     except (ImportError, OSError):  # nobody can tell; another user's; alive
         return False
     return True
-
-
-def temporary_folder() -> Path:
-    """Where agents put their folders."""
-    return Path(tempfile.gettempdir())

@@ -1,0 +1,98 @@
+"""An ONNX file with the files beside it that hold its weights, as they are sent to a device."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from nas.errors import UserError
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file. Attributes: name: relative to the network's folder there. path: here. stat: of when it was read."""
+
+    name: str
+    path: Path
+    sha256: str
+    stat: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What a network consists of.
+
+    Attributes:
+        parts: the ONNX file, then those with its weights. key: SHA-256 of their names and hashes.
+    """
+
+    parts: tuple[Part, ...]
+    key: str
+
+    def is_current(self) -> bool:
+        """Whether all files are as they were when they were read, by size and time."""
+        return all(part.path.is_file() and _stat(part.path) == part.stat for part in self.parts)
+
+
+def model_files(path: Path) -> ModelFiles:
+    """The files of the network in an ONNX file.
+
+    The name of the ONNX file is its own hash, so that a user's names reach no device; weights keep the names that the
+    file calls them by.
+
+    Raises:
+        UserError: there is no such file, or its weights are missing or outside its folder.
+    """
+    if not path.is_file():
+        raise UserError(str(path), "no such file")
+    sha256 = _hash(path)
+    parts = [Part(f"{sha256}.onnx", path, sha256, _stat(path))]
+    for name in sorted(set(_external(path))):
+        pure = PurePosixPath(name)
+        if pure.is_absolute() or ".." in pure.parts:
+            raise UserError(str(path), f"its weights are outside its folder ({name})")
+        beside = path.parent / pure
+        if not beside.is_file():
+            raise UserError(str(path), f"its weights are missing: there is no {name} beside it")
+        parts.append(Part(str(pure), beside, _hash(beside), _stat(beside)))
+    text = json.dumps([(part.name, part.sha256) for part in parts])
+    return ModelFiles(tuple(parts), hashlib.sha256(text.encode()).hexdigest())
+
+
+def _external(path: Path) -> Iterator[str]:
+    """The names of the files that a network's weights lie in; none where the file is not ONNX, as the device says."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except DecodeError:
+        return
+    for tensor in _tensors(model.graph):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            yield from (entry.value for entry in tensor.external_data if entry.key == "location")
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """All tensors of a graph and of those inside its nodes."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield attribute.t
+            yield from attribute.tensors
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
