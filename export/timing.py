@@ -78,9 +78,10 @@ def contention(counters: Sequence[Mapping[str, float | None]]) -> CpuContention:
 def summarize(sessions_ms: Sequence[Sequence[float]]) -> Latency:
     """The statistics of all runs of two or more sessions, in milliseconds, in the order they were run.
 
-    Percentiles interpolate linearly; those with fewer than `MIN_RUNS_BEYOND` runs beyond them are None. `ci95` holds
-    the middle 95 % of the pooled medians of `BOOTSTRAP_RESAMPLES` draws of whole sessions with replacement: runs of
-    one session share its memory layout and thread placement, so only sessions count as independent.
+    Percentiles interpolate linearly; those with fewer than `MIN_RUNS_BEYOND` runs beyond them are None. `ci95` is the
+    expanded percentile interval (see `_tail`) of the pooled medians of `BOOTSTRAP_RESAMPLES` draws of whole sessions
+    with replacement: runs of one session share its memory layout and thread placement, so only sessions count as
+    independent.
 
     Raises:
         ValueError: fewer than two sessions (they give no interval), or a session without runs.
@@ -89,7 +90,8 @@ def summarize(sessions_ms: Sequence[Sequence[float]]) -> Latency:
     if len(sessions) < 2 or any(session.size == 0 for session in sessions):
         raise ValueError("an interval needs at least two sessions with at least one run each")
     runs = np.concatenate(sessions)
-    low, high = np.percentile(_bootstrap_medians(sessions), (2.5, 97.5))
+    tail = _tail(len(sessions))
+    low, high = np.quantile(_bootstrap_medians(sessions), (tail, 1 - tail))
     return Latency(
         unit="ms",
         count=runs.size,
@@ -107,6 +109,20 @@ def summarize(sessions_ms: Sequence[Sequence[float]]) -> Latency:
 def percentile(runs: np.ndarray, percent: int) -> float | None:
     """The percentile of `runs`, shape `(n,)`; None where fewer than `MIN_RUNS_BEYOND` of them lie beyond it."""
     return float(np.percentile(runs, percent)) if runs.size * (100 - percent) >= 100 * MIN_RUNS_BEYOND else None
+
+
+def _tail(sessions: int) -> float:
+    """The share of the resampled medians that lies below `ci95`, and above it.
+
+        Phi(-sqrt(n / (n - 1)) t), t the 97.5 % quantile of Student's distribution with n - 1 degrees of freedom
+
+    The plain bootstrap's 2.5 % give an interval that is too narrow where n is small, since resamples spread less than
+    samples by sqrt((n - 1) / n) and their spread is itself uncertain (Hesterberg, What Teachers Should Know about the
+    Bootstrap, 2015). For five sessions the interval reaches nearly from the fastest to the slowest.
+    """
+    from scipy.stats import norm, t
+
+    return float(norm.cdf(-((sessions / (sessions - 1)) ** 0.5) * t.ppf(0.975, sessions - 1)))
 
 
 def _bootstrap_medians(sessions: list[np.ndarray]) -> np.ndarray:

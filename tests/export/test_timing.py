@@ -44,13 +44,21 @@ def test_interval_over_two_sessions_by_hand() -> None:
     assert summarize([[1.0, 2.0, 3.0], [5.0, 6.0, 7.0]]).ci95 == (2.0, 6.0)
 
 
-def test_interval_equals_the_plain_bootstrap() -> None:
+@pytest.mark.parametrize(
+    ("sessions", "tail"),
+    [(5, 0.00095), (10, 0.0086), (1000, 0.0248)],  # Phi(-1.1180 * 2.7764), Phi(-1.0541 * 2.2622), nearly Phi(-1.96)
+)
+def test_the_interval_of_few_sessions_is_expanded(sessions: int, tail: float) -> None:
+    assert timing._tail(sessions) == pytest.approx(tail, rel=0.02)
+
+
+def test_interval_equals_the_plain_bootstrap_of_expanded_percentiles() -> None:
     data = [np.asarray(session) for session in sessions([1.0, 1.1, 1.3, 0.9], runs=7)]
     data[1] = data[1][:4]
     generator = np.random.default_rng(timing.BOOTSTRAP_SEED)
     drawn = generator.multinomial(4, [0.25] * 4, size=timing.BOOTSTRAP_RESAMPLES)
     medians = [np.median(np.concatenate([data[i] for i in range(4) for _ in range(row[i])])) for row in drawn]
-    assert summarize(data).ci95 == pytest.approx(np.percentile(medians, (2.5, 97.5)))  # type: ignore[arg-type]
+    assert summarize(data).ci95 == pytest.approx(np.quantile(medians, (timing._tail(4), 1 - timing._tail(4))))  # type: ignore[arg-type]
 
 
 def test_one_session_gives_no_interval() -> None:
