@@ -65,7 +65,10 @@ def calibrate(
             calibrator.tensors_to_calibrate -= set(without)
         for batch in calibration_batches(source, images):
             calibrator.collect_data(_OneBatch({source.input: batch}))
-        return calibrator.compute_data()
+        found = calibrator.compute_data()
+    for name in without:
+        found.data.pop(name, None)
+    return found
 
 
 def calibration_batches(source: Source, images: np.ndarray) -> Iterator[np.ndarray]:

@@ -11,9 +11,12 @@ BFLOAT16_OPSET = 22
 
 def as_float16(model: Any) -> Any:
     """An ONNX model in float16, by ONNX Runtime's converter; numbers beyond 65,504 become that."""
+    from onnxruntime.quantization.onnx_model import ONNXModel
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    return convert_float_to_float16(copy.deepcopy(model), keep_io_types=True)
+    half = ONNXModel(convert_float_to_float16(copy.deepcopy(model), keep_io_types=True))
+    half.topological_sort()  # the converter leaves its casts at the end
+    return half.model
 
 
 def as_bfloat16(model: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,7 @@ import torch
 
 from export.comparison import compare
 from export.devices.address import open_device
-from export.devices.base import MeasureSpec
-from export.devices.local import LocalDevice
+from export.devices.base import Device, MeasureSpec
 from export.onnx import export_onnx
 from export.quantize.forms import Method, Quantizer
 from export.quantize.instructions import Int8Scheme, int8_scheme
@@ -26,6 +26,7 @@ from nas.paired import PairedDrop
 from nas.progress import Track
 from nas.run import RunFolder
 from recipes.pruning.given import Given, given_network
+from recipes.pruning.images import outputs_of
 from recipes.quantization.decision import FP32, Form, chosen, objection
 from recipes.quantization.images import NormalisedImages, QuantizationImages
 from recipes.quantization.settings import QuantizeSettings
@@ -34,6 +35,8 @@ from recipes.report.networks import Proportion
 
 ONNX = "model.onnx"
 RESULT = "result.json"
+LOCAL = "local"
+"""The address of this machine, where accuracies are computed."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,11 @@ def quantize_network(
             raise UserError(str(output), "is not empty")
         work = Path(temporary)
         source = _source(request, images, work, announce)
-        trial = Trial(source, settings, images, work)
-        forms = [trial.float32]
-        for method in track(settings.methods, "quantize", len(settings.methods)):
-            forms.append(trial.form(method))
+        with closing(open_device(settings.profile.device, where="profile.device")) as device:
+            trial = Trial(source, settings, images, device, work)
+            forms = [trial.float32]
+            for method in track(settings.methods, "quantize", len(settings.methods)):
+                forms.append(trial.form(method))
         best = chosen(forms)
         write_bytes(folder / ONNX, trial.file(best).read_bytes())
         if settings.keep_all:
@@ -119,6 +123,7 @@ def _source(request: Request, images: QuantizationImages, work: Path, announce: 
         with torch.random.fork_rng():
             torch.manual_seed(request.settings.seed)
             network = given.make(shape, len(images.splits.classes))
+        outputs_of(network, shape)
         path = work / f"{FP32}.onnx"
         export_onnx(network, shape, path)
     source = read_source(path)
@@ -132,19 +137,21 @@ class Trial:
     """The forms of one network, each written, judged and timed against float32.
 
     Args:
-        source: the network. settings: of the command. images: to calibrate and to judge with. work: for the files.
+        source: the network. settings: of the command. images: to calibrate and to judge with.
+        device: times them. work: folder for the files.
 
     Attributes:
         float32: what is known of the network itself. calibration: images. test: images.
         scheme: how int8 is written. environment: the fingerprint of the device.
     """
 
-    def __init__(self, source: Source, settings: QuantizeSettings, images: QuantizationImages, work: Path) -> None:
-        self._source, self._settings, self._work = source, settings, work
+    def __init__(
+        self, source: Source, settings: QuantizeSettings, images: QuantizationImages, device: Device, work: Path
+    ) -> None:
+        self._source, self._settings, self._device, self._work = source, settings, device, work
         profile = settings.profile
-        self._device: Any = open_device(profile.device, where="profile.device")
-        self.environment: dict[str, Any] = self._device.fingerprint()
-        self.scheme = scheme_for(self.environment, LocalDevice().fingerprint())
+        self.environment = device.fingerprint()
+        self.scheme = scheme_for(self.environment, self.environment if device.name == LOCAL else _this_machine())
         self._spec = MeasureSpec(
             threads=profile.threads,
             batch=source.batch or profile.batch,
@@ -220,6 +227,11 @@ class Trial:
     def _outputs(self, path: Path, images: NormalisedImages) -> np.ndarray:
         provider = self.environment.get("provider") or "CPUExecutionProvider"
         return outputs(path, self._source, images.batches(self._source.batch or BATCH), provider)
+
+
+def _this_machine() -> dict[str, Any]:
+    with closing(open_device(LOCAL, where="local")) as device:
+        return device.fingerprint()
 
 
 def scheme_for(device: dict[str, Any], here: dict[str, Any]) -> Int8Scheme:
