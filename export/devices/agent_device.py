@@ -45,11 +45,11 @@ class AgentDevice:
 
     def fingerprint(self, provider: str | None = None) -> dict[str, Any]:
         """What decides the timings there with a provider, by default the one that is used by default."""
-        return self._ask("fingerprint", provider=provider)
+        return self.ask("fingerprint", provider=provider)
 
     def providers(self) -> list[str]:
         """The execution providers of the device's ONNX Runtime."""
-        return list(self._ask("providers")["providers"])
+        return list(self.ask("providers")["providers"])
 
     def measure(self, onnx_file: Path, spec: MeasureSpec) -> Measurement:
         """Time the network in `onnx_file` in `spec.sessions` fresh sessions, each warmed up until stable.
@@ -83,7 +83,7 @@ class AgentDevice:
         seen: list[list[dict[str, Any]]] = [[] for _ in onnx_files]
         for position in range(spec.sessions):
             order = list(range(len(onnx_files)))[:: 1 if position % 2 == 0 else -1]
-            found = self._ask(
+            found = self.ask(
                 "round",
                 files=[onnx_files[index] for index in order],
                 threads=spec.threads,
@@ -107,6 +107,7 @@ class AgentDevice:
             "fresh_processes": spec.fresh_processes,
             "runs_per_session": rounds[0]["runs"],
             "files_together": len(onnx_files),
+            **_energy(rounds, len(onnx_files)),
         }
         measurements = []
         for sessions in seen:
@@ -124,7 +125,7 @@ class AgentDevice:
         self._connection = None
         self._sent.clear()
 
-    def _ask(self, op: str, **request: Any) -> dict[str, Any]:
+    def ask(self, op: str, **request: Any) -> dict[str, Any]:
         """The agent's answer; the files of the request are there when it reads them.
 
         Raises:
@@ -199,3 +200,16 @@ class AgentDevice:
         if fields["where"] == "device":
             fields["where"] = self.name
         return UserError(**fields)
+
+
+def _energy(rounds: Sequence[dict[str, Any]], files: int) -> dict[str, Any]:
+    """Joules of one run, of all that the processor or accelerator did meanwhile, and what counted them.
+
+    None where nothing counts them, and where several files ran: nobody knows which of them took it.
+    """
+    joules = [found.get("energy_j") for found in rounds]
+    known = [one for one in joules if one is not None]
+    if files > 1 or len(known) < len(joules):
+        return {"energy_j_per_run": None, "energy_source": None}
+    runs = sum(found["runs"] for found in rounds)
+    return {"energy_j_per_run": sum(known) / runs, "energy_source": rounds[0]["energy_source"]}

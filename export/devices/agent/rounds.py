@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, Sequence  # noqa: UP035 - Python 3.8
 
-from export.devices.agent import counters
+from export.devices.agent import counters, energy
 from export.devices.agent.session import open_session, provider_name, runner
 from export.devices.agent.system import default_threads
 
@@ -55,16 +55,19 @@ def time_round(request: dict[str, Any], alive: RunOnce) -> dict[str, Any]:
             to take as many as fit `milliseconds` for each file, but `min_runs`. alive: called now and then.
     """
     files = [TimedFile(path, request, alive) for path in request["files"]]
-    with _no_garbage_collection():
-        before = counters.read()
-        runs = request["runs"] or _runs_within([file.run_once for file in files], request)
+    with no_garbage_collection():
+        before, energy_before = counters.read(), energy.read(files[0].provider)
+        runs = request["runs"] or runs_within([file.run_once for file in files], request)
         for run in range(runs):
             for file in files if run % 2 == 0 else files[::-1]:
                 file.times_ms.append(time_ms(file.run_once))
             alive()
         counted = counters.since(before)
+        energy_j = energy.since(energy_before, energy.read(files[0].provider))
     return {
         "runs": runs,
+        "energy_j": energy_j,
+        "energy_source": None if energy_j is None else energy.source(files[0].provider),
         "threads": request["threads"] or default_threads(),
         "counters": counted,
         "files": [file.answer() for file in files],
@@ -101,7 +104,7 @@ def _settled(times: list[float]) -> bool:
     return abs(last - before) <= WARM_TOLERANCE * before
 
 
-def _runs_within(runners: Sequence[RunOnce], request: dict[str, Any]) -> int:
+def runs_within(runners: Sequence[RunOnce], request: dict[str, Any]) -> int:
     """How many runs of each fill the time budgets of all, going by a few of them."""
     typical_ms = sum(statistics.median([time_ms(run_once) for _ in range(3)]) for run_once in runners)
     fitting = int(request["milliseconds"] * len(runners) / typical_ms)
@@ -109,7 +112,8 @@ def _runs_within(runners: Sequence[RunOnce], request: dict[str, Any]) -> int:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
+    """Python's collector is off, after one last time."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()

@@ -18,7 +18,10 @@ from typing import Any, Callable, Iterator  # noqa: UP035 - Python 3.8
 
 from export.devices.agent.errors import Refused
 from export.devices.agent.fresh import in_fresh_process
+from export.devices.agent.load import time_load
 from export.devices.agent.lock import whole_device
+from export.devices.agent.operators import time_operators
+from export.devices.agent.requests import time_requests
 from export.devices.agent.rounds import time_round
 from export.devices.agent.session import provider_name, runtime
 from export.devices.agent.store import Store
@@ -29,7 +32,12 @@ LOCK_WAIT_S = 600.0
 GONE_S = 3.0
 """How long a run may go on when the host has hung up."""
 
-TIMED: dict[str, Callable[[dict[str, Any], Callable[[], None]], dict[str, Any]]] = {"round": time_round}
+TIMED: dict[str, Callable[[dict[str, Any], Callable[[], None]], dict[str, Any]]] = {
+    "round": time_round,
+    "load": time_load,
+    "operators": time_operators,
+    "requests": time_requests,
+}
 """Requests that need the device for themselves."""
 
 
@@ -64,6 +72,7 @@ class Agent:
     """
 
     def __init__(self, folder: Path, out: Any) -> None:
+        self._folder = folder
         self._store = Store(folder)
         self._speaker = Speaker(out)
 
@@ -108,6 +117,7 @@ class Agent:
             Refused: it cannot be met.
         """
         if op in TIMED:
+            request["folder"] = str(self._folder)
             with whole_device(LOCK_WAIT_S, self._speaker.alive):
                 if request.pop("fresh", False):
                     return in_fresh_process(op, request, self._speaker.alive)

@@ -42,7 +42,13 @@ def provider_name(asked: str | None) -> str:
 
 
 def open_session(
-    onnx_file: str, threads: int, provider: str, *, spin: bool = True, profile_to: str | None = None
+    onnx_file: str,
+    threads: int,
+    provider: str,
+    *,
+    spin: bool = True,
+    profile_to: str | None = None,
+    optimized_to: str | None = None,
 ) -> Any:
     """A fresh, silent `InferenceSession` that runs operators one after the other, each on `threads` threads.
 
@@ -50,6 +56,7 @@ def open_session(
         provider: full name. spin: its threads may wait actively for the next run, which saves waking them; not where
             another session runs between two of its runs.
         profile_to: the beginning of the path that ONNX Runtime's profile is written to; it slows every run down.
+        optimized_to: the path that the optimised network is written to, its weights beside it.
 
     Raises:
         Refused: the file is missing, ONNX Runtime cannot load it, or not onto this provider.
@@ -65,6 +72,11 @@ def open_session(
     if profile_to is not None:
         options.enable_profiling = True
         options.profile_file_prefix = profile_to
+    if optimized_to is not None:
+        weights = "session.optimized_model_external_initializers"
+        options.optimized_model_filepath = optimized_to
+        options.add_session_config_entry(f"{weights}_file_name", "weights.bin")
+        options.add_session_config_entry(f"{weights}_min_size_in_bytes", "1")
     if not spin:
         options.add_session_config_entry("session.force_spinning_stop", "1")
     try:

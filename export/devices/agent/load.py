@@ -1,0 +1,80 @@
+"""Several callers at once of one session: what a server does that answers requests in threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, Callable  # noqa: UP035 - Python 3.8
+
+from export.devices.agent import counters
+from export.devices.agent.errors import Refused
+from export.devices.agent.rounds import no_garbage_collection, warm
+from export.devices.agent.session import open_session, provider_name, runner
+from export.devices.agent.system import default_threads
+
+WAIT_S = 0.5
+MAX_RUNS = 5000
+"""Of each caller."""
+
+
+def time_load(request: dict[str, Any], alive: Callable[[], None]) -> dict[str, Any]:
+    """Time one session of `request["files"][0]` under each number of callers in `request["concurrency"]`.
+
+    Every caller runs the network again as soon as it has its answer, for `milliseconds`.
+
+    Args:
+        request: besides, `threads` and `provider` (None: the defaults), `batch`, `seed`. alive: called now and then.
+    """
+    path = request["files"][0]
+    threads, provider = request["threads"] or default_threads(), provider_name(request["provider"])
+    session = open_session(path, threads, provider)
+    run_once = runner(session, path, request["batch"], request["seed"])
+    warm(run_once, alive)
+    levels = []
+    with no_garbage_collection():
+        for callers in request["concurrency"]:
+            before = counters.read()
+            level = under_load(run_once, callers, request["milliseconds"] / 1000, alive)
+            levels.append({"callers": callers, "counters": counters.since(before), **level})
+    return {"threads": threads, "provider": session.get_providers()[0], "levels": levels}
+
+
+def under_load(run_once: Callable[[], Any], callers: int, seconds: float, alive: Callable[[], None]) -> dict[str, Any]:
+    """`callers` threads that run it without a pause: the times of all runs, and the time from first to last."""
+    start = threading.Barrier(callers)
+    spans: list[tuple[int, int]] = []
+    failures: list[Refused] = []
+
+    def call() -> None:
+        try:
+            run_once()  # a thread's first run makes what belongs to the thread
+        except Refused as refused:
+            failures.append(refused)
+            start.abort()
+            return
+        try:
+            start.wait()
+        except threading.BrokenBarrierError:
+            return
+        until = time.perf_counter_ns() + int(seconds * 1e9)
+        for _ in range(MAX_RUNS):
+            begin = time.perf_counter_ns()
+            run_once()
+            end = time.perf_counter_ns()
+            spans.append((begin, end))
+            if end >= until:
+                break
+
+    workers = [threading.Thread(target=call, daemon=True) for _ in range(callers)]
+    for worker in workers:
+        worker.start()
+    while any(worker.is_alive() for worker in workers):
+        workers[0].join(WAIT_S)
+        next((worker for worker in workers if worker.is_alive()), workers[0]).join(WAIT_S)
+        alive()
+    if failures:
+        raise failures[0]
+    return {
+        "times_ms": [(end - begin) / 1e6 for begin, end in sorted(spans)],
+        "wall_s": (max(end for _, end in spans) - min(begin for begin, _ in spans)) / 1e9,
+    }

@@ -1,0 +1,80 @@
+"""The time of each node, by ONNX Runtime's own profiler: a pass of its own, since it slows every run down."""
+
+from __future__ import annotations
+
+import base64
+import bisect
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any, Callable  # noqa: UP035 - Python 3.8
+
+from export.devices.agent.rounds import runs_within, warm
+from export.devices.agent.session import open_session, provider_name, runner
+from export.devices.agent.system import default_threads
+
+MAX_RUNS = 100
+"""A run leaves an event of each node in the profile; medians need no more."""
+_TIME_OF = "_kernel_time"
+
+
+def time_operators(request: dict[str, Any], alive: Callable[[], None]) -> dict[str, Any]:
+    """The median time of each node that ONNX Runtime runs for `request["files"][0]`, over some runs.
+
+    Args:
+        request: besides, `threads` and `provider` (None: the defaults), `batch`, `seed`, `milliseconds`, `min_runs`,
+            `folder` for what is written meanwhile.
+        alive: called now and then.
+
+    Returns:
+        `nodes`, each with `name`, `op`, `provider` and `ms`, in the order they are run; `runs`; `graph`, the optimised
+        network without its weights as an ONNX file in base64.
+    """
+    path = request["files"][0]
+    threads, provider = request["threads"] or default_threads(), provider_name(request["provider"])
+    with tempfile.TemporaryDirectory(prefix="profile-", dir=request["folder"]) as folder:
+        optimized = Path(folder) / "optimized.onnx"
+        session = open_session(
+            path, threads, provider, profile_to=str(Path(folder) / "profile"), optimized_to=str(optimized)
+        )
+        run_once = runner(session, path, request["batch"], request["seed"])
+        warm(run_once, alive)
+        runs = min(runs_within([run_once], request), MAX_RUNS)
+        for _ in range(runs):
+            run_once()
+            alive()
+        events = json.loads(Path(session.end_profiling()).read_bytes())
+        graph = base64.b64encode(optimized.read_bytes()).decode()
+    return {"runs": runs, "threads": threads, "provider": provider, "nodes": nodes_of(events, runs), "graph": graph}
+
+
+def nodes_of(events: list[dict[str, Any]], runs: int) -> list[dict[str, Any]]:
+    """The nodes of ONNX Runtime's trace, with the medians over its last `runs` runs, in milliseconds.
+
+    What runs inside another node (the body of a loop) is in that one's time, and no node of its own.
+    """
+    timed = sorted(
+        (event for event in events if event.get("ph") == "X"), key=lambda event: (event["ts"], -event["dur"])
+    )
+    spans = [(event["ts"], event["ts"] + event["dur"]) for event in timed if event["name"] == "model_run"][-runs:]
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    times: dict[tuple[str, str], list[float]] = {}
+    nodes = [event for event in timed if event.get("cat") == "Node" and event["name"].endswith(_TIME_OF)]
+    starts = [event["ts"] for event in nodes]
+    for number, (begin, end) in enumerate(spans):
+        until = begin
+        for event in nodes[bisect.bisect_left(starts, begin) : bisect.bisect_left(starts, end)]:
+            if event["ts"] < until:
+                continue
+            until = event["ts"] + event["dur"]
+            args, name = event["args"], event["name"][: -len(_TIME_OF)]
+            key = (str(args.get("node_index")), name)
+            found.setdefault(key, {"name": name, "op": args["op_name"], "provider": args.get("provider")})
+            of_runs = times.setdefault(key, [])
+            of_runs.extend([0.0] * (number + 1 - len(of_runs)))
+            of_runs[number] += event["dur"] / 1000
+    return [
+        {**node, "ms": statistics.median(times[key] + [0.0] * (len(spans) - len(times[key])))}
+        for key, node in found.items()
+    ]

@@ -1,0 +1,82 @@
+"""Throughput: several callers at once of one session, and several images in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.devices.base import Device, MeasureSpec
+from export.devices.passes import passes
+from export.timing import contention, summarize, verdict
+from nas.errors import UserError
+from nas.intervals import bootstrap_interval
+from nas.measurement import Latency, Verdict
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one session of the runtime does for some callers that ask again as soon as they have their answer.
+
+    Attributes:
+        batch: images in a request. callers: threads that ask. threads: of the runtime, shared by all callers.
+        images_per_s: over all sessions. ci95: its 95 % bootstrap interval, sessions resampled.
+        latency: of the requests, as the callers see it. verdict: on it.
+    """
+
+    batch: int
+    callers: int
+    threads: int
+    images_per_s: float
+    ci95: tuple[float, float]
+    latency: Latency
+    verdict: Verdict
+
+    @property
+    def requests_per_s(self) -> float:
+        """Runs of the network in a second."""
+        return self.images_per_s / self.batch
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, by the names of the attributes."""
+        return {**asdict(self), "requests_per_s": self.requests_per_s}
+
+
+def measure_load(
+    device: Device, onnx_file: Path, spec: MeasureSpec, *, callers: Sequence[int], batches: Sequence[int]
+) -> list[Load]:
+    """A `Load` of each batch with each number of callers, which take turns in each of `spec.sessions` sessions.
+
+    Args:
+        spec: its `batch` does not matter; `seconds` is the time of each load.
+
+    Raises:
+        UserError: there are no callers or no images, or the network cannot be run.
+    """
+    for name, numbers in (("--concurrency", callers), ("--batch", batches)):
+        for number in numbers:
+            if number < 1:
+                raise UserError(name, f"is {number}, must be at least 1")
+    loads = []
+    for batch in batches:
+        answers = passes(device, "load", [onnx_file], replace(spec, batch=batch), concurrency=list(callers))
+        loads += [_load([answer["levels"][i] for answer in answers], batch, answers[0]) for i in range(len(callers))]
+    return loads
+
+
+def _load(levels: Sequence[dict[str, Any]], batch: int, first: dict[str, Any]) -> Load:
+    times = [level["times_ms"] for level in levels]
+    rates = [batch * len(level["times_ms"]) / level["wall_s"] for level in levels]
+    latency = summarize(times)
+    return Load(
+        batch=batch,
+        callers=levels[0]["callers"],
+        threads=first["threads"],
+        images_per_s=float(np.mean(rates)),
+        ci95=bootstrap_interval(rates, np.mean),
+        latency=latency,
+        verdict=verdict(latency, times, contention([level["counters"] for level in levels])),
+    )
