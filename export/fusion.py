@@ -1,0 +1,153 @@
+"""Which nodes of an ONNX file, and which modules of its source, a node of the optimised network stands for.
+
+Optimisers leave names: a fused node hands on the tensor that one of its nodes had, mostly the last, or is itself called
+by it. What lies between that tensor and the ones that other nodes hand on is what it has absorbed. Activations and sums
+between two convolutions are the first one's: a convolution takes in what comes after it, never what comes before.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_SUFFIX = re.compile(r"(_nchwc|_token_\d+)+$")
+"""That ONNX Runtime adds to names when it changes layouts."""
+_LAYOUT = {"ReorderInput", "ReorderOutput", "Transpose"}
+_CONVOLUTIONS = {"Conv", "ConvInteger", "QLinearConv", "ConvTranspose"}
+_FOLLOWING = {"Add", "Clip", "Elu", "HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "Sigmoid", "Tanh"}
+_SCOPES = "pkg.torch.onnx.name_scopes"
+"""Where torch's dynamo exporter keeps the modules of a node, as a list, the last of them its function."""
+_PARAMETER = re.compile(r"^(.+)\.(weight|bias)$")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Of a node of the optimised network.
+
+    Attributes:
+        module: its path in the source; "" where no name says it.
+        absorbed: the nodes of the file, as `operator name`, in their order; none where the runtime has put it in.
+    """
+
+    module: str
+    absorbed: tuple[str, ...]
+
+
+def origins(onnx_file: Path, optimized: bytes) -> dict[str, Origin]:
+    """Of each node of the optimised network, by its name; those whose name is not their own are left out."""
+    import onnx
+
+    source = _Graph(onnx.load(onnx_file, load_external_data=False).graph)
+    nodes = list(onnx.load_from_string(optimized).graph.node)
+    ends = {i: end for i, node in enumerate(nodes) if (end := source.last_of(node)) is not None}
+    visible = {output for end in ends.values() for output in source.nodes[end].output}
+    absorbed = {end: source.between(visible, end) for end in ends.values()}
+    source.hand_back(absorbed)
+    times_named = Counter(node.name for node in nodes)
+    return {
+        node.name: source.origin(absorbed[ends[i]] if i in ends else [])
+        for i, node in enumerate(nodes)
+        if times_named[node.name] == 1
+    }
+
+
+class _Graph:
+    """The file's own graph, its nodes in topological order as ONNX asks."""
+
+    def __init__(self, graph: Any) -> None:
+        self.nodes = list(graph.node)
+        self._maker = {output: i for i, node in enumerate(self.nodes) for output in node.output if output}
+        self._by_name = {node.name: i for i, node in enumerate(self.nodes) if node.name}
+        self._weights = {tensor.name for tensor in graph.initializer}
+        self._moving = self._fed({value.name for value in graph.input} - self._weights)
+
+    def last_of(self, node: Any) -> int | None:
+        """The last of the nodes that an optimised one stands for; None where the runtime has put it in."""
+        plain = _SUFFIX.sub("", node.name)
+        for i in (*map(self._maker.get, node.output), self._maker.get(plain), self._by_name.get(plain)):
+            if i is not None and (node.op_type not in _LAYOUT or self.nodes[i].op_type == node.op_type):
+                return i
+        return None
+
+    def between(self, visible: Iterable[str], end: int) -> list[int]:
+        """The nodes from those that hand on the visible tensors up to `end`, without what is constant."""
+        stop = set(visible)
+        found, waiting = {end}, [end]
+        while waiting:
+            for tensor in self.nodes[waiting.pop()].input:
+                i = self._maker.get(tensor)
+                if i is not None and i in self._moving and tensor not in stop and i not in found:
+                    found.add(i)
+                    waiting.append(i)
+        return sorted(found)
+
+    def hand_back(self, absorbed: dict[int, list[int]]) -> None:
+        """Give what a convolution cannot have absorbed to the kernel whose result it takes (`absorbed`, by its end)."""
+        for end, chosen in absorbed.items():
+            convolution = next((i for i in chosen if self.nodes[i].op_type in _CONVOLUTIONS), None)
+            for i in [i for i in chosen if convolution is not None and i < convolution]:
+                makers = [self._maker[tensor] for tensor in self.nodes[i].input if tensor in self._maker]
+                owner = next((other for other in sorted(makers, reverse=True) if other in absorbed), None)
+                if self.nodes[i].op_type in _FOLLOWING and owner is not None:
+                    absorbed[end] = [j for j in absorbed[end] if j != i]
+                    absorbed[owner] = sorted([*absorbed[owner], i])
+
+    def origin(self, nodes: Sequence[int]) -> Origin:
+        """Of a kernel that stands for these nodes."""
+        names = (f"{self.nodes[i].op_type} {self.nodes[i].name}".rstrip() for i in nodes)
+        return Origin(self._module(nodes), tuple(names))
+
+    def _module(self, nodes: Iterable[int]) -> str:
+        """Of the first node that has weights; where none has, of the first that has a name of a module."""
+        chosen = [self.nodes[i] for i in nodes]
+        for name in (*map(self._module_by_weights, chosen), *map(_module_by_scopes, chosen), *map(_by_path, chosen)):
+            if name:
+                return name
+        return ""
+
+    def _module_by_weights(self, node: Any) -> str:
+        """Exporters keep the names of parameters that they have not changed: `layer1.0.conv1.weight`."""
+        names = (_PARAMETER.match(tensor) for tensor in node.input if tensor in self._weights)
+        return next((match[1] for match in names if match), "")
+
+    def _fed(self, inputs: set[str]) -> set[int]:
+        """The nodes whose results depend on the inputs."""
+        tensors, found = set(inputs), set()
+        for i, node in enumerate(self.nodes):
+            if not tensors.isdisjoint([*node.input, *_captured(node)]):
+                tensors.update(node.output)
+                found.add(i)
+        return found
+
+
+def _captured(node: Any) -> Iterator[str]:
+    """Tensors that the graphs inside a node (loops, branches) may take from outside."""
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from inner.input
+            yield from _captured(inner)
+
+
+def _module_by_scopes(node: Any) -> str:
+    """By what the dynamo exporter has noted: ['', 'bn1', 'bn1.act', 'hardswish'] is of `bn1.act`."""
+    noted: Mapping[str, str] = {entry.key: entry.value for entry in node.metadata_props}
+    if _SCOPES not in noted:
+        return ""
+    scopes = ast.literal_eval(noted[_SCOPES])
+    return str(scopes[-2]) if len(scopes) > 1 else ""
+
+
+def _by_path(node: Any) -> str:
+    """By a node's name with slashes, as the TorchScript exporter and TensorFlow give: `/blocks/blocks.0/act/Relu`."""
+    parts = [part for part in node.name.split("/") if part][:-1]
+    path: list[str] = []
+    for part in parts:
+        if path and part.startswith(f"{path[-1]}."):  # a module of a list repeats the list's name
+            path.pop()
+        path.append(part)
+    return ".".join(path)
