@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -56,15 +56,33 @@ class InheritedAccuracy:
 
     def __call__(self, architecture: Architecture) -> Estimate:
         """The share of the held-out images classified rightly, in [0, 1]."""
-        index, supernet = next(
-            (i, space) for i, (region, space) in enumerate(self._supernets) if region.holds(space, architecture)
-        )
+        index = self._holder(architecture)
+        supernet = self._supernets[index][1]
         device = next(supernet.parameters()).device
         with torch.random.fork_rng(), autocast(device):
             torch.manual_seed(0)  # of networks with noise in them, the same for all
             network = self._network(index, supernet, architecture)
             accuracy = self._task.evaluate(network, self._selection)
         return Estimate(self.name, accuracy, self.unit, self.higher_is_better, provenance={"images": self._images})
+
+    def network(self, architecture: Architecture, *, change: Callable[[nn.Module], None] | None = None) -> nn.Module:
+        """The stand-alone network with the supernet's weights and statistics of its own, on the supernet's device.
+
+        Args:
+            change: done to the weights before the statistics are taken, such as pruning.
+        """
+        supernet = self._supernets[self._holder(architecture)][1]
+        with torch.random.fork_rng(), autocast(next(supernet.parameters()).device):
+            torch.manual_seed(0)
+            network = supernet.build(architecture, weights="inherited")
+            if change is not None:
+                change(network)
+            update_bn(self._calibration, network)
+        return network.eval()
+
+    def _holder(self, architecture: Architecture) -> int:
+        """The index of the supernet whose part of the space holds the architecture."""
+        return next(i for i, (region, space) in enumerate(self._supernets) if region.holds(space, architecture))
 
     def _network(self, index: int, supernet: SearchSpace, architecture: Architecture) -> nn.Module:
         """The sub-network with its own statistics."""

@@ -17,7 +17,6 @@ from export.devices.address import open_device
 from export.devices.base import Device, MeasureSpec
 from export.onnx import export_onnx
 from export.quantize.forms import Method, Quantizer
-from export.quantize.instructions import Int8Scheme, int8_scheme
 from export.quantize.running import BATCH, depends_on_input, outputs
 from export.quantize.source import Source, read_source
 from nas.errors import CannotWrite, UserError
@@ -29,14 +28,13 @@ from recipes.pruning.given import Given, given_network
 from recipes.pruning.images import outputs_of
 from recipes.quantization.decision import FP32, Form, chosen, objection
 from recipes.quantization.images import NormalisedImages, QuantizationImages
+from recipes.quantization.scheme import scheme_on
 from recipes.quantization.settings import QuantizeSettings
 from recipes.quantization.table import model_card
 from recipes.report.networks import Proportion
 
 ONNX = "model.onnx"
 RESULT = "result.json"
-LOCAL = "local"
-"""The address of this machine, where accuracies are computed."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ class Trial:
         self._source, self._settings, self._device, self._work = source, settings, device, work
         profile = settings.profile
         self.environment = device.fingerprint()
-        self.scheme = scheme_for(self.environment, self.environment if device.name == LOCAL else _this_machine())
+        self.scheme = scheme_on(device)
         self._spec = MeasureSpec(
             threads=profile.threads,
             batch=source.batch or profile.batch,
@@ -227,20 +225,6 @@ class Trial:
     def _outputs(self, path: Path, images: NormalisedImages) -> np.ndarray:
         provider = self.environment.get("provider") or "CPUExecutionProvider"
         return outputs(path, self._source, images.batches(self._source.batch or BATCH), provider)
-
-
-def _this_machine() -> dict[str, Any]:
-    with closing(open_device(LOCAL, where="local")) as device:
-        return device.fingerprint()
-
-
-def scheme_for(device: dict[str, Any], here: dict[str, Any]) -> Int8Scheme:
-    """The scheme for a device whose accuracy is computed on this machine: what would saturate on either has 7 bits."""
-    scheme, own = int8_scheme(device), int8_scheme(here)
-    if own.reduce_range and not scheme.reduce_range and not scheme.signed:
-        reason = f"{scheme.reason}, but this machine, where accuracy is computed, has none"
-        return replace(scheme, reduce_range=True, reason=reason)
-    return scheme
 
 
 def half_cause(name: str, environment: dict[str, Any]) -> str:

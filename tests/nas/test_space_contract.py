@@ -16,6 +16,7 @@ from nas.errors import UserError
 from nas.space import SearchSpace
 from nas.spaces.conv_macro import ConvMacro
 from nas.spaces.darts import Darts
+from nas.spaces.deployed import Deployed
 from nas.spaces.macro import Macro
 from nas.spaces.mobilenet import MobileNet
 from nas.spaces.mobilenetv3 import MobileNetV3
@@ -49,6 +50,8 @@ SPACES: dict[str, Callable[[], SearchSpace]] = {
     "conv_macro superposed": lambda: ConvMacro((3, 12, 16), 3, width=0.25, dropout=0.0, entanglement="superpose"),
     "mobilenetv3": lambda: MobileNetV3((1, 8, 8), 10, reductions=2, **SMALL_MOBILENETV3),
     "mobilenetv3 superposed": lambda: MobileNetV3((3, 9, 11), 3, entanglement="superpose", **SMALL_MOBILENETV3),
+    "deployed": lambda: Deployed(ToySpace(), precision=("fp32", "int8"), sparsity=(0.0, 0.5)),
+    "deployed cells": lambda: Deployed(NasBench201((1, 8, 8), 10, channels=4, cells=1), sparsity=(0.5, 0.9)),
     "vit": lambda: ViT((1, 8, 8), 10, patch=4, **SMALL_VIT),
     "vit superposed": lambda: ViT((3, 8, 12), 3, patch=4, entanglement="superpose", **SMALL_VIT),
 }

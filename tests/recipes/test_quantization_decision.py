@@ -9,8 +9,9 @@ from export.comparison import Timed
 from export.timing import summarize
 from nas.measurement import Measurement
 from nas.paired import PairedDrop
-from recipes.quantization.command import half_cause, scheme_for
+from recipes.quantization.command import half_cause
 from recipes.quantization.decision import FP32, Form, chosen, objection
+from recipes.quantization.scheme import scheme_for
 
 AVX2 = {"cpu_architecture": "x86_64", "instructions": ["avx2"]}
 VNNI = {"cpu_architecture": "x86_64", "instructions": ["avx2", "avx512_vnni"]}
