@@ -56,15 +56,20 @@ def measure_load(
     Raises:
         UserError: there are no callers or no images, or the network cannot be run.
     """
-    for name, numbers in (("--concurrency", callers), ("--batch", batches)):
-        for number in numbers:
-            if number < 1:
-                raise UserError(name, f"is {number}, must be at least 1")
+    check_load(callers, batches)
     loads = []
     for batch in batches:
         answers = passes(device, "load", [onnx_file], replace(spec, batch=batch), concurrency=list(callers))
         loads += [_load([answer["levels"][i] for answer in answers], batch, answers[0]) for i in range(len(callers))]
     return loads
+
+
+def check_load(callers: Sequence[int], batches: Sequence[int]) -> None:
+    """Raises UserError for numbers of callers or images that are no such numbers."""
+    for name, numbers in (("concurrency", callers), ("batch", batches)):
+        for number in numbers:
+            if number < 1:
+                raise UserError(name, f"is {number}, must be at least 1")
 
 
 def _load(levels: Sequence[dict[str, Any]], batch: int, first: dict[str, Any]) -> Load:

@@ -12,6 +12,7 @@ import typer
 from nas.errors import UserError
 from nas.memory import keep_freed_memory
 from recipes.options import AsJson, BatchSize, Data, LimitSeconds, Repeats, Seed, Size, Threads, answer, names, refuse
+from recipes.profile.cli import profile
 from recipes.pruning.cli import prune
 from recipes.quantization.cli import quantize
 
@@ -25,6 +26,7 @@ recipes_app = typer.Typer(help="The recipes that ship.", no_args_is_help=True)
 app.add_typer(recipes_app, name="recipes")
 lut_app = typer.Typer(help="Tables of what operators cost on a device.", no_args_is_help=True)
 app.add_typer(lut_app, name="lut")
+app.command()(profile)
 app.command()(prune)
 app.command()(quantize)
 
@@ -86,29 +88,6 @@ def report(
     with waiting("drawing"):
         path = write_report(run)
     answer({"report": str(path)}, as_json)
-
-
-@app.command()
-def profile(
-    file: Annotated[Path, typer.Argument(help="Any ONNX file.")],
-    threads: Threads = None,
-    batch: Annotated[int, typer.Option(help="Images in one run.")] = 1,
-    device: Annotated[str, typer.Option(help="Where to run (see nas ls).")] = "local",
-    sessions: Annotated[int, typer.Option(help="Fresh sessions of the runtime.")] = 5,
-    seconds: Annotated[float, typer.Option(help="Time budget of the timed runs.")] = 2.0,
-    as_json: AsJson = False,
-) -> None:
-    """Time an ONNX file: percentiles, an interval, and a verdict on how far to trust them."""
-    from export.devices.address import open_device
-    from export.devices.base import MeasureSpec
-    from recipes.console import waiting
-    from recipes.summary import latency_text
-
-    target = open_device(device, where="--device")
-    spec = MeasureSpec(threads=threads, batch=batch, sessions=sessions, seconds=seconds)
-    with waiting(f"timing {file} in {sessions} sessions"):
-        measurement = target.measure(file, spec)
-    answer(measurement.to_dict() if as_json else latency_text(file, measurement), as_json)
 
 
 @app.command()

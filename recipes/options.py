@@ -32,6 +32,21 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def whole_numbers(option: str, text: str) -> list[int]:
+    """The whole numbers in a list joined by commas.
+
+    Raises:
+        UserError: there is none, or something else is among them; `option` is where.
+    """
+    try:
+        numbers = [int(name) for name in names(text)]
+    except ValueError:
+        numbers = []
+    if not numbers:
+        raise UserError(option, f"{text!r} is no whole number, nor several joined by commas")
+    return numbers
+
+
 def refuse(options: Mapping[str, object], problem: str) -> None:
     """Raises UserError for the first of the options that is given."""
     for name, value in options.items():

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from nas.files import read_json
-from nas.measurement import Measurement
 from nas.progress import silent
 from nas.run import RunFolder
 from recipes.checks import check
@@ -81,25 +80,6 @@ def run_text(summary: dict[str, Any]) -> str:
     lines.append(f"test: {summary['test_images']} images that nothing above has chosen by")
     lines.append(f"report: {summary['report']}")
     return "\n".join(lines)
-
-
-def latency_text(file: Path, measurement: Measurement) -> str:
-    """A measurement in a few lines."""
-    latency, environment = measurement.latency, measurement.environment
-    return "\n".join(
-        [
-            f"{file}: {measurement.verdict}",
-            f"  p50 {latency.p50:.4g} ms, 95 % interval {_interval(latency.ci95, 4)}",
-            f"  p90 {_told(latency.p90)}, p95 {_told(latency.p95)}, p99 {_told(latency.p99)}",
-            f"  mean {latency.mean:.4g} ms, standard deviation {latency.stdev:.4g} ms, {latency.count} runs",
-            f"  {environment['provider']}, {environment['threads']} threads, batch {environment['batch']}",
-            f"  environment {environment['id']}",
-        ]
-    )
-
-
-def _told(percentile_ms: float | None) -> str:
-    return "not known (too few runs)" if percentile_ms is None else f"{percentile_ms:.4g} ms"
 
 
 def _interval(bounds: tuple[float, float] | list[float], digits: int) -> str:

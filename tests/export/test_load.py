@@ -46,7 +46,7 @@ def test_throughput_by_hand() -> None:
     assert second == first
 
 
-@pytest.mark.parametrize(("callers", "batches", "where"), [([1, 0], [1], "--concurrency"), ([1], [0], "--batch")])
+@pytest.mark.parametrize(("callers", "batches", "where"), [([1, 0], [1], "concurrency"), ([1], [0], "batch")])
 def test_none_at_all(callers: list[int], batches: list[int], where: str) -> None:
     with pytest.raises(UserError, match=f"^{where}: is 0, must be at least 1"):
         measure_load(ScriptedAgent([]), Path("m.onnx"), SPEC, callers=callers, batches=batches)
