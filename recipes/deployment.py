@@ -1,0 +1,199 @@
+"""Candidates as they are to run: pruned, exported, quantised; their accuracy, latency and size are those of that file.
+
+`search.deploy` wraps the recipe's space in `nas.spaces.deployed.Deployed`, and this module says what its two choices
+mean. Sparsity is uniform over layers, by magnitude; int8 is static, with min-max ranges over training images, in the
+scheme that the device's instructions ask for. A supernet is trained once, in float32, without either of them: the
+accuracy of a candidate is that of the inherited weights, pruned, with batch-norm statistics taken afterwards, and
+quantised, computed by ONNX Runtime from the file, not by a simulation of it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from export.devices.base import Device
+from export.onnx import export_onnx
+from export.quantize.forms import Quantizer
+from export.quantize.instructions import Int8Scheme
+from export.quantize.running import BATCH, outputs
+from export.quantize.source import Source
+from nas.architecture import Architecture
+from nas.data import Images
+from nas.errors import UserError
+from nas.files import write_bytes
+from nas.measurement import Estimate, Measurement
+from nas.spaces.deployed import PRECISION, SPARSITY, Deployed
+from pruning.allocation.uniform import uniform
+from pruning.magnitude import GradualMagnitude, OneShotMagnitude
+from pruning.patterns import Layerwise
+from pruning.pruner import Pruner
+from pruning.weights import prunable_weights
+from recipes.quantization.scheme import scheme_on
+
+if TYPE_CHECKING:
+    from predictors.inherited import InheritedAccuracy
+    from recipes.context import Context
+    from recipes.schema import Recipe
+
+CALIBRATION_IMAGES = 256
+"""Training images that ranges of activations are taken from."""
+GRADUAL_SHARE = 0.5
+"""Share of a training in which weights become zero, little by little; after it the masks are fixed."""
+
+
+class Deployment:
+    """Writes the candidates of one run as they are to run, and judges them.
+
+    Args:
+        context: of a run whose space is deployed.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._space = cast(Deployed, context.space)
+
+    def predictor(self, inherited: InheritedAccuracy) -> DeployedAccuracy:
+        """The inherited accuracy of candidates as they are to run."""
+        return DeployedAccuracy(lambda architecture: self.accuracy(architecture, inherited))
+
+    def accuracy(self, architecture: Architecture, inherited: InheritedAccuracy) -> Estimate:
+        """The accuracy of the candidate with inherited weights, on the images to choose by."""
+        network = inherited.network(self._space.network(architecture), change=lambda net: self.prune(net, architecture))
+        images = self._context.splits.selection
+        with self._folder() as folder:
+            path = self._write(network, architecture, Path(folder))
+            right = self.right(path, images)
+        provenance: dict[str, str | int | float] = {"images": len(images), "precision": str(architecture[PRECISION])}
+        return Estimate(DeployedAccuracy.name, float(right.mean()), DeployedAccuracy.unit, True, provenance=provenance)
+
+    def latency(self, architecture: Architecture) -> Measurement:
+        """The measured latency of the candidate with fresh weights."""
+        with self._folder() as folder:
+            return self._device.measure(self._fresh(architecture, Path(folder)), self._context.quick_spec)
+
+    def size_bytes(self, architecture: Architecture) -> Estimate:
+        """The bytes of the candidate's file after gzip, by which zeros and fewer bits are both worth something.
+
+        Of fresh weights, whose entropy is that of trained ones to a few percent.
+        """
+        with self._folder() as folder:
+            content = self._fresh(architecture, Path(folder)).read_bytes()
+        return Estimate("size_bytes", float(len(gzip.compress(content, 6, mtime=0))), "bytes", False)
+
+    def prune(self, network: nn.Module, architecture: Architecture) -> None:
+        """Set the smallest weights of each layer to zero, as many as the architecture says."""
+        if architecture[SPARSITY]:
+            self._pruner(network, architecture, OneShotMagnitude, iterations=0).finalize()
+
+    def pruner(self, network: nn.Module, architecture: Architecture, *, steps: int) -> Pruner | None:
+        """Makes the weights sparse while they are trained for `steps`; None of a dense architecture."""
+        if not architecture[SPARSITY]:
+            return None
+        return self._pruner(network, architecture, GradualMagnitude, iterations=int(GRADUAL_SHARE * steps))
+
+    def quantize(self, architecture: Architecture, path: Path) -> None:
+        """Write the float32 file at `path` over in the architecture's precision."""
+        if architecture[PRECISION] == "int8":
+            with self._folder() as folder:
+                form = Path(folder) / "int8.onnx"
+                Quantizer(self._source(path), self._scheme, self._calibration, Path(folder)).write("int8-minmax", form)
+                write_bytes(path, form.read_bytes())
+
+    def facts(self, architecture: Architecture) -> dict[str, str]:
+        """What a model card says of how the network runs."""
+        zeros = {"zeros among the weights": f"{architecture[SPARSITY]:.0%}"} if architecture[SPARSITY] else {}
+        int8 = (
+            {"ONNX in": "int8; what is said of PyTorch, and the accuracy, are of float32"}
+            if architecture[PRECISION] == "int8"
+            else {}
+        )
+        return zeros | int8
+
+    def right(self, path: Path, images: Images) -> np.ndarray:
+        """Which images the file of a candidate classifies rightly, bool `(n,)`."""
+        batches = (part.cpu() for x, _ in self._context.evaluation_batches(images) for part in x.split(BATCH))
+        logits = outputs(path, self._source(path), (np.ascontiguousarray(x.numpy()) for x in batches))
+        right: np.ndarray = logits.argmax(axis=1) == images.labels.numpy()
+        return right
+
+    def _source(self, path: Path) -> Source:
+        """As `export_onnx` writes its files."""
+        return Source(path, "input", "logits", self._space.input_shape, None)
+
+    def _pruner(self, network: nn.Module, architecture: Architecture, kind: type, *, iterations: int) -> Pruner:
+        weights = prunable_weights(network)
+        zeros = uniform(weights, float(cast(float, architecture[SPARSITY])))
+        pruner: Pruner = kind(weights, Layerwise(zeros), iterations=iterations)
+        return pruner
+
+    def _fresh(self, architecture: Architecture, folder: Path) -> Path:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = self._space.build(architecture)
+        self.prune(network, architecture)
+        return self._write(network, architecture, folder)
+
+    def _write(self, network: nn.Module, architecture: Architecture, folder: Path) -> Path:
+        path = folder / "model.onnx"
+        export_onnx(network, self._space.input_shape, path, exporter="torchscript")
+        self.quantize(architecture, path)
+        return path
+
+    def _folder(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(prefix=".latency-", dir=self._context.run.path)
+
+    @cached_property
+    def _device(self) -> Device:
+        return self._context.measuring_device()
+
+    @cached_property
+    def _scheme(self) -> Int8Scheme:
+        return scheme_on(self._device)
+
+    @cached_property
+    def _calibration(self) -> np.ndarray:
+        images = self._context.splits.train
+        chosen = torch.randperm(len(images), generator=self._context.generator("int8"))[:CALIBRATION_IMAGES]
+        batches = self._context.evaluation_batches(images.subset(chosen))
+        return np.concatenate([x.cpu().contiguous().numpy() for x, _ in batches])
+
+
+@dataclass(frozen=True)
+class DeployedAccuracy:
+    """The predictor of inherited accuracy, of pruned and quantised files."""
+
+    evaluate: Callable[[Architecture], Estimate]
+    name: ClassVar[str] = "inherited"
+    unit: ClassVar[str] = "accuracy"
+    higher_is_better: ClassVar[bool] = True
+
+    def __call__(self, architecture: Architecture) -> Estimate:
+        """The share of the held-out images that the file classifies rightly, in [0, 1]."""
+        return self.evaluate(architecture)
+
+
+def check_deploy(recipe: Recipe) -> None:
+    """Raises UserError where a recipe's other sections do not go with `search.deploy`."""
+    if recipe.search is None or recipe.search.deploy is None:
+        return
+    where = "search.deploy"
+    if recipe.supernet is None or recipe.search.accuracy != "inherited":
+        raise UserError(where, "needs a supernet and accuracy: inherited, whose weights are pruned and quantised")
+    for name in ("rank", "select"):
+        if getattr(recipe, name) is not None:
+            raise UserError(where, f"does not go with the section {name}, which chooses networks alone")
+    if recipe.search.replay is not None:
+        raise UserError(where, "does not go with search.replay, whose table knows dense networks in fp32")
+    if recipe.budget is not None and recipe.budget.latency_ms is not None:
+        problem = "does not go with budget.latency_ms, whose guesses are of fp32; limit it in search.constraints"
+        raise UserError(where, problem)
