@@ -11,7 +11,7 @@ import numpy as np
 
 from recipes.profile import text
 from recipes.report.page import environment, figure_json, flat
-from recipes.report.style import BLUE, VERMILION, bars, layout
+from recipes.report.style import BLUE, PALETTE, VERMILION, bars, layout
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -103,7 +103,7 @@ class _Box:
 
 
 def _modules_figure(operators: Mapping[str, Any]) -> Figure:
-    """Modules inside modules, from left to right, as wide as the time they take; at the end the kernels."""
+    """Modules inside modules, from left to right, as tall as the time they take; at the right the kernels."""
     from plotly.graph_objects import Figure, Icicle
 
     boxes = {WHOLE: _Box(WHOLE, "")}
@@ -130,5 +130,5 @@ def _modules_figure(operators: Mapping[str, Any]) -> Figure:
             textinfo="label+percent root",
         )
     )
-    figure.update_layout(margin={"l": 8, "r": 8, "t": 28, "b": 8})
+    figure.update_layout(margin={"l": 8, "r": 8, "t": 28, "b": 8}, iciclecolorway=list(PALETTE))
     return figure

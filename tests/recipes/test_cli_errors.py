@@ -366,7 +366,7 @@ def test_a_disk_that_fills_up(here: Path) -> None:
     ("arguments", "message"),
     [
         (["profle", "x"], "error: No such command 'profle'. Did you mean 'profile'?"),
-        (["profile", "x", "--batch", "x"], "error: Invalid value for '--batch': "),
+        (["profile", "x", "--sessions", "x"], "error: Invalid value for '--sessions': "),
         (["run", "quickstart", "--foo"], "error: No such option: --foo"),
         (["run"], "error: Missing argument 'recipe'."),
     ],
