@@ -22,6 +22,8 @@ _CONVOLUTIONS = {"Conv", "ConvInteger", "QLinearConv", "ConvTranspose"}
 _FOLLOWING = {"Add", "Clip", "Elu", "HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "Sigmoid", "Tanh"}
 _SCOPES = "pkg.torch.onnx.name_scopes"
 """Where torch's dynamo exporter keeps the modules of a node, as a list, the last of them its function."""
+_NO_MODULE = "_empty_nn_module"
+"""What it writes there for operations outside all modules."""
 _PARAMETER = re.compile(r"^(.+)\.(weight|bias)$")
 
 
@@ -64,6 +66,8 @@ class _Graph:
         self._maker = {output: i for i, node in enumerate(self.nodes) for output in node.output if output}
         self._by_name = {node.name: i for i, node in enumerate(self.nodes) if node.name}
         self._weights = {tensor.name for tensor in graph.initializer}
+        matches = filter(None, map(_PARAMETER.match, self._weights))
+        self._roots = {match[1].partition(".")[0] for match in matches}
         self._moving = self._fed({value.name for value in graph.input} - self._weights)
 
     def last_of(self, node: Any) -> int | None:
@@ -105,7 +109,8 @@ class _Graph:
     def _module(self, nodes: Iterable[int]) -> str:
         """Of the first node that has weights; where none has, of the first that has a name of a module."""
         chosen = [self.nodes[i] for i in nodes]
-        for name in (*map(self._module_by_weights, chosen), *map(_module_by_scopes, chosen), *map(_by_path, chosen)):
+        by_scopes = map(self._module_by_scopes, chosen)
+        for name in (*map(self._module_by_weights, chosen), *by_scopes, *map(_by_path, chosen)):
             if name:
                 return name
         return ""
@@ -114,6 +119,19 @@ class _Graph:
         """Exporters keep the names of parameters that they have not changed: `layer1.0.conv1.weight`."""
         names = (_PARAMETER.match(tensor) for tensor in node.input if tensor in self._weights)
         return next((match[1] for match in names if match), "")
+
+    def _module_by_scopes(self, node: Any) -> str:
+        """By what the dynamo exporter has noted: ['', 'bn1', 'bn1.act', 'hardswish'] is of `bn1.act`.
+
+        Networks that torch.fx has traced inside another module have its name in front; their parameters do not.
+        """
+        noted: Mapping[str, str] = {entry.key: entry.value for entry in node.metadata_props}
+        scopes = ast.literal_eval(noted.get(_SCOPES, "[]"))
+        if len(scopes) < 2 or scopes[-2].startswith(_NO_MODULE):
+            return ""
+        outer, _, inner = str(scopes[-2]).partition(".")
+        within = inner.partition(".")[0] in self._roots and outer not in self._roots
+        return inner if within else str(scopes[-2])
 
     def _fed(self, inputs: set[str]) -> set[int]:
         """The nodes whose results depend on the inputs."""
@@ -131,15 +149,6 @@ def _captured(node: Any) -> Iterator[str]:
         for inner in attribute.g.node:
             yield from inner.input
             yield from _captured(inner)
-
-
-def _module_by_scopes(node: Any) -> str:
-    """By what the dynamo exporter has noted: ['', 'bn1', 'bn1.act', 'hardswish'] is of `bn1.act`."""
-    noted: Mapping[str, str] = {entry.key: entry.value for entry in node.metadata_props}
-    if _SCOPES not in noted:
-        return ""
-    scopes = ast.literal_eval(noted[_SCOPES])
-    return str(scopes[-2]) if len(scopes) > 1 else ""
 
 
 def _by_path(node: Any) -> str:

@@ -104,6 +104,28 @@ def test_what_fused_nodes_have_absorbed(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("scopes", "module"),
+    [
+        ("['', 'body', 'body.act', 'relu']", "body.act"),
+        ("['', 'space', 'space.stem.act', 'relu']", "stem.act"),  # traced inside a module `space`; see the weights
+        ("['', '_empty_nn_module_stack_from_metadata_hook', 'relu']", ""),
+        ("['', 'relu']", ""),
+    ],
+)
+def test_modules_that_the_dynamo_exporter_has_noted(scopes: str, module: str, tmp_path: Path) -> None:
+    path = convolutions(tmp_path / "m.onnx")
+    model = onnx.load(path)
+    model.graph.node[-1].metadata_props.add(key="pkg.torch.onnx.name_scopes", value=scopes)
+    onnx.save(model, path)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["t3"], name="conv"),
+        helper.make_node("Relu", ["t3"], ["y"], name="r"),
+    ]
+    optimized = helper.make_model(helper.make_graph(nodes, "g", [], [])).SerializeToString()
+    assert origins(path, optimized)["r"].module == module
+
+
 def test_names_that_are_not_a_nodes_own_say_nothing(tmp_path: Path) -> None:
     nodes = [helper.make_node("Conv", ["x", "w"], [output], name="") for output in ("t2", "y")]
     optimized = helper.make_model(helper.make_graph(nodes, "g", [], [])).SerializeToString()
