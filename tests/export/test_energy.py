@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from scripted_agent import QUIET, ScriptedAgent
 
 from export.devices.agent import energy
+from export.devices.agent_device import AgentDevice
+from export.devices.base import MeasureSpec
 
 
 def domain(folder: Path, name: str, label: str, microjoules: int) -> None:
@@ -35,3 +39,36 @@ def test_nothing_is_known_where_nothing_counts(provider: str, tmp_path: Path, mo
     reading = energy.read(provider)
     assert reading == {}
     assert energy.since(reading, reading) is None
+
+
+def a_round(energy_j: float | None) -> dict[str, Any]:
+    session = {"times_ms": [1.0] * 4, "load_ms": 9.0, "cold_start_ms": 2.0, "warmup_runs": 10, "provider": "P"}
+    return {
+        "runs": 4,
+        "threads": 1,
+        "counters": QUIET,
+        "energy_j": energy_j,
+        "energy_source": None if energy_j is None else "rapl",
+    } | {"files": [session]}
+
+
+@pytest.mark.parametrize(
+    ("joules", "per_run", "source"),
+    [([3.0, 5.0], 1.0, "rapl"), ([3.0, None], None, None), ([None, None], None, None)],
+)
+def test_energy_is_told_for_each_run(
+    joules: list[float | None], per_run: float | None, source: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "m.onnx").touch()
+    agent = ScriptedAgent([{"id": "scripted"}, *map(a_round, joules)])
+    device = AgentDevice("scripted", lambda: cast(Any, agent), reads_here=True)
+    environment = device.measure(tmp_path / "m.onnx", MeasureSpec(sessions=2)).environment
+    assert (environment["energy_j_per_run"], environment["energy_source"]) == (per_run, source)
+    # Where files take turns, nobody knows which of them has taken it.
+    answers = [a_round(one) for one in joules]
+    for answer in answers:
+        answer["files"] *= 2
+    agent = ScriptedAgent([{"id": "scripted"}, *answers])
+    device = AgentDevice("scripted", lambda: cast(Any, agent), reads_here=True)
+    both = device.measure_together([tmp_path / "m.onnx"] * 2, MeasureSpec(sessions=2))
+    assert [one.environment["energy_j_per_run"] for one in both] == [None, None]

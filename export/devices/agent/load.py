@@ -48,30 +48,28 @@ def under_load(run_once: Callable[[], Any], callers: int, seconds: float, alive:
     def call() -> None:
         try:
             run_once()  # a thread's first run makes what belongs to the thread
+            start.wait()
+            until = time.perf_counter_ns() + int(seconds * 1e9)
+            for _ in range(MAX_RUNS):
+                begin = time.perf_counter_ns()
+                run_once()
+                end = time.perf_counter_ns()
+                spans.append((begin, end))
+                if end >= until:
+                    break
         except Refused as refused:
             failures.append(refused)
             start.abort()
+        except threading.BrokenBarrierError:  # another one failed
             return
-        try:
-            start.wait()
-        except threading.BrokenBarrierError:
-            return
-        until = time.perf_counter_ns() + int(seconds * 1e9)
-        for _ in range(MAX_RUNS):
-            begin = time.perf_counter_ns()
-            run_once()
-            end = time.perf_counter_ns()
-            spans.append((begin, end))
-            if end >= until:
-                break
 
     workers = [threading.Thread(target=call, daemon=True) for _ in range(callers)]
     for worker in workers:
         worker.start()
-    while any(worker.is_alive() for worker in workers):
-        workers[0].join(WAIT_S)
-        next((worker for worker in workers if worker.is_alive()), workers[0]).join(WAIT_S)
-        alive()
+    for worker in workers:
+        while worker.is_alive():
+            worker.join(WAIT_S)
+            alive()
     if failures:
         raise failures[0]
     return {
