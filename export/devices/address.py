@@ -7,7 +7,10 @@ import importlib
 from export.devices.base import Device
 from nas.errors import UserError
 
-KINDS = {"local": "export.devices.local:LocalDevice"}
+KINDS = {
+    "local": "export.devices.local:LocalDevice",
+    "ssh": "export.devices.ssh:SshDevice",
+}
 """The class of each kind of device: of an address, what stands before its colon. Those of addresses take the rest."""
 FORMS = ("local", "ssh://USER@HOST[:PORT]", "adb://SERIAL", "replay:FILE")
 

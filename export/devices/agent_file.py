@@ -9,29 +9,42 @@ import zipfile
 from importlib import resources
 
 PACKAGES = ("export", "export.devices", "export.devices.agent")
-_MAIN = "import sys\nfrom export.devices.agent.serve import main\nmain(sys.argv[1])\n"
+_MAIN = """
+import sys
+import export  # first: it keeps onnxruntime from writing to the disk
+try:
+    import numpy, onnxruntime
+except ImportError as error:
+    sys.exit("its Python %s has no onnxruntime (%s)" % (sys.executable, error))
+from export.devices.agent.serve import main
+main(sys.argv[1])
+"""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 _START = """
 import sys
 sys.path[:] = [path for path in sys.path if path]
-import hashlib, json, os, runpy, tempfile
+import hashlib, json, os, runpy, shutil, tempfile
 stream = sys.stdin.buffer
 announced = json.loads(stream.readline())
 archive = stream.read(announced["size"])
 if hashlib.sha256(archive).hexdigest() != announced["sha256"]:
     sys.exit("the agent arrived damaged")
-folder = tempfile.mkdtemp(prefix="espalier-")
-path = os.path.join(folder, "agent.pyz")
+folder = None
 try:
+    folder = tempfile.mkdtemp(prefix="espalier-")
+    path = os.path.join(folder, "agent.pyz")
     with open(path, "wb") as file:
         file.write(archive)
 except OSError as error:
-    import shutil
-    shutil.rmtree(folder)
-    sys.exit("cannot write to %s: %s" % (folder, error.strerror))
+    if folder:
+        shutil.rmtree(folder)
+    sys.exit("cannot write to %s (%s)" % (folder or "any temporary folder", error.strerror))
 sys.argv = [path, folder]
-runpy.run_path(path, run_name="__main__")
+try:
+    runpy.run_path(path, run_name="__main__")
+finally:
+    shutil.rmtree(folder, ignore_errors=True)
 """
 START = f"exec({_START!r})"
 """A Python program of one line: reads the agent from standard input, puts it into a folder of its own, and runs it.

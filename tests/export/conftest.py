@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from board import board, running_board  # noqa: F401 - fixtures
 from small_networks import SHAPE, small_network
 from torch import fx
 
