@@ -12,16 +12,15 @@ from __future__ import annotations
 import gzip
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from torch import nn
 
-from export.devices.base import Device
+from export.devices.base import Device, MeasureSpec
 from export.onnx import export_onnx
 from export.quantize.forms import Quantizer
 from export.quantize.instructions import Int8Scheme
@@ -76,10 +75,10 @@ class Deployment:
         provenance: dict[str, str | int | float] = {"images": len(images), "precision": str(architecture[PRECISION])}
         return Estimate(DeployedAccuracy.name, float(right.mean()), DeployedAccuracy.unit, True, provenance=provenance)
 
-    def latency(self, architecture: Architecture) -> Measurement:
-        """The measured latency of the candidate with fresh weights."""
+    def latency(self, architecture: Architecture, spec: MeasureSpec | None = None) -> Measurement:
+        """The measured latency of the candidate with fresh weights, timed as others in the search without a `spec`."""
         with self._folder() as folder:
-            return self._device.measure(self._fresh(architecture, Path(folder)), self._context.quick_spec)
+            return self._device.measure(self._fresh(architecture, Path(folder)), spec or self._context.quick_spec)
 
     def size_bytes(self, architecture: Architecture) -> Estimate:
         """The bytes of the candidate's file after gzip, by which zeros and fewer bits are both worth something.
@@ -168,18 +167,19 @@ class Deployment:
         return np.concatenate([x.cpu().contiguous().numpy() for x, _ in batches])
 
 
-@dataclass(frozen=True)
 class DeployedAccuracy:
     """The predictor of inherited accuracy, of pruned and quantised files."""
 
-    evaluate: Callable[[Architecture], Estimate]
-    name: ClassVar[str] = "inherited"
-    unit: ClassVar[str] = "accuracy"
-    higher_is_better: ClassVar[bool] = True
+    name = "inherited"
+    unit = "accuracy"
+    higher_is_better = True
+
+    def __init__(self, evaluate: Callable[[Architecture], Estimate]) -> None:
+        self._evaluate = evaluate
 
     def __call__(self, architecture: Architecture) -> Estimate:
         """The share of the held-out images that the file classifies rightly, in [0, 1]."""
-        return self.evaluate(architecture)
+        return self._evaluate(architecture)
 
 
 def check_deploy(recipe: Recipe) -> None:

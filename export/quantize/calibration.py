@@ -21,7 +21,9 @@ from export.quantize.source import Source
 
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 BINS = {"minmax": 0, "entropy": 512, "percentile": 2048}
-"""Of the histograms. Entropy's search takes time in the square of them."""
+"""Of the histograms. Entropy's search takes time in the square of them, and cuts off more the more there are."""
+LEVELS = 256
+"""That the threshold of `entropy` is chosen for."""
 PERCENTILE = 99.99
 """Share of the values, in percent, that the range of `percentile` holds; half of the rest is cut off on each side."""
 BATCH = 8
@@ -39,7 +41,7 @@ def calibrate(
 ) -> Any:
     """ONNX Runtime's `TensorsData`: the lowest and the highest number of each activation of the pre-processed file.
 
-    `minmax` takes the extremes, `percentile` cuts the rarest values off, `entropy` takes the threshold whose 128 levels
+    `minmax` takes the extremes, `percentile` cuts the rarest values off, `entropy` takes the threshold whose levels
     have the least Kullback-Leibler divergence from the values (Migacz, "8-bit Inference with TensorRT", GTC 2017).
 
     Args:
@@ -51,6 +53,8 @@ def calibrate(
     options: dict[str, Any] = {"symmetric": symmetric}
     if method != "minmax":
         options["num_bins"] = BINS[method]
+    if method == "entropy":
+        options["num_quantized_bins"] = LEVELS
     if method == "percentile":
         options["percentile"] = PERCENTILE
     named = {"minmax": Method.MinMax, "entropy": Method.Entropy, "percentile": Method.Percentile}

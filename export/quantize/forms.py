@@ -24,6 +24,7 @@ from nas.files import atomic_path
 
 Method = Literal["int8-minmax", "int8-entropy", "int8-percentile", "int8-dynamic", "fp16", "bf16"]
 METHODS: tuple[Method, ...] = get_args(Method)
+PRODUCTS = ("Conv", "MatMul", "Gemm")
 
 
 class Quantizer:
@@ -98,7 +99,8 @@ class Quantizer:
             least = f"its fixed batch of {self._source.batch}" if self._source.batch else "one"
             raise ExportError(str(self._source.path), f"{len(self._images)} calibration images are fewer than {least}")
         signed = self._scheme.signed
-        nodes, tensors = _odd_padding(_load(self.prepared))
+        model = _load(self.prepared)
+        nodes, tensors = _odd_padding(model)
         ranges = calibrate(self.prepared, self._source, self._images, calibration, symmetric=signed, without=tensors)
         names = {"minmax": Named.MinMax, "entropy": Named.Entropy, "percentile": Named.Percentile}
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
@@ -108,6 +110,7 @@ class Quantizer:
                 str(self.prepared),
                 str(path),
                 quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=_types(model),
                 per_channel=self._per_channel,
                 reduce_range=self._scheme.reduce_range,
                 activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,
@@ -124,6 +127,17 @@ class Quantizer:
         # Unsigned: ConvInteger with signed weights takes 5 times longer on a CPU, and products of two unsigned numbers
         # do not saturate on any.
         quantize_dynamic(str(self.prepared), str(path), weight_type=QuantType.QUInt8)
+
+
+def _types(model: Any) -> list[str] | None:
+    """Types of operators to quantise; None is all that ONNX Runtime can.
+
+    Of a network with attention only those that multiply by weights, or activations by each other: with all of them, the
+    outputs of timm's `test_vit` (fresh weights) are off by 1.2 of their spread, with these by 0.09. Convolutional
+    networks want all, so that numbers stay in 8 bits from one convolution to the next.
+    """
+    has_attention = any(node.op_type == "Softmax" for node in model.graph.node)
+    return list(PRODUCTS) if has_attention else None
 
 
 def _odd_padding(model: Any) -> tuple[list[str], list[str]]:

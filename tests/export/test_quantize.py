@@ -20,6 +20,7 @@ from export.quantize.half import as_bfloat16
 from export.quantize.instructions import Int8Scheme, int8_scheme
 from export.quantize.running import depends_on_input, outputs
 from export.quantize.source import Source, read_source
+from nas.spaces.vit import ViT
 
 UNSIGNED = Int8Scheme(signed=False, reduce_range=False, reason="")
 REDUCED = Int8Scheme(signed=False, reduce_range=True, reason="")
@@ -236,6 +237,22 @@ def test_padding_is_not_part_of_a_range(tmp_path: Path, value: float) -> None:
     for method in padded:
         got = outputs(written(source, REDUCED, images, method), source, [images])
         assert np.abs(got - wanted).max() < 0.2 * wanted.std(), method
+
+
+def test_of_attention_only_products_are_in_int8(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    space = ViT((1, 8, 8), 10, patch=4, embeddings=(16,), ratios=(2,), heads=(2,), depths=(2,), head_size=8)
+    network = space.build(space.sample(torch.Generator().manual_seed(0)))
+    source = exported(network, (1, 8, 8), tmp_path)
+    images = pictures(32)
+    wanted = outputs(source.path, source, [images])
+    path = written(source, REDUCED, images, "int8-minmax")
+    graph = onnx.load(path).graph
+    readers = {node.op_type for node in graph.node for name in node.input if name.endswith("DequantizeLinear_Output")}
+    assert "MatMul" in readers
+    assert "LayerNormalization" not in readers  # the residual stream is in float32
+    got = outputs(path, source, [images])
+    assert np.sqrt(np.mean((got - wanted) ** 2)) < 0.1 * np.sqrt(np.mean(wanted.std(axis=0) ** 2))
 
 
 def test_weights_in_bfloat16_are_rounded_to_nearest_even(linear: Source) -> None:
