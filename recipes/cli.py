@@ -21,6 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode="markdown",  # the other markup swallows what is in brackets
 )
 recipes_app = typer.Typer(help="The recipes that ship.", no_args_is_help=True)
 app.add_typer(recipes_app, name="recipes")
