@@ -128,3 +128,8 @@ def test_a_fixed_batch_is_named(tmp_path: Path, capsys: Capture) -> None:
     answer = nas_here(capsys, "profile", network(tmp_path / "m.onnx", batch=4), *QUICK)
     assert answer.code == 2
     assert "input 'image': has a fixed batch, 1 cannot be run; allowed: 4" in answer.err
+
+
+def test_help_shows_defaults_in_brackets(capsys: Capture) -> None:
+    words = " ".join(nas_here(capsys, "profile", "--help").out.replace("│", " ").split())
+    assert "Threads of the runtime [one for each physical core]." in words
