@@ -114,6 +114,7 @@ def listing() -> dict[str, list[str]]:
     from typing import get_args
 
     from export.devices.address import FORMS
+    from export.quantize.forms import METHODS
     from nas.data import SOURCES
     from nas.search.settings import SamplerName
     from recipes.shipped import shipped_recipes
@@ -124,6 +125,7 @@ def listing() -> dict[str, list[str]]:
         "strategies": sorted(STRATEGIES),
         "predictors": sorted(PREDICTORS),
         "pruning methods": sorted((*PRUNERS, STRUCTURED)),
+        "quantised forms": list(METHODS),
         "samplers": sorted(get_args(SamplerName)),
         "data sources": sorted(SOURCES),
         "devices": list(FORMS),
