@@ -9,6 +9,14 @@ QUIET = {"wall_s": 1.0, "machine_s": 2.0, "busy_s": 1.0, "steal_s": 0.0, "own_s"
 """Counters of a machine that does nothing else."""
 
 
+def a_round(energy_j: float | None = None, counters: dict[str, Any] = QUIET) -> dict[str, Any]:
+    """A round of one file, four runs of a millisecond."""
+    session = {"times_ms": [1.0] * 4, "load_ms": 9.0, "cold_start_ms": 2.0, "warmup_runs": 10, "provider": "P"}
+    source = None if energy_j is None else "rapl"
+    known = {"runs": 4, "threads": 1, "counters": counters, "energy_j": energy_j, "energy_source": source}
+    return {**known, "files": [session]}
+
+
 class ScriptedAgent:
     """Answers requests in the order of `answers`, and notes them."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from scripted_agent import QUIET, ScriptedAgent
+from scripted_agent import ScriptedAgent, a_round
 
 from export.devices.agent import energy
 from export.devices.agent_device import AgentDevice
@@ -39,17 +39,6 @@ def test_nothing_is_known_where_nothing_counts(provider: str, tmp_path: Path, mo
     reading = energy.read(provider)
     assert reading == {}
     assert energy.since(reading, reading) is None
-
-
-def a_round(energy_j: float | None) -> dict[str, Any]:
-    session = {"times_ms": [1.0] * 4, "load_ms": 9.0, "cold_start_ms": 2.0, "warmup_runs": 10, "provider": "P"}
-    return {
-        "runs": 4,
-        "threads": 1,
-        "counters": QUIET,
-        "energy_j": energy_j,
-        "energy_source": None if energy_j is None else "rapl",
-    } | {"files": [session]}
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any, cast
+
 import numpy as np
 import pytest
+from scripted_agent import QUIET as QUIET_COUNTERS
+from scripted_agent import ScriptedAgent, a_round
 
 from export import timing
+from export.devices.agent_device import AgentDevice
+from export.devices.base import MeasureSpec
 from export.timing import CpuContention, contention, summarize, verdict
 
 QUIET = CpuContention(other_cpu_share=0.01, steal_share=0.0, involuntary_switches_per_s=2.0)
@@ -107,3 +114,12 @@ def test_shares_of_the_counters_by_hand() -> None:
     assert found == CpuContention(involuntary_switches_per_s=15.0)
     assert contention([counted | {"own_s": 3.5}]).other_cpu_share == 0.0  # ticks of 10 ms
     assert contention([dict.fromkeys(counted, 0.0)]) == CpuContention()
+
+
+@pytest.mark.parametrize(("busy_s", "expected"), [(1.1, "stable"), (1.3, "contended")])
+def test_what_the_counters_of_a_device_say_is_in_its_verdict(busy_s: float, expected: str, tmp_path: Path) -> None:
+    # Of the machine's 2 s of CPU time the device's own process took 1 s: others took 5 % of it, or 15 %.
+    (tmp_path / "m.onnx").touch()
+    answers = [{"id": "scripted"}, *[a_round(counters={**QUIET_COUNTERS, "busy_s": busy_s})] * 2]
+    device = AgentDevice("scripted", lambda: cast(Any, ScriptedAgent(answers)), reads_here=True)
+    assert device.measure(tmp_path / "m.onnx", MeasureSpec(sessions=2)).verdict == expected
