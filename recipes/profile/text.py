@@ -99,13 +99,23 @@ def concurrency(loads: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line for each batch and number of callers."""
     lines = [
         "throughput: callers at once of one session, each asking again when it has its answer",
-        f"  {'batch':>5}{'callers':>8}{'requests/s':>11}{'images/s':>10}  {'95 % interval':20}{'p50 ms':>8}",
+        f"  {'batch':>5}{'callers':>8}{'requests/s':>11}{'images/s':>10}  {'95 % interval':20}"
+        f"{'p50 ms':>8}{'p90':>8}{'p95':>8}{'p99':>8}",
     ]
-    return lines + [
-        f"  {load['batch']:>5}{load['callers']:>8}{load['requests_per_s']:>11.4g}{load['images_per_s']:>10.4g}  "
-        f"{interval(load['ci95']):20}{load['latency']['p50']:>8.4g}  {percentiles(load['latency'])}; {load['verdict']}"
-        for load in loads
-    ]
+    for load in loads:
+        latency = load["latency"]
+        told = [latency[name] for name in ("p50", "p90", "p95", "p99")]
+        lines.append(
+            f"  {load['batch']:>5}{load['callers']:>8}{load['requests_per_s']:>11.4g}{load['images_per_s']:>10.4g}  "
+            f"{interval(load['ci95']):20}{''.join(f'{_or_dash(ms):>8}' for ms in told)}  {load['verdict']}"
+        )
+    if any(load["latency"]["p99"] is None for load in loads):
+        lines.append("  - too few runs for this percentile")
+    return lines
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
 def _operators(found: Mapping[str, Any]) -> list[str]:
