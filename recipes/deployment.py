@@ -157,7 +157,7 @@ class Deployment:
 
     @cached_property
     def _scheme(self) -> Int8Scheme:
-        return scheme_on(self._device)
+        return scheme_on(self._device, self._context.recipe.profile.provider)
 
     @cached_property
     def _calibration(self) -> np.ndarray:

@@ -14,7 +14,7 @@ import torch
 
 from export.comparison import compare
 from export.devices.address import open_device
-from export.devices.base import Device, MeasureSpec
+from export.devices.base import Device
 from export.onnx import export_onnx
 from export.quantize.forms import Method, Quantizer
 from export.quantize.running import BATCH, depends_on_input, outputs
@@ -148,14 +148,9 @@ class Trial:
     ) -> None:
         self._source, self._settings, self._device, self._work = source, settings, device, work
         profile = settings.profile
-        self.environment = device.fingerprint()
-        self.scheme = scheme_on(device)
-        self._spec = MeasureSpec(
-            threads=profile.threads,
-            batch=source.batch or profile.batch,
-            sessions=settings.rounds,
-            seconds=profile.seconds,
-        )
+        self.environment = device.fingerprint(profile.provider)
+        self.scheme = scheme_on(device, profile.provider)
+        self._spec = profile.spec(batch=source.batch or profile.batch, sessions=settings.rounds)
         self.calibration = images.calibration()
         self.test, self._held_back = images.test(), images.held_back()
         self._logits = self._outputs(source.path, self.test)

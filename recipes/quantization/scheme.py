@@ -15,9 +15,9 @@ LOCAL = "local"
 """The address of this machine."""
 
 
-def scheme_on(device: Device) -> Int8Scheme:
-    """The scheme for a device, asked for its fingerprint; this machine is asked for its own where it is another."""
-    fingerprint = device.fingerprint()
+def scheme_on(device: Device, provider: str | None) -> Int8Scheme:
+    """The scheme for a device with a provider, asked for its fingerprint; this machine is asked too, if another."""
+    fingerprint = device.fingerprint(provider)
     if device.name == LOCAL:
         return int8_scheme(fingerprint)
     with closing(open_device(LOCAL, where=LOCAL)) as here:
