@@ -13,7 +13,7 @@ from nas_command import nas_here
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from recipes.profile.text import profile_text
+from recipes.profile.text import percentiles, profile_text
 
 Capture = pytest.CaptureFixture[str]
 
@@ -53,13 +53,18 @@ def test_the_report_has_the_shape_of_optimum_benchmark(file: Path, capsys: Captu
     assert found["energy"] is None or found["energy"]["unit"] == "J/run"
 
 
-def test_it_says_what_is_not_known(file: Path, capsys: Capture) -> None:
+def test_it_says_it_in_words(file: Path, capsys: Capture) -> None:
     text = nas_here(capsys, "profile", file, *QUICK).out
     assert text.startswith("m.onnx: ")
     assert " 95 % interval [" in text
     assert "cold start: " in text
     assert "energy: " in text
-    assert "too few runs" in text
+
+
+def test_percentiles_that_are_not_known_are_said_to_be_so() -> None:
+    assert percentiles({"p90": 1.0, "p95": None, "p99": None}) == "p90 1 ms, p95, p99 not known: too few runs"
+    assert percentiles({"p90": None, "p95": None, "p99": None}) == "p90, p95, p99 not known: too few runs"
+    assert percentiles({"p90": 1.0, "p95": 2.0, "p99": 3.14159}) == "p90 1 ms, p95 2 ms, p99 3.142 ms"
 
 
 def test_everything_at_once_and_on_a_page(file: Path, capsys: Capture) -> None:
