@@ -10,6 +10,7 @@ from nas.errors import UserError
 KINDS = {
     "local": "export.devices.local:LocalDevice",
     "ssh": "export.devices.ssh:SshDevice",
+    "replay": "export.devices.replay:ReplayDevice",
 }
 """The class of each kind of device: of an address, what stands before its colon. Those of addresses take the rest."""
 FORMS = ("local", "ssh://USER@HOST[:PORT]", "adb://SERIAL", "replay:FILE")

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from onnx import TensorProto
-from onnx_files import make_file
+from onnx_files import make_custom_file, make_endless_file, make_external_file, make_file
 
+from export.devices import connection
+from export.devices.address import open_device
+from export.devices.agent_device import ATTEMPTS, AgentDevice
+from export.devices.agent_file import START
 from export.devices.base import Device, MeasureSpec
 from export.devices.local import LocalDevice
 from nas.errors import UserError
@@ -18,9 +25,21 @@ from nas.measurement import Measurement
 QUICK = MeasureSpec(threads=1, sessions=2, seconds=0.02, min_runs=3)
 
 
-@pytest.fixture(params=[LocalDevice])
-def device(request: pytest.FixtureRequest) -> Iterator[Device]:
-    made: Device = request.param()
+SCRIPT = {"call_ms": 0.01, "operators_ms": {"*": 0.001}, "noise": 0.01}
+
+
+@pytest.fixture(params=["local", "ssh", "replay"])
+def device(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Device]:
+    """One of each kind."""
+    if request.param == "ssh":
+        address = request.getfixturevalue("board").address()
+    elif request.param == "replay":
+        (tmp_path / "script.json").write_text(json.dumps(SCRIPT))
+        address = f"replay:{tmp_path / 'script.json'}"
+    else:
+        address = "local"
+    made = open_device(address, where="device")
+    assert made.name == address
     yield made
     made.close()
 
@@ -62,6 +81,102 @@ def test_a_bad_file_is_named_in_one_line(
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+def test_files_are_timed_in_the_same_rounds(device: Device, onnx_file: Path, tmp_path: Path) -> None:
+    other = make_file(tmp_path / "other.onnx", [("x", TensorProto.FLOAT, ["n", 4])])
+    measured = device.measure_together([onnx_file, other, onnx_file], QUICK)
+    runs = {measurement.environment["runs_per_session"] for measurement in measured}
+    assert len(runs) == 1
+    assert [measurement.latency.count for measurement in measured] == [2 * runs.pop()] * 3
+    assert {measurement.environment["files_together"] for measurement in measured} == {3}
+
+
+def test_weights_may_lie_beside_the_file(device: Device, tmp_path: Path) -> None:
+    path = make_external_file(tmp_path / "big.onnx", "weights/of big.bin")
+    assert device.measure(path, QUICK).latency.count >= 6
+    lost = make_external_file(tmp_path / "lost.onnx", "weights/of lost.bin")
+    (tmp_path / "weights/of lost.bin").unlink()
+    with pytest.raises(UserError, match=r"^\S*lost\.onnx: .*weights/of lost\.bin"):
+        device.measure(lost, QUICK)
+
+
+def test_a_custom_operator_is_named_with_its_domain(device: Device, onnx_file: Path, tmp_path: Path) -> None:
+    path = make_custom_file(tmp_path / "custom.onnx", "com.example", "Warp")
+    with pytest.raises(UserError) as caught:
+        device.measure(path, QUICK)
+    assert str(caught.value) == (
+        f"{path}: ONNX Runtime on this device does not know its operator Warp of the domain com.example"
+    )
+    assert device.measure(onnx_file, QUICK).latency.count >= 6  # the next one goes on
+
+
+def test_a_fixed_batch_is_named(device: Device, tmp_path: Path) -> None:
+    path = make_file(tmp_path / "m.onnx", [("x", TensorProto.FLOAT, [2, 4])])
+    assert device.measure(path, MeasureSpec(batch=2, sessions=2, seconds=0.02, min_runs=3)).latency.count >= 6
+    with pytest.raises(UserError, match=rf"^{path}: input 'x': has a fixed batch, 8 cannot be run; allowed: 2$"):
+        device.measure(path, MeasureSpec(threads=1, batch=8))
+
+
+def test_a_provider_that_is_not_there_is_named(device: Device, onnx_file: Path) -> None:
+    with pytest.raises(UserError, match=r"^provider: ONNX Runtime has no 'warp' on this device; allowed: .*cpu"):
+        device.measure(onnx_file, MeasureSpec(provider="warp"))
+    assert device.measure(onnx_file, QUICK).environment["provider"] == "CPUExecutionProvider"
+
+
+def test_it_can_be_let_go_and_taken_again(device: Device, onnx_file: Path) -> None:
+    before = device.measure(onnx_file, QUICK)
+    device.close()
+    device.close()
+    after = device.measure(onnx_file, QUICK)
+    assert after.environment["id"] == before.environment["id"]
+    assert after.latency.count >= 6
+
+
+@pytest.fixture
+def impatient() -> Iterator[AgentDevice]:
+    """This machine, given up after a second without a sign of life."""
+    command = [sys.executable, "-u", "-c", START]
+    made = AgentDevice("local", lambda: connection.Connection(command, silence_s=1.0), reads_here=True, pause_s=0.0)
+    yield made
+    made.close()
+
+
+def test_a_file_that_hangs_is_given_up(impatient: AgentDevice, onnx_file: Path, tmp_path: Path) -> None:
+    path = make_endless_file(tmp_path / "endless.onnx")
+    impatient.fingerprint()
+    with pytest.raises(UserError) as caught:
+        impatient.measure(path, QUICK)
+    assert str(caught.value) == f"{path}: local was lost over it: no sign of life for 1 s"
+    assert impatient.measure(onnx_file, QUICK).latency.count >= 6
+
+
+def test_a_file_that_kills_the_runtime_is_named(
+    impatient: AgentDevice, onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_file(tmp_path / "deadly.onnx", [("x", TensorProto.FLOAT, ["n", 4])])
+    write = connection.Connection._write
+
+    def killing(self: connection.Connection, content: bytes) -> None:
+        write(self, content)
+        if b"deadly" in content:
+            os.kill(self.pid, signal.SIGSEGV)
+
+    monkeypatch.setattr(connection.Connection, "_write", killing)
+    with pytest.raises(UserError) as caught:
+        impatient.measure(path, QUICK)
+    assert str(caught.value) == (
+        f"{path}: local was lost over it, {ATTEMPTS} times in a row: the agent ended (killed by signal 11)"
+    )
+    assert impatient.measure(onnx_file, QUICK).latency.count >= 6
+
+
+@pytest.mark.parametrize("address", ["", "warp", "local:", "local:x", "ssh", "tcp://board", "adb"])
+def test_addresses_of_another_form(address: str) -> None:
+    with pytest.raises(
+        UserError, match=r"^--device: .* is not the address of a device; allowed: local, ssh://USER@HOST"
+    ):
+        open_device(address, where="--device")
 
 
 @pytest.mark.parametrize(("name", "batch"), [("shufflenet-v2-12-int8.onnx", 1), ("pfld_landmark.onnx", 1)])

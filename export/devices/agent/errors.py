@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Iterable  # noqa: UP035 - Python 3.8
 
 
@@ -26,3 +27,17 @@ class Refused(Exception):
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, or its type where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+_CUSTOM = re.compile(r"([\w.\-]+):(\w+)\(-?\d+\) is not a registered function/op")
+_NEWER = re.compile(r"No Op registered for (\w+) with domain_version of (\d+)")
+
+
+def why_not_loaded(said: str) -> str:
+    """Why ONNX Runtime does not load a file, of what it says."""
+    custom, newer = _CUSTOM.search(said), _NEWER.search(said)
+    if custom:
+        return f"ONNX Runtime on this device does not know its operator {custom[2]} of the domain {custom[1]}"
+    if newer:
+        return f"ONNX Runtime on this device does not know its operator {newer[1]} (ONNX opset {newer[2]})"
+    return f"not an ONNX file that can be run ({said})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Callable  # noqa: UP035 - Python 3.8
 
-from export.devices.agent.errors import Refused, first_line
+from export.devices.agent.errors import Refused, first_line, why_not_loaded
 from export.devices.agent.inputs import make_inputs
 
 SUFFIX = "ExecutionProvider"
@@ -82,7 +82,7 @@ def open_session(
     try:
         session = onnxruntime.InferenceSession(onnx_file, options, providers=list(dict.fromkeys((provider, CPU))))
     except Exception as error:
-        raise Refused(onnx_file, f"not an ONNX file that can be run ({first_line(error)})") from error
+        raise Refused(onnx_file, why_not_loaded(first_line(error))) from error
     got = session.get_providers()[0]
     if got != provider:
         raise Refused(onnx_file, f"{provider} could not take it, and {got} would have run it instead")

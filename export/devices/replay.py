@@ -1,0 +1,232 @@
+"""A device out of a file: recorded measurements, times by rule, and a clock that only its own runs move.
+
+For tests, and to show what a board answered where the board is not. Its environment names the file under `replay`, so
+that no report takes it for a device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from export.devices.agent.errors import Refused
+from export.devices.agent.session import CPU, SUFFIX, open_session, runner
+from export.devices.agent_device import AgentDevice
+from export.devices.files import ModelFiles
+from export.devices.location import parse_options
+from nas.errors import UserError
+
+WARMUP_RUNS = 10
+COLD_START = 2.0
+"""The first run of a session takes so many times as long as the others."""
+MAX_RUNS = 2000
+
+Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RecordedLatency(BaseModel):
+    """Of a measurement as `nas profile --json` prints it: every run, in milliseconds, session after session."""
+
+    values: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)]
+
+
+class RecordedEnvironment(BaseModel):
+    """How many of the runs each session has."""
+
+    runs_per_session: Annotated[int, Field(gt=0)]
+
+
+class Recorded(BaseModel):
+    """A measurement as `nas profile --json` prints it; what is not needed of it is not looked at."""
+
+    latency: RecordedLatency
+    environment: RecordedEnvironment
+
+    def session(self, number: int) -> tuple[float, ...]:
+        """The runs of one session; after the last comes the first again."""
+        runs = self.environment.runs_per_session
+        start = number * runs % (len(self.latency.values) // runs * runs or 1)
+        return self.latency.values[start : start + runs]
+
+
+class Script(_Checked):
+    """What such a file says, as JSON.
+
+    Attributes:
+        fingerprint: of the device that is replayed; its `id` too, if it has one.
+        providers: its execution providers, full names; the networks are not run on them.
+        measured: by the SHA-256 of an ONNX file, a measurement of it. Comes before the rules.
+        call_ms: what one run costs beside its operators. operators_ms: milliseconds of a node by its operator, for
+            one image; `*` stands for those that are not named. A file with neither is refused what it has not recorded.
+        drift_per_s: how much slower everything gets in a second of the device's own time, as a share: 0.01 is 1 %.
+        noise: standard deviation of the logarithm of a run's time; the same file has the same noise in every process.
+    """
+
+    fingerprint: dict[str, Any] = {}
+    providers: Annotated[tuple[str, ...], Field(min_length=1)] = (CPU,)
+    measured: dict[str, Recorded] = {}
+    call_ms: Milliseconds = 0.0
+    operators_ms: dict[str, Milliseconds] | None = None
+    drift_per_s: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    noise: Milliseconds = 0.0
+
+
+class ReplayDevice(AgentDevice):
+    """Answers from a file (see `Script`).
+
+    A network is opened here by ONNX Runtime, to say of it what a real device would; how long that takes counts for
+    nothing. Nothing is written.
+
+    Args:
+        rest: the file. where: the key or option that holds it.
+
+    Raises:
+        UserError: there is no such file, or it has another shape.
+    """
+
+    def __init__(self, rest: str, *, where: str) -> None:
+        path, _, query = rest.partition("?")
+        parse_options(query, where, ())
+        script = read_script(Path(path).expanduser(), where)
+        player = Player(script, Path(path).name)
+        super().__init__(f"replay:{rest}", lambda: player, reads_here=True)
+
+
+def read_script(path: Path, where: str) -> Script:
+    """The script in a file.
+
+    Raises:
+        UserError: there is none, or the first thing that is wrong with it.
+    """
+    try:
+        return Script.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(where, f"{path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(where, f"{path} is no recording: {f'{key}: ' if key else ''}{first['msg']}") from error
+
+
+class Player:
+    """Stands where a device has its connection.
+
+    Args:
+        script: what it answers. name: of the file.
+    """
+
+    def __init__(self, script: Script, name: str) -> None:
+        self._script = script
+        self._name = name
+        self._clock_ms = 0.0
+        self._sessions: dict[str, int] = {}
+        self._costs: dict[str, float] = {}
+
+    def ask(self, op: str, **request: Any) -> dict[str, Any]:
+        """See `Link`."""
+        if op == "fingerprint":
+            return self._fingerprint(self._provider(request["provider"]))
+        if op == "providers":
+            return {"providers": list(self._script.providers)}
+        if op == "round":
+            return self._round(request)
+        raise Refused("device", f"a recording does not answer {op!r}")
+
+    def send(self, files: ModelFiles) -> str:
+        """Files are read where they are."""
+        return str(files.parts[0].path)
+
+    def close(self) -> None:
+        """The clock stands still until the device is asked again."""
+
+    def _fingerprint(self, provider: str) -> dict[str, Any]:
+        lasting = {"cpu_model": None, **self._script.fingerprint, "provider": provider, "replay": self._name}
+        digest = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()
+        return {"id": digest[:12], **lasting}
+
+    def _provider(self, asked: str | None) -> str:
+        names = self._script.providers
+        if asked is None:
+            return names[0]
+        for name in names:
+            if asked.lower() in (name.lower(), name.removesuffix(SUFFIX).lower()):
+                return name
+        short = [name.removesuffix(SUFFIX).lower() for name in names]
+        raise Refused("provider", f"ONNX Runtime has no {asked!r} on this device", allowed=short, given=asked.lower())
+
+    def _round(self, request: dict[str, Any]) -> dict[str, Any]:
+        provider = self._provider(request["provider"])
+        files: Sequence[str] = request["files"]
+        hashes = [_sha256(path) for path in files]
+        sessions = [self._session(path, sha256, request) for path, sha256 in zip(files, hashes, strict=True)]
+        typical = sum(float(np.median(times)) for times in sessions)
+        fitting = int(request["milliseconds"] * len(files) / typical) if typical else MAX_RUNS
+        runs = request["runs"] or min(max(request["min_runs"], fitting), MAX_RUNS)
+        noise = [self._noise(sha256, runs) for sha256 in hashes]
+        answers: list[dict[str, Any]] = []
+        for times in sessions:
+            cold = self._pass(COLD_START * times[0])
+            warm = [self._pass(times[run % len(times)]) for run in range(WARMUP_RUNS)]
+            known = {"load_ms": 0.0, "cold_start_ms": cold, "warmup_runs": len(warm), "provider": provider}
+            answers.append({**known, "times_ms": []})
+        for run in range(runs):
+            for index in range(len(files))[:: 1 if run % 2 == 0 else -1]:
+                times = sessions[index]
+                answers[index]["times_ms"].append(self._pass(times[run % len(times)] * noise[index][run]))
+        for sha256 in hashes:
+            self._sessions[sha256] = self._sessions.get(sha256, 0) + 1
+        counters = dict.fromkeys(("wall_s", "machine_s", "busy_s", "steal_s", "own_s", "involuntary_switches"))
+        unknown = {"energy_j": None, "energy_source": None, "counters": counters}
+        return {"runs": runs, "threads": request["threads"] or 1, "files": answers, **unknown}
+
+    def _session(self, path: str, sha256: str, request: dict[str, Any]) -> tuple[float, ...]:
+        """The times of its runs on a device that neither drifts nor has noise, over and over."""
+        recorded = self._script.measured.get(sha256)
+        if recorded is not None:
+            return recorded.session(self._sessions.get(sha256, 0))
+        if path not in self._costs or request["batch"] != 1:
+            # What cannot be run is refused in the words of a real device.
+            runner(open_session(path, 1, CPU), path, request["batch"], request["seed"])
+        if self._script.operators_ms is None and not self._script.call_ms:
+            raise Refused(path, f"{self._name} has no measurement of it")
+        if path not in self._costs:
+            self._costs[path] = _nodes_ms(path, self._script.operators_ms or {})
+        return (self._script.call_ms + request["batch"] * self._costs[path],)
+
+    def _noise(self, sha256: str, runs: int) -> np.ndarray:
+        """Factors of the runs of this session, shape `(runs,)`."""
+        seed = [int(sha256[:16], 16), self._sessions.get(sha256, 0)]
+        factors: np.ndarray = np.exp(self._script.noise * np.random.default_rng(seed).standard_normal(runs))
+        return factors
+
+    def _pass(self, ms: float) -> float:
+        """What a run takes now that takes `ms` on the device when it starts; the time passes."""
+        taken = ms * (1 + self._script.drift_per_s * self._clock_ms / 1000)
+        self._clock_ms += taken
+        return taken
+
+
+def _nodes_ms(path: str, operators_ms: dict[str, float]) -> float:
+    import onnx
+
+    other = operators_ms.get("*", 0.0)
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    return sum(operators_ms.get(node.op_type, other) for node in nodes)
+
+
+def _sha256(path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise Refused(path, str(error.strerror)) from error
