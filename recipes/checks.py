@@ -8,6 +8,7 @@ from torch import nn
 from nas.choices import ElasticChoice, ValueChoice
 from nas.errors import UserError
 from recipes.context import Context
+from recipes.deployment import check_deploy
 from recipes.schema import SupernetSettings
 from recipes.search_parts import SearchParts
 from recipes.stages.rank import table_sample
@@ -22,10 +23,13 @@ def check(context: Context) -> None:
     _check_images(context)
     _check_choices(context)  # refuses images of a wrong size
     _check_convolutions(context)
+    check_deploy(recipe)
     if recipe.supernet is not None:
         _check_supernet(context, recipe.supernet)
     if recipe.rank is not None:
         table_sample(context, recipe.rank)
+    if context.budget is not None:
+        context.budget.check()
     if recipe.search is not None:
         SearchParts(context, recipe.search).check()
 

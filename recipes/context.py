@@ -12,23 +12,26 @@ import torch
 from torch import Tensor
 
 from export.devices.address import open_device
-from export.devices.base import Device
+from export.devices.base import Device, MeasureSpec
 from nas.architecture import Architecture
 from nas.cost import Cost
 from nas.data import Augment, Batches, Images, Limit, Splits, load, split
 from nas.device import accelerator
-from nas.objective import Constraint
 from nas.predictor import Predictor
 from nas.progress import Track
 from nas.run import RunFolder
 from nas.space import SearchSpace
+from nas.spaces.deployed import Deployed
 from nas.task import Classification
-from recipes.components import COSTS, SPACES
+from recipes.components import SPACES
 from recipes.components import load as component
 from recipes.predictor_set import PredictorSet
 from recipes.schema import Recipe
 
 if TYPE_CHECKING:
+    from predictors.inherited import InheritedAccuracy
+    from recipes.budget import Budget
+    from recipes.deployment import Deployment
     from recipes.trained import TrainedSupernet
 
 EVALUATION_BATCH = 250
@@ -83,14 +86,8 @@ class Context:
         return self.predictors.counter(architecture)
 
     def is_affordable(self, architecture: Architecture) -> bool:
-        """Whether an architecture keeps the search's limits on params and MACs."""
-        search = self.recipe.search
-        limits = [Constraint.parse(text) for text in search.constraints] if search else []
-        return all(
-            limit.violation(getattr(self.cost(architecture), limit.name)) <= 0
-            for limit in limits
-            if limit.name in COSTS
-        )
+        """Whether an architecture keeps the limits on params and MACs, of the search and of the budget."""
+        return all(limit.violation(getattr(self.cost(architecture), limit.name)) <= 0 for limit in self.recipe.limits)
 
     def seed(self, purpose: str) -> int:
         """A seed of the recipe's for one purpose; see `seed_for`."""
@@ -139,8 +136,18 @@ class Context:
 
     @cached_property
     def space(self) -> SearchSpace:
-        """The search space, for everything but its weights."""
-        return self.new_space()
+        """The search space, for everything but its weights; with precision and sparsity where they are searched."""
+        search = self.recipe.search
+        if search is None or search.deploy is None:
+            return self.new_space()
+        return Deployed(self.new_space(), precision=search.deploy.precision, sparsity=search.deploy.sparsity)
+
+    @cached_property
+    def deployment(self) -> Deployment | None:
+        """What precision and sparsity mean, where they are searched."""
+        from recipes.deployment import Deployment
+
+        return Deployment(self) if isinstance(self.space, Deployed) else None
 
     @cached_property
     def supernets(self) -> list[TrainedSupernet]:
@@ -166,6 +173,12 @@ class Context:
         return next(iter(self.evaluation_batches(images.subset(chosen))))
 
     def _inherited(self) -> Predictor:
+        inherited = self.inherited
+        return inherited if self.deployment is None else self.deployment.predictor(inherited)
+
+    @cached_property
+    def inherited(self) -> InheritedAccuracy:
+        """The accuracy of networks of the supernets, dense and in full precision."""
         from predictors.inherited import InheritedAccuracy
 
         images = self.splits.train
@@ -180,6 +193,19 @@ class Context:
             task=self.task,
             images=len(self.splits.selection),
         )
+
+    @cached_property
+    def budget(self) -> Budget | None:
+        """The limits that whatever is returned keeps, if the recipe has any."""
+        from recipes.budget import Budget
+
+        return None if self.recipe.budget is None else Budget(self, self.recipe.budget)
+
+    @property
+    def quick_spec(self) -> MeasureSpec:
+        """How candidates of the search are timed."""
+        profile = self.recipe.profile
+        return profile.spec(sessions=2, seconds=profile.search_seconds, min_runs=5)
 
     def measuring_device(self) -> Device:
         """The device that latency is measured on."""

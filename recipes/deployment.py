@@ -194,6 +194,5 @@ def check_deploy(recipe: Recipe) -> None:
             raise UserError(where, f"does not go with the section {name}, which chooses networks alone")
     if recipe.search.replay is not None:
         raise UserError(where, "does not go with search.replay, whose table knows dense networks in fp32")
-    if recipe.budget is not None and recipe.budget.latency_ms is not None:
-        problem = "does not go with budget.latency_ms, whose guesses are of fp32; limit it in search.constraints"
-        raise UserError(where, problem)
+    if recipe.budget is not None and (recipe.budget.table or recipe.budget.sources):
+        raise UserError(where, "does not go with tables in the section budget, which know dense networks in fp32")

@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from nas.errors import UserError
+from nas.objective import Constraint
 from recipes.causes import first_cause
 from recipes.components import COSTS, INHERITED, PREDICTORS, SCORES, members
 from recipes.schema import Recipe, RecipeSearchSettings
@@ -92,6 +93,8 @@ def _check_names(recipe: Recipe) -> None:
     """Refuse names that do not go together, before anything is computed."""
     if recipe.search is not None:
         _check_search(recipe.search)
+        if recipe.budget is not None and recipe.budget.latency_ms is not None and _limits_latency(recipe.search):
+            raise UserError("search.constraints", "latency_ms is limited by budget.latency_ms already; once is enough")
     if recipe.select is not None and recipe.supernet is None:
         raise UserError("select", "chooses from a supernet, and needs a section supernet")
     users = {"rank.predictors": recipe.rank.predictors if recipe.rank else (), **_askers(recipe.search)}
@@ -103,13 +106,17 @@ def _check_names(recipe: Recipe) -> None:
 def _check_search(search: RecipeSearchSettings) -> None:
     if len(set(search.objectives)) < len(search.objectives):
         raise UserError("search.objectives", f"{', '.join(search.objectives)} names one of them twice")
-    known = ("accuracy", "latency_ms", *PREDICTORS)
+    known = ("accuracy", "latency_ms", *(("size_bytes",) if search.deploy is not None else ()), *PREDICTORS)
     for name in search.named:
         if name not in known:
             where = "search.objectives" if name in search.objectives else "search.constraints"
             raise UserError(where, f"nothing is called {name!r}", allowed=known, given=name)
     for where, name in search.asked.items():
         members(name, where=where)
+
+
+def _limits_latency(search: RecipeSearchSettings) -> bool:
+    return any(Constraint.parse(text).name == "latency_ms" for text in search.constraints)
 
 
 def _askers(search: RecipeSearchSettings | None) -> dict[str, Sequence[str]]:

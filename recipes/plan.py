@@ -12,6 +12,7 @@ from nas.errors import UserError
 from recipes.context import Context
 from recipes.environment import version
 from recipes.schema import Recipe
+from recipes.targets import target_of
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def plan(context: Context) -> list[Stage]:
             "stage": stage.name,
             "version": version(),
             "sections": {name: _section(context.recipe, stage, name) for name in stage.sections},
+            **_budgeted(context.recipe, stage),
             "files": _files(context, stage),
             "needs": [context.keys[need] for need in stage.needs if need in context.keys],
         }
@@ -73,10 +75,26 @@ def _section(recipe: Recipe, stage: Stage, name: str) -> Any:
     """The part of a section that the stage depends on."""
     if stage.name == "search" and name == "profile" and recipe.search is not None:
         timed = {"device", "provider", "threads", "batch", "search_seconds"}
-        return recipe.profile.model_dump(mode="json", include=timed if recipe.search.measures_latency else set())
+        return recipe.profile.model_dump(mode="json", include=timed if recipe.measures_in_search else set())
     if stage.name == "profile" and name == "profile":
         return recipe.profile.model_dump(mode="json", exclude={"search_seconds"})
     return recipe.model_dump(mode="json")[name]
+
+
+def _budgeted(recipe: Recipe, stage: Stage) -> dict[str, Any]:
+    """What of the budget a stage depends on, and how it measures; nothing without one."""
+    budget = recipe.budget
+    if budget is None or stage.name not in ("supernet", "select", "search", "train", "profile"):
+        return {}
+    if stage.name == "supernet":
+        target = target_of(recipe)
+        return {} if target is None else {"target": target}
+    tables = [path for path in (budget.table, *budget.sources) if path is not None]
+    return {
+        "budget": budget.model_dump(mode="json"),
+        "tables": [_content(path, "budget.table") for path in tables],
+        "thorough": recipe.profile.model_dump(mode="json") if budget.latency_ms and stage.name != "search" else None,
+    }
 
 
 def _files(context: Context, stage: Stage) -> str | None:

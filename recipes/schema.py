@@ -25,11 +25,12 @@ from nas.errors import UserError
 from nas.objective import Constraint
 from nas.search.settings import SURROGATE, SearchSettings, SurrogateSettings
 from nas.settings import Settings
+from nas.spaces.deployed import Precision
 from nas.training import TrainSettings
 from predictors.encoding import ENCODINGS
 from predictors.regressors import MODELS
 from predictors.surrogate import LEAST
-from recipes.components import INHERITED, PREDICTORS, SPACES, STRATEGIES, load, members
+from recipes.components import COSTS, INHERITED, PREDICTORS, SPACES, STRATEGIES, load, members
 from supernets.early_stop import StopSettings
 from supernets.fewshot.plan import FewShotSettings
 from supernets.selection.criterion import Criterion
@@ -210,6 +211,22 @@ class ReplaySettings(Settings):
     """The column with the seconds that finding it out took; null lets no time pass."""
 
 
+class DeploySettings(Settings):
+    """How found networks are to run, searched together with their architecture."""
+
+    precision: tuple[Precision, ...] = Field(("fp32", "int8"), min_length=1)
+    """Forms of the exported file to choose among."""
+    sparsity: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field((0.0,), min_length=1)
+    """Shares of zeros among the weights to choose among."""
+
+    @field_validator("precision", "sparsity")
+    @classmethod
+    def _each_once(cls, options: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(options)) < len(options):
+            raise ValueError(f"{', '.join(map(str, options))} names one of them twice")
+        return options
+
+
 class RecipeSearchSettings(SearchSettings):
     """The search."""
 
@@ -219,6 +236,8 @@ class RecipeSearchSettings(SearchSettings):
     """The predictor that learns from the search, where the sampler or the guide is `surrogate`."""
     replay: ReplaySettings | None = None
     """A table to take `accuracy` from instead."""
+    deploy: DeploySettings | None = None
+    """Search precision and sparsity with the architecture; candidates are pruned, quantised, and judged as such."""
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -238,8 +257,8 @@ class RecipeSearchSettings(SearchSettings):
 
     @property
     def measures_latency(self) -> bool:
-        """Whether candidates are timed."""
-        return "latency_ms" in self.named
+        """Whether candidates are timed, or written for the device."""
+        return "latency_ms" in self.named or self.deploy is not None
 
 
 class FinalTrainSettings(TrainSettings):
@@ -277,6 +296,35 @@ class ProfileSettings(Settings):
         return MeasureSpec(**given | changes)
 
 
+class BudgetSettings(Settings):
+    """Limits that whatever a run returns keeps, however it was found."""
+
+    latency_ms: PositiveFloat | None = None
+    """Milliseconds: the upper end of the interval of the median latency, measured as `profile` says."""
+    macs: PositiveFloat | None = None
+    """Multiply-accumulates of one image."""
+    params: PositiveFloat | None = None
+    """Parameters."""
+    table: Path | None = None
+    """Latencies of this device (`nas lut build`), which spare measurements; null learns from those of the run alone."""
+    sources: tuple[Path, ...] = ()
+    """Tables of other devices, which help where there are few measurements of this one."""
+
+    @model_validator(mode="after")
+    def _something_limited(self) -> BudgetSettings:
+        if self.latency_ms is None and self.macs is None and self.params is None:
+            raise ValueError("a budget needs a limit: latency_ms, macs or params")
+        if self.latency_ms is None and (self.table or self.sources):
+            raise ValueError("tables of latencies help only under a limit latency_ms")
+        return self
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """The limits that are known without a measurement, by name."""
+        limits = {"macs": self.macs, "params": self.params}
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
+
 class Recipe(Settings):
     """A run from data to checked, timed networks. A section that is left out is a stage that is not run."""
 
@@ -297,6 +345,24 @@ class Recipe(Settings):
     search: RecipeSearchSettings | None = None
     train: FinalTrainSettings | None = None
     profile: ProfileSettings = ProfileSettings()
+    budget: BudgetSettings | None = None
+
+    @property
+    def limits(self) -> list[Constraint]:
+        """Everything on params and MACs that the search and the budget ask for."""
+        texts = self.search.constraints if self.search is not None else ()
+        asked = [Constraint.parse(text, where="search.constraints") for text in texts]
+        budget = self.budget.costs if self.budget is not None else {}
+        return [
+            *(limit for limit in asked if limit.name in COSTS),
+            *(Constraint(name, "<=", bound) for name, bound in budget.items()),
+        ]
+
+    @property
+    def measures_in_search(self) -> bool:
+        """Whether candidates of the search are timed."""
+        limited = self.budget is not None and self.budget.latency_ms is not None
+        return self.search is not None and (limited or self.search.measures_latency)
 
     @model_validator(mode="after")
     def _something_to_find(self) -> Recipe:

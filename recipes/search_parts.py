@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nas.architecture import Architecture
 from nas.errors import UserError
 from nas.objective import Evaluator
+from nas.search.ladder import Ladder
 from nas.search.replay import VirtualClock, replay
 from nas.table import read_table
 from predictors.surrogate import Surrogate
@@ -19,7 +20,7 @@ from recipes.schema import RecipeSearchSettings
 if TYPE_CHECKING:
     from recipes.context import Context
 
-MEASURED = frozenset({"accuracy", "latency_ms"})
+MEASURED = frozenset({"accuracy", "latency_ms", "size_bytes"})
 """What a search can name that is no predictor."""
 
 
@@ -43,17 +44,33 @@ class SearchParts:
 
     def evaluators(self) -> dict[str, Evaluator]:
         """Everything that the search names, cheap ones first."""
-        names = list(dict.fromkeys([*self._settings.named, *self._settings.scores]))
+        limited = [limit.name for limit in self._context.recipe.limits]
+        names = list(dict.fromkeys([*self._settings.named, *limited, *self._settings.scores]))
         evaluators = {}
         predictors = self._context.predictors.make([name for name in names if name not in MEASURED])
         for name, predictor in predictors.items():
             better = predictor.higher_is_better and name not in COSTS  # as objectives, costs are to fall
             evaluators[name] = Evaluator(name, "maximize" if better else "minimize", predictor)
-        if "latency_ms" in names:
+        if "latency_ms" in names or self.ladder is not None:
             evaluators["latency_ms"] = Evaluator("latency_ms", "minimize", self._latency())
+        if "size_bytes" in names and self._context.deployment is not None:
+            evaluators["size_bytes"] = Evaluator("size_bytes", "minimize", self._context.deployment.size_bytes)
         if "accuracy" in names:
             evaluators["accuracy"] = self._accuracy()
         return evaluators
+
+    @cached_property
+    def settings(self) -> RecipeSearchSettings:
+        """The section `search`, with the budget's limits on params and MACs among the constraints."""
+        budget = self._context.recipe.budget
+        limits = [f"{name} <= {limit!r}" for name, limit in budget.costs.items()] if budget is not None else []
+        return self._settings.model_copy(update={"constraints": (*self._settings.constraints, *limits)})
+
+    @cached_property
+    def ladder(self) -> Ladder | None:
+        """What finds and limits the latency of candidates under a budget."""
+        budget = self._context.budget
+        return None if budget is None else budget.ladder("quick")
 
     @cached_property
     def clock(self) -> Callable[[], float]:
@@ -92,6 +109,9 @@ class SearchParts:
     def _latency(self) -> Any:
         from export.latency import MeasuredLatency
 
-        context, profile = self._context, self._context.recipe.profile
-        spec = profile.spec(sessions=2, seconds=profile.search_seconds, min_runs=5)
-        return MeasuredLatency(context.space, context.measuring_device(), spec, context.run.path)
+        context = self._context
+        if self.ladder is not None:
+            return self.ladder.measure
+        if context.deployment is not None:
+            return context.deployment.latency
+        return MeasuredLatency(context.space, context.measuring_device(), context.quick_spec, context.run.path)

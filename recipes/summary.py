@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from nas.files import read_json
 from nas.progress import silent
 from nas.run import RunFolder
+from recipes.budget import over
 from recipes.checks import check
 from recipes.plan import plan
 from recipes.runner import new_context
@@ -29,6 +32,10 @@ def dry_run_summary(recipe: Recipe) -> dict[str, Any]:
 def run_summary(folder: Path) -> dict[str, Any]:
     """What a finished run has found: counts, correlations, and each trained network with its numbers and files."""
     outputs = {path.stem: read_json(path)["outputs"] for path in (folder / "stages").glob("*.json")}
+    budget = (yaml.safe_load((folder / "recipe.yaml").read_text()) or {}).get("budget") or {}
+    limit = budget.get("latency_ms")
+    trained = outputs.get("train", {"networks": []})["networks"]
+    missed = [network["id"] for network in trained if over(outputs["profile"][network["id"]], limit)]
     networks = [
         {
             "id": network["id"],
@@ -43,7 +50,8 @@ def run_summary(folder: Path) -> dict[str, Any]:
             "verdict": outputs["profile"][network["id"]]["verdict"],
             "onnx": str(folder / "architectures" / network["id"] / "model.onnx"),
         }
-        for network in outputs.get("train", {"networks": []})["networks"]
+        for network in trained
+        if network["id"] not in missed
     ]
     return {
         "run": str(folder),
@@ -52,6 +60,8 @@ def run_summary(folder: Path) -> dict[str, Any]:
         "search": outputs["search"]["counts"] if "search" in outputs else None,
         "stopped": outputs["search"]["stopped"] if "search" in outputs else "",
         "front": outputs["search"]["front"] if "search" in outputs else [],
+        "ladder": outputs["search"].get("ladder") if "search" in outputs else None,
+        "over_budget": missed,
         "test_images": outputs["test"]["images"] if "test" in outputs else 0,
         "networks": sorted(networks, key=lambda network: network["latency_ms"]),
         "rank": outputs["rank"]["correlations"] if "rank" in outputs else [],
@@ -61,9 +71,17 @@ def run_summary(folder: Path) -> dict[str, Any]:
 def run_text(summary: dict[str, Any]) -> str:
     """The same for a person: what was searched, a line for each trained network, where the report is."""
     lines = [f"select: {one['method']} chose {one['id']}, {one['notation']}" for one in summary["selected"]]
+    for one in summary["selected"]:
+        if first := one.get("replaces"):
+            lines.append(f"budget: {one['id']} is the nearest to {first['id']}, which has {first['why']}")
     if summary["search"] is not None:
         counts = ", ".join(f"{count} {what}" for what, count in summary["search"].items() if count)
         lines.append(f"search: {counts}; {len(summary['front'])} on the front")
+    if ladder := summary["ladder"]:
+        text = f"{ladder['measurement']} candidates measured, {ladder['estimate']} decided by an estimate"
+        lines.append(f"budget: latency_ms <= {ladder['limit_ms']:g}; {text}")
+    if summary["over_budget"]:
+        lines.append(f"budget: trained and left out, over it when measured: {', '.join(summary['over_budget'])}")
     if summary["stopped"]:
         lines.append(f"search: ended early, {summary['stopped']}")
     for row in summary["rank"]:

@@ -15,6 +15,7 @@ from nas.region import Region
 from nas.space import SearchSpace
 from nas.training import TrainSettings
 from recipes.components import STRATEGIES, load
+from recipes.targets import target_of
 from supernets.early_stop import EarlyStop
 from supernets.effective_decay import EffectiveDecay
 from supernets.strategy import Strategy, check_supports
@@ -50,11 +51,13 @@ def new_strategy(context: Context, space: SearchSpace, *, seed: int = 0) -> Stra
     """
     assert context.recipe.supernet is not None
     options = context.recipe.supernet.strategy
+    target = target_of(context.recipe)
+    given = options.model_dump(exclude={"name"}) | ({} if target is None else {"target": target})
     strategy_class = load(STRATEGIES, options.name, where="supernet.strategy")
     check_supports(strategy_class, space)
     with torch.random.fork_rng():
         torch.manual_seed(context.seed(f"alphas {seed}"))
-        strategy: Strategy = strategy_class(space, **options.model_dump(exclude={"name"}))
+        strategy: Strategy = strategy_class(space, **given)
     return strategy
 
 

@@ -8,8 +8,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from recipes.report.networks import Network
-from recipes.report.records import Rank, Search
-from recipes.report.style import BLUE, GREEN, accuracy_bars, layout
+from recipes.report.records import Rank, Search, SearchedCandidate
+from recipes.report.style import BLUE, GREEN, ORANGE, accuracy_bars, layout
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -28,10 +28,16 @@ def search_figure(search: Search | None) -> Figure | None:
     x_title = f"{others[0]}, as the search saw it" if others else "trial"
     figure = layout(Figure(), escape(x_title), escape(f"{y_name}, as the search saw it"), height=380)
     front = set(search.front)
+    others_seen = [c for c in complete if c.id not in front]
+    guessed = [c for c in others_seen if c.latency and not c.latency.measured]
+    seen = [c for c in others_seen if c not in guessed]
     for name, group, marker in (
-        ("evaluated", [c for c in complete if c.id not in front], {"symbol": "circle-open", "color": BLUE, "size": 8}),
+        ("evaluated", seen, {"symbol": "circle-open", "color": BLUE, "size": 8}),
+        ("evaluated, latency estimated", guessed, {"symbol": "x-thin-open", "color": ORANGE, "size": 8}),
         ("the search's front", [c for c in complete if c.id in front], {"symbol": "square", "color": GREEN, "size": 9}),
     ):
+        if group is guessed and not guessed:
+            continue
         figure.add_trace(
             Scatter(
                 x=[c.values.get(others[0]) if others else c.trial for c in group],
@@ -39,14 +45,20 @@ def search_figure(search: Search | None) -> Figure | None:
                 mode="markers",
                 marker=marker,
                 name=name,
-                text=[
-                    f"<b>{escape(c.id)}</b><br>" + "<br>".join(f"{escape(k)} {_number(v)}" for k, v in c.values.items())
-                    for c in group
-                ],
+                text=[_hover(c) for c in group],
                 hovertemplate="%{text}<extra></extra>",
             )
         )
     return figure
+
+
+def _hover(candidate: SearchedCandidate) -> str:
+    lines = [f"{escape(name)} {_number(value)}" for name, value in candidate.values.items()]
+    if climb := candidate.latency:
+        known, how = (climb.measured, "measured") if climb.measured else (climb.estimate, "estimated")
+        if known:
+            lines.append(f"latency {how}: {known[0]:.4g} ms ({known[1]:.4g} to {known[2]:.4g})")
+    return f"<b>{escape(candidate.id)}</b><br>" + "<br>".join(lines)
 
 
 @dataclass(frozen=True)

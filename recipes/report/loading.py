@@ -30,6 +30,13 @@ class Run(Record):
     results_of: datetime | None
 
     @property
+    def limit_ms(self) -> float | None:
+        """The budget's limit on latency, if there is one."""
+        budget = self.recipe.get("budget")
+        limit = budget.get("latency_ms") if isinstance(budget, dict) else None
+        return float(limit) if isinstance(limit, int | float) else None
+
+    @property
     def name(self) -> str:
         """The recipe's name, or the folder's where the recipe has none."""
         return str(self.recipe.get("name") or self.path.name)

@@ -121,6 +121,22 @@ class Decision(Record):
     comparisons: list[Comparison]
 
 
+class Climb(Record):
+    """What is known of a latency under a budget, guessed or measured: `[value, low, high]` in ms."""
+
+    estimate: tuple[float, float, float] | None = None
+    measured: tuple[float, float, float] | None = None
+    verdict: str = ""
+
+
+class Replaced(Record):
+    """What a method chose at first, and why it made way."""
+
+    id: str
+    notation: str
+    why: str
+
+
 class Selected(Record):
     """An architecture chosen from a supernet; `accuracy` in [0, 1] with its weights, on the selection images."""
 
@@ -129,12 +145,15 @@ class Selected(Record):
     id: str
     notation: str
     accuracy: float | None
+    latency: Climb | None = None
+    replaces: Replaced | None = None
 
 
 class Select(Record):
     chosen: list[Selected]
     candidates: list[Selected]
     decisions: list[Decision] = []
+    misses: list[str] = []
 
 
 class RankCorrelation(Record):
@@ -196,11 +215,24 @@ class SearchedCandidate(Record):
     status: Literal["complete", "infeasible", "failed"]
     values: dict[str, float | None]
     reason: str = ""
+    latency: Climb | None = None
+
+
+class LadderCounts(Record):
+    """How many candidates were decided by what, under a limit on latency; see `ladder_counts`."""
+
+    limit_ms: float
+    cost: int
+    estimate: int
+    measurement: int
+    checked: int
+    held: int
 
 
 class Search(Record):
     objectives: list[Objective]
     constraints: list[str] = []
+    ladder: LadderCounts | None = None
     counts: dict[str, int]
     stopped: str = ""
     candidates: list[SearchedCandidate]

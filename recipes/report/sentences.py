@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from nas.measurement import Measurement, Verdict
 from recipes.report.loading import Run
-from recipes.report.networks import Network, Proportion
-from recipes.report.records import Correlation, Search, Select
+from recipes.report.networks import Network, Proportion, over_budget
+from recipes.report.records import Correlation, LadderCounts, Search, Select
 
 VERDICTS: dict[Verdict, str] = {
     "stable": "Repeated sessions agree, and the machine did little else.",
@@ -37,6 +37,39 @@ def summary(run: Run, networks: Sequence[Network]) -> list[str]:
     if (search or select) and not networks:
         sentences.append("None has been trained alone yet, so every accuracy here is a guess.")
     return sentences or ["No stage has results yet."]
+
+
+def ladder(counts: LadderCounts) -> str:
+    """How many latencies were measured, how many guessed, and how good the guesses were where both are known."""
+    text = (
+        f"Under the limit of {counts.limit_ms:g} ms, {plural(counts.measurement, 'candidate')} "
+        f"{'was' if counts.measurement == 1 else 'were'} measured and {counts.estimate:,} decided by an estimate whose "
+        "interval was clear of it"
+    )
+    if counts.cost:
+        text += f"; {counts.cost:,} broke another limit before"
+    if counts.checked:
+        text += f". Of {plural(counts.checked, 'estimate')} followed by a measurement, {counts.held:,} had it inside"
+    return f"{text}."
+
+
+def left_out(run: Run) -> str:
+    """Which networks were trained and are not among the results, for they missed the budget; empty if none."""
+    missed = over_budget(run)
+    if not missed:
+        return ""
+    each = [f"{id_} at {milliseconds(m.latency_ms)} ({latency_interval(m)})" for id_, m in missed.items()]
+    return f"Trained, and left out for a latency over the budget of {run.limit_ms:g} ms: {', '.join(each)}."
+
+
+def replacements(select: Select) -> list[str]:
+    """A sentence for each choice that made way for one within the budget, and for each that nothing replaced."""
+    made = [
+        f"{one.method} chose {one.replaces.id} first, which has {one.replaces.why}; {one.id} is the nearest that fits."
+        for one in select.candidates
+        if one.replaces
+    ]
+    return [*made, *(f"{miss}." for miss in select.misses)]
 
 
 def choices_made(select: Select) -> str:

@@ -10,11 +10,20 @@ from nas.architecture import Architecture
 from nas.errors import UserError
 from nas.files import write_json
 from nas.measurement import Measurement
+from recipes.budget import over
 from recipes.context import Context
+from recipes.stages.train import CONTROLS
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Measures each ONNX file of the stage `export` on the recipe's device, its drift meanwhile divided out."""
+    """Measures each ONNX file of the stage `export` on the recipe's device, its drift meanwhile divided out.
+
+    Under a budget, what misses it is measured again, twice as long, and that counts: it kept the budget before it was
+    trained, and its weights do not matter to the time.
+
+    Raises:
+        UserError: a file cannot be run, or nothing that was found is within the budget.
+    """
     networks = context.outputs["train"]["networks"]
     folders = [context.run.architecture(Architecture(network["architecture"])) for network in networks]
     found = measure_batch(
@@ -30,6 +39,27 @@ def run(context: Context) -> dict[str, Any]:
             raise measurement
         _write(folder / "model.onnx", measurement)
         outputs[network["id"]] = measurement.to_dict()
+    limit = None if context.recipe.budget is None else context.recipe.budget.latency_ms
+    return outputs if limit is None else _under(limit, context, outputs)
+
+
+def _under(limit: float, context: Context, outputs: dict[str, Any]) -> dict[str, Any]:
+    """The outputs, what missed the limit at first measured again; whether it counts is for the report to say."""
+    profile, networks = context.recipe.profile, context.outputs["train"]["networks"]
+    longer = profile.spec(sessions=2 * profile.sessions, seconds=2 * profile.seconds)
+    for network in networks:
+        if over(outputs[network["id"]], limit):
+            file = context.run.architecture(Architecture(network["architecture"])) / "model.onnx"
+            measurement = context.measuring_device().measure(file, longer)
+            _write(file, measurement)
+            outputs[network["id"]] = measurement.to_dict()
+    found = [network["id"] for network in networks if network["origin"] not in CONTROLS]
+    if found and all(over(outputs[id_], limit) for id_ in found):
+        nearest = min(found, key=lambda id_: float(outputs[id_]["latency"]["ci95"][1]))
+        latency = outputs[nearest]["latency"]
+        problem = f"the nearest miss of {len(found)} trained, {nearest}, takes {latency['p50']:.4g} ms"
+        low, high = latency["ci95"]
+        raise UserError("budget.latency_ms", f"{problem} [{low:.4g}, {high:.4g}], and <= {limit:g} was asked for")
     return outputs
 
 

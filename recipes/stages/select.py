@@ -8,6 +8,8 @@ from typing import Any
 from nas.architecture import Architecture
 from nas.checkpoint import load_state, save_state
 from nas.choices import InputChoice
+from nas.errors import UserError
+from recipes.budget import Kept
 from recipes.context import Context
 from recipes.schema import SelectSettings
 from recipes.trained import TrainedSupernet, find, training_of
@@ -15,17 +17,26 @@ from supernets.evaluation import SupernetEvaluator
 from supernets.selection.decisions import Decision
 from supernets.selection.perturbation import Perturbation
 
+TINY = 1e-300
+"""Of a probability whose logarithm is taken."""
 SHARE_OF_LR = 0.1
 """Of the supernet's learning rate, in the training between decisions (the authors' code of perturbation selection)."""
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Every method chooses from each supernet; of a divided space, the best on the `selection` split is taken."""
+    """Every method chooses from each supernet; of a divided space, the best on the `selection` split is taken.
+
+    Under a budget, a choice that breaks it makes way for the nearest architecture that keeps it.
+
+    Raises:
+        UserError: no choice of any method has one that keeps the budget near it.
+    """
     settings = context.recipe.select
     assert settings is not None
     inherited = context.predictors.make(["inherited"])["inherited"]
     candidates: list[dict[str, Any]] = []
     decisions: list[dict[str, Any]] = []
+    misses: list[UserError] = []
     for part in (part["name"] for part in context.outputs["supernet"]["parts"]):
         for method in settings.methods:
             supernet = find(context, part)  # as it was trained: perturbation trains it further
@@ -34,21 +45,60 @@ def run(context: Context) -> dict[str, Any]:
             else:
                 architecture, made = _perturbation(context, settings, supernet)
                 decisions += [{"part": part, "method": method, **_describe(context, decision)} for decision in made]
+            try:
+                kept = _within_budget(context, architecture, supernet, method)
+            except UserError as error:
+                misses.append(error)
+                continue
             candidates.append(
                 {
                     "method": method,
                     "part": part,
-                    "id": architecture.id,
-                    "notation": context.space.format(architecture),
-                    "architecture": json.loads(architecture.to_json()),
-                    "accuracy": inherited(architecture).value,
+                    "id": kept.architecture.id,
+                    "notation": context.space.format(kept.architecture),
+                    "architecture": json.loads(kept.architecture.to_json()),
+                    "accuracy": inherited(kept.architecture).value,
+                    **_budget_record(context, kept),
                 }
             )
-    best = [
-        max((c for c in candidates if c["method"] == method), key=lambda candidate: candidate["accuracy"])
-        for method in settings.methods
-    ]
-    return {"chosen": best, "candidates": candidates, "decisions": decisions}
+    if not candidates:
+        raise misses[0]
+    by_method = ([c for c in candidates if c["method"] == method] for method in settings.methods)
+    best = [max(found, key=lambda candidate: candidate["accuracy"]) for found in by_method if found]
+    return {"chosen": best, "candidates": candidates, "decisions": decisions, "misses": [str(m) for m in misses]}
+
+
+def _within_budget(context: Context, chosen: Architecture, supernet: TrainedSupernet, method: str) -> Kept:
+    """The nearest architecture by the method's own lights: the likeliest of argmax, the most accurate of perturbation.
+
+    Raises:
+        UserError: none keeps the budget.
+    """
+    if context.budget is None:
+        return Kept(chosen, None)
+    if method != "argmax":
+        inherited = context.predictors.make(["inherited"])["inherited"]
+        return context.budget.nearest(chosen, lambda architecture: inherited(architecture).value)
+    p = {
+        name: row.detach().double().cpu().clamp_min(TINY).log() for name, row in supernet.strategy.preferences().items()
+    }
+
+    def log_likelihood(architecture: Architecture) -> float:
+        gates = context.space.gates(architecture)
+        return sum(float(row[gates[name]]) for name, row in p.items())
+
+    return context.budget.nearest(chosen, log_likelihood)
+
+
+def _budget_record(context: Context, kept: Kept) -> dict[str, Any]:
+    """What the budget had to say; nothing without one."""
+    record: dict[str, Any] = {}
+    if kept.climb is not None:
+        record["latency"] = kept.climb.to_record()
+    if kept.replaces is not None:
+        first, why = kept.replaces
+        record["replaces"] = {"id": first.id, "notation": context.space.format(first), "why": why}
+    return record
 
 
 def _perturbation(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,20 @@ from nas.architecture import Architecture
 from nas.checkpoint import save_weights
 from nas.data import Images
 from nas.device import place
+from nas.errors import UserError
 from nas.files import write_json
 from nas.measurement import Estimate
-from nas.training import Training, train
+from nas.training import train
+from pruning.training import SparseTraining
+from recipes.budget import Budget
 from recipes.context import Context
 from recipes.controls import SameSize, is_elastic, largest
 from recipes.schema import FinalTrainSettings
 
+CONTROLS = ("random", "largest", "same size")
+"""Origins of networks that were not found, but are there to compare with."""
+CONTROL_TRIES = 10
+"""Architectures that may be measured for each control under a budget."""
 CONTROL_DRAWS = 10_000
 """Random architectures to look at for those that are affordable and new."""
 
@@ -45,8 +53,15 @@ def choose(context: Context) -> list[tuple[Architecture, str]]:
 
     The random ones keep the limits on params and MACs, which cost nothing to know. In an elastic space the largest
     network, and for each of those chosen a random one of its size, are controls too. No two of all are isomorphic.
+
+    Under a budget all of them keep it, measured as results are; of the front, others take the place of those that do
+    not, and of controls there may be fewer.
+
+    Raises:
+        UserError: nothing on the front keeps the budget.
     """
     settings = _settings(context)
+    budget = context.budget
     chosen: list[tuple[Architecture, str]] = []
 
     def add(architectures: Iterable[Architecture], origin: str, most: int) -> None:
@@ -60,13 +75,20 @@ def choose(context: Context) -> list[tuple[Architecture, str]]:
     if is_elastic(context.space):
         same_size = SameSize(context.space, context.generator("same size"))
         found = [architecture for architecture, _ in chosen]
-        add([largest(context.space)], "largest", 1)
+        add(_kept(budget, [largest(context.space)], 1), "largest", 1)
         for architecture in found:
-            add(same_size(architecture), "same size", 1)
-    generator = context.generator("control")
-    draws = (context.space.sample(generator) for _ in range(CONTROL_DRAWS))
-    add(filter(context.is_affordable, draws), "random", settings.random)
+            add(_kept(budget, same_size(architecture), CONTROL_TRIES), "same size", 1)
+    if settings.random:
+        generator = context.generator("control")
+        draws = (context.space.sample(generator) for _ in range(CONTROL_DRAWS))
+        affordable = _kept(budget, filter(context.is_affordable, draws), CONTROL_TRIES * settings.random)
+        add(affordable, "random", settings.random)
     return chosen
+
+
+def _kept(budget: Budget | None, architectures: Iterable[Architecture], most: int) -> Iterator[Architecture]:
+    """Those that keep the budget, of the first `most` where there is one."""
+    return iter(architectures) if budget is None else filter(budget.keeps, itertools.islice(architectures, most))
 
 
 def _front(context: Context) -> list[Architecture]:
@@ -76,8 +98,16 @@ def _front(context: Context) -> list[Architecture]:
     found = context.outputs["search"]
     options = {candidate["id"]: candidate["architecture"] for candidate in found["candidates"]}
     front = _distinct(context, (Architecture(options[id_]) for id_ in found["front"]), [], len(found["front"]))
-    count = min(_settings(context).front, len(front))
-    return [front[round(i * (len(front) - 1) / max(1, count - 1))] for i in range(count)]
+    while front:
+        count = min(_settings(context).front, len(front))
+        taken = [front[round(i * (len(front) - 1) / max(1, count - 1))] for i in range(count)]
+        missed = [a for a in taken if context.budget is not None and not context.budget.keeps(a)]
+        if not missed:
+            return taken
+        front = [architecture for architecture in front if architecture not in missed]
+    if context.budget is not None and not context.outputs.get("select"):
+        raise UserError("budget", f"nothing on the front keeps it when measured as a result; {context.budget.miss()}")
+    return []
 
 
 def _settings(context: Context) -> FinalTrainSettings:
@@ -110,12 +140,16 @@ def _train_one(context: Context, architecture: Architecture, images: Images, des
         torch.manual_seed(context.seed(purpose))
         network = place(context.space.build(architecture), context.device)
         generator = context.generator(f"{purpose} data")
-        training = Training(
+        batches = context.training_batches(images, settings.batch_size, settings.augment, generator)
+        steps = settings.epochs * len(batches)
+        deployment = context.deployment
+        training = SparseTraining(
             network,
             settings,
-            context.training_batches(images, settings.batch_size, settings.augment, generator),
+            batches,
             task=context.task_with(settings.label_smoothing),
             generator=generator,
+            pruner=None if deployment is None else deployment.pruner(network, architecture, steps=steps),
         )
         selection = context.evaluation_batches(context.splits.selection)
         rows = train(
@@ -126,6 +160,8 @@ def _train_one(context: Context, architecture: Architecture, images: Images, des
             description=description,
             on_epoch=lambda row: context.run.log("train", id=architecture.id, **row),
         )
+    if deployment is not None:
+        deployment.prune(training.result, architecture)  # a moving average has small numbers for zeros
     save_weights(folder / "model.safetensors", training.result)
     cost = context.cost(architecture)
     return {

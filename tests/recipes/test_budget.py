@@ -1,0 +1,307 @@
+"""A budget from a recipe to the report: what is returned was measured and fits, and what that took."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from nas_command import TINY, Answer, nas_here, refusal, stage
+from scripted_device import ScriptedDevice
+
+from export.timing import summarize
+from nas.architecture import Architecture
+from nas.errors import UserError
+from nas.measurement import Measurement
+from nas.spaces.nasbench201 import NasBench201
+from recipes.context import Context
+from recipes.report.guesses import search_figure
+from recipes.report.records import Objective, Search
+
+Capture = pytest.CaptureFixture[str]
+DATA = """\
+name: tiny
+data: {source: digits, limit: 200, split: {train: 0.4, architecture: 0.2, selection: 0.2, test: 0.2}}
+space: {name: nasbench201, channels: 2, cells: 1}
+profile: {threads: 1, sessions: 2, seconds: 0.1}
+"""
+SEARCH = """\
+supernet: {epochs: 1, batch_size: 64}
+search: {objectives: [accuracy], sampler: random, trials: 15, accuracy: params}
+"""
+SELECT = """\
+supernet: {strategy: darts, epochs: 1, batch_size: 32}
+select: {methods: [argmax]}
+"""
+MS = {"none": 0.1, "skip_connect": 0.2, "avg_pool_3x3": 0.5, "nor_conv_1x1": 1.0, "nor_conv_3x3": 3.0}
+"""Of an edge; every network needs 1 ms besides, so that there are 1.6 to 19 ms."""
+
+
+def ms_of(architecture: Architecture) -> float:
+    return 1 + sum(MS[str(option)] for option in architecture.values())
+
+
+def measured(ms: float) -> Measurement:
+    return Measurement(summarize([[0.99 * ms] * 3, [1.01 * ms] * 3]), "stable", {"id": "scripted"})
+
+
+class Bench:
+    """Stands for export and timing: so many ms by rule. `asked` are the architectures, each once."""
+
+    def __init__(self) -> None:
+        self.asked: list[Architecture] = []
+        self.rule: Callable[[Architecture], float] = ms_of
+        self.device = ScriptedDevice()
+
+    def __call__(self, architecture: Architecture) -> Measurement:
+        self.asked.append(architecture)
+        return measured(self.rule(architecture))
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """What the runs of a test measure with."""
+    one = Bench()
+    monkeypatch.setattr(Context, "measuring_device", lambda context: one.device)
+    monkeypatch.setattr("recipes.budget.MeasuredLatency", lambda *arguments: one)
+    return one
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("search.yaml").write_text(DATA + SEARCH)
+    Path("select.yaml").write_text(DATA + SELECT)
+
+
+def run(capsys: Capture, recipe: str, *overrides: str) -> Answer:
+    return nas_here(capsys, "run", recipe, "-o", "run", *overrides)
+
+
+def outputs(name: str) -> Any:
+    return stage(Path("run"), name)
+
+
+def test_the_front_of_a_search_was_measured_and_fits(capsys: Capture, bench: Bench) -> None:
+    answer = run(capsys, "search.yaml", "budget.latency_ms=9", "search.objectives=[accuracy, latency_ms]")
+    assert answer.code == 0, answer.err
+    search = outputs("search")
+    found = {c["id"]: c for c in search["candidates"]}
+    assert search["front"]
+    for id_ in search["front"]:
+        assert Architecture(found[id_]["architecture"]) in bench.asked
+        assert found[id_]["latency"]["measured"][2] <= 9
+    counts = search["ladder"]
+    assert counts["measurement"] == len(bench.asked) == len(set(bench.asked))
+    assert counts["measurement"] + counts["estimate"] == len(found)
+    assert counts["estimate"] > 0
+    assert 0.8 * counts["checked"] <= counts["held"] <= counts["checked"]
+    line = f"budget: latency_ms <= 9; {counts['measurement']} candidates measured, {counts['estimate']} decided by an"
+    assert line in answer.out
+    page = Path("run/report.html").read_text()
+    assert f"{counts['measurement']} candidates were measured and {counts['estimate']} decided by an estimate" in page
+
+
+def test_guessed_and_measured_latencies_have_their_own_marks() -> None:
+    def candidate(trial: int, **latency: Any) -> dict[str, Any]:
+        values = {"accuracy": 0.5, "latency_ms": 3.0}
+        return {"trial": trial, "id": f"id{trial}", "status": "complete", "values": values, "latency": latency}
+
+    search = Search(
+        objectives=[Objective(name="accuracy", direction="maximize")],
+        counts={},
+        candidates=[
+            candidate(0, estimate=[3, 2, 4]),
+            candidate(1, estimate=[3, 2, 4], measured=[3.5, 3.4, 3.6]),
+            candidate(2, measured=[3, 2.9, 3.1]),
+        ],
+        front=["id2"],
+    )
+    figure = search_figure(search)
+    assert figure is not None
+    assert {trace.name: list(trace.text) for trace in figure.data} == {
+        "evaluated": ["<b>id1</b><br>accuracy 0.5<br>latency_ms 3<br>latency measured: 3.5 ms (3.4 to 3.6)"],
+        "evaluated, latency estimated": [
+            "<b>id0</b><br>accuracy 0.5<br>latency_ms 3<br>latency estimated: 3 ms (2 to 4)"
+        ],
+        "the search's front": ["<b>id2</b><br>accuracy 0.5<br>latency_ms 3<br>latency measured: 3 ms (2.9 to 3.1)"],
+    }
+
+
+def test_it_holds_without_latency_as_an_objective(capsys: Capture, bench: Bench) -> None:
+    """The largest network that fits is found by params alone; nothing larger is on the front."""
+    assert run(capsys, "search.yaml", "budget.latency_ms=9", "search.trials=30").code == 0
+    (best,) = {
+        c["values"]["accuracy"] for c in outputs("search")["candidates"] if c["id"] in outputs("search")["front"]
+    }
+    fitting = [c for c in outputs("search")["candidates"] if c["status"] == "complete"]
+    assert best == max(c["values"]["accuracy"] for c in fitting)
+
+
+def test_a_table_spares_measurements(capsys: Capture, bench: Bench) -> None:
+    """The device takes twice what the table says: the first measurements tell, and after them it decides."""
+    table("table.json", scale=0.5)
+    assert run(capsys, "search.yaml", "budget={latency_ms: 9, table: table.json}", "search.trials=20").code == 0
+    counts = outputs("search")["ladder"]
+    for candidate in outputs("search")["candidates"]:
+        guess = candidate["latency"]["estimate"]
+        if guess:
+            assert guess[0] == pytest.approx(ms_of(Architecture(candidate["architecture"])), rel=0.05)
+    assert counts["measurement"] < counts["estimate"]
+
+
+def test_other_devices_help_too(capsys: Capture, bench: Bench) -> None:
+    table("a.json", device="phone")
+    table("b.json", device="board", scale=3.0)
+    assert run(capsys, "search.yaml", "budget={latency_ms: 9, sources: [a.json, b.json]}", "search.trials=20").code == 0
+    assert outputs("search")["ladder"]["measurement"] < outputs("search")["ladder"]["estimate"]
+
+
+def test_when_nothing_fits_the_nearest_miss_is_told(
+    capsys: Capture, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.search.loop.MAX_REJECTED", 30)
+    line = refusal(capsys, "run", "search.yaml", "-o", "run", "budget.latency_ms=1", "space.channels=4")
+    assert line.startswith("budget: none of ")
+    assert "architectures is allowed; the nearest miss has latency_ms = " in line
+    assert line.endswith("], measured, not latency_ms <= 1")
+
+
+def test_what_cannot_be_exported_does_not_stop_the_others(capsys: Capture, bench: Bench) -> None:
+    def rule(architecture: Architecture) -> float:
+        if architecture["edge_1_0"] == "none":
+            raise UserError("model.onnx", "cannot be exported")
+        return ms_of(architecture)
+
+    bench.rule = rule
+    assert run(capsys, "search.yaml", "budget.latency_ms=9").code == 0
+    failed = [c for c in outputs("search")["candidates"] if c["status"] == "failed"]
+    assert failed
+    assert {c["reason"] for c in failed} == {"latency_ms: UserError: model.onnx: cannot be exported"}
+    assert outputs("search")["front"]
+
+
+def test_a_search_is_taken_up_with_what_was_measured(capsys: Capture, bench: Bench) -> None:
+    assert run(capsys, "search.yaml", "budget.latency_ms=9").code == 0
+    first, before = list(bench.asked), outputs("search")["candidates"]
+    bench.asked.clear()
+    assert run(capsys, "search.yaml", "--resume", "search.trials=22").code == 0
+    assert outputs("search")["candidates"][: len(before)] == before
+    assert not set(first) & set(bench.asked)
+    assert len(bench.asked) < len(outputs("search")["candidates"]) - len(before)  # it still knew how to guess
+
+
+def test_a_choice_that_misses_makes_way_for_the_nearest(capsys: Capture, bench: Bench) -> None:
+    assert run(capsys, "select.yaml", "budget.latency_ms=19.5").code == 0
+    (first,) = outputs("select")["chosen"]
+    assert "replaces" not in first
+    chosen = Architecture(first["architecture"])
+    limit = ms_of(chosen) - 0.05
+    answer = run(capsys, "select.yaml", "--resume", f"budget.latency_ms={limit}")
+    assert answer.code == 0, answer.err
+    (one,) = outputs("select")["chosen"]
+    assert one["replaces"]["id"] == chosen.id
+    assert one["latency"]["measured"][2] <= limit
+    assert sum(a != b for a, b in zip(one["architecture"].values(), chosen.values(), strict=True)) <= 2
+    assert f"budget: {one['id']} is the nearest to {chosen.id}, which has latency_ms = " in answer.out
+    assert f"{one['id']} is the nearest that fits." in Path("run/report.html").read_text()
+
+
+def test_perturbation_goes_by_inherited_accuracy(capsys: Capture, bench: Bench) -> None:
+    overrides = ("select={methods: [perturbation], epochs: 1}", "supernet.strategy=spos", "budget.latency_ms=4")
+    assert run(capsys, "select.yaml", *overrides).code == 0
+    (one,) = outputs("select")["chosen"]
+    assert one["latency"]["measured"][2] <= 4
+
+
+def test_nothing_near_a_choice_fits(capsys: Capture, bench: Bench) -> None:
+    line = refusal(capsys, "run", "select.yaml", "-o", "run", "budget.latency_ms=0.5")
+    assert line.startswith("budget: ")
+    assert "nothing near it keeps the budget; the nearest miss of " in line
+    assert line.endswith("and latency_ms <= 0.5 was asked for")
+
+
+def test_macs_and_params_need_no_measurement(capsys: Capture, bench: Bench) -> None:
+    answer = run(capsys, "select.yaml", "budget.macs=20.0e+3")
+    assert answer.code == 0, answer.err
+    assert "which has macs = " in answer.out
+    answer = nas_here(capsys, "run", "search.yaml", "-o", "searched", "budget={macs: 15.5e+3, params: 2200}")
+    assert answer.code == 0, answer.err
+    reasons = {c["reason"].partition(", not ")[2] for c in stage(Path("searched"), "search")["candidates"]}
+    assert reasons == {"", "macs <= 15500", "params <= 2200"}
+    assert not bench.asked
+
+
+def test_proxyless_takes_its_target_from_the_budget(capsys: Capture, bench: Bench) -> None:
+    table("table.json")
+    strategy = "supernet.strategy={name: proxyless, cost: table.json, loss: target, every: 1, alpha_warmup: 0}"
+    line = refusal(capsys, "run", "select.yaml", "-o", "run", strategy)
+    assert line.startswith("supernet.strategy.target: loss target needs one, in ms")
+    assert run(capsys, "select.yaml", strategy, "budget.latency_ms=5").code == 0
+    assert outputs("select")["chosen"][0]["latency"]["measured"][2] <= 5
+    rows = outputs("supernet")["parts"][0]["rows"]
+    assert rows[-1]["chosen_ms"] <= 5
+    assert run(capsys, "select.yaml", "--resume", "budget.latency_ms=7").code == 0
+    assert outputs("supernet")["parts"][0]["rows"] != rows  # another target is another supernet
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("budget={latency: 5}", "budget.latency: unknown key; allowed: latency_ms, "),
+        ("budget={}", "budget: a budget needs a limit: latency_ms, macs or params"),
+        ("budget.latency_ms=0", "budget.latency_ms: "),
+        ("budget={macs: 1.0e+6, table: t.json}", "budget: tables of latencies help only under a limit latency_ms"),
+        ("budget={latency_ms: 9, table: no.json}", "budget.table: no.json cannot be read: No such file"),
+        ("budget={latency_ms: 9, table: macs.json}", "budget.table: macs.json is a table of macs, latencies in ms are"),
+        (
+            "budget={latency_ms: 9, table: other.json}",
+            "budget.table: other.json was measured on phone, and this device",
+        ),
+        ("budget={latency_ms: 9, sources: [macs.json]}", "budget.sources.0: macs.json is a table of macs"),
+    ],
+)
+def test_wrong_budgets(capsys: Capture, bench: Bench, override: str, line: str) -> None:
+    table("macs.json", unit="macs")
+    table("other.json", device="phone")
+    assert refusal(capsys, "run", "search.yaml", "-o", "run", override).startswith(line)
+    assert not Path("run").exists()
+
+
+def test_one_limit_on_latency_is_enough(capsys: Capture, bench: Bench) -> None:
+    line = refusal(
+        capsys, "run", "search.yaml", "-o", "run", "budget.latency_ms=9", "search.constraints=[latency_ms<=8]"
+    )
+    assert line == "search.constraints: latency_ms is limited by budget.latency_ms already; once is enough"
+
+
+def table(path: str, *, scale: float = 1.0, device: str = "scripted", unit: str = "ms") -> None:
+    """Write a table of costs of the tiny space: the rule's, times `scale`."""
+    from nas.cost_table import cost_table
+
+    torch.manual_seed(0)
+    space = NasBench201((1, 8, 8), 10, channels=2, cells=1)
+    costs = {name: {option: scale * ms for option, ms in MS.items()} for name in space.choices()}
+    provenance = {"environment": {"id": device}}
+    made = cost_table(space, unit=unit, fixed=scale, costs=costs, provenance=provenance, where="test")
+    made.write(Path(path))
+
+
+@pytest.mark.slow
+def test_what_is_trained_was_measured_and_fits(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With files: a network needs 0.5 ms, 1 for each convolution and 1/4 for each pool."""
+    device = ScriptedDevice()
+    monkeypatch.setattr(Context, "measuring_device", lambda context: device)
+    Path("tiny.yaml").write_text(TINY.replace("epochs: 12", "epochs: 1").replace("epochs: 3", "epochs: 1"))
+    answer = nas_here(capsys, "run", "tiny.yaml", "-o", "run", "--json", "budget.latency_ms=14", "search.trials=10")
+    assert answer.code == 0, answer.err
+    networks = json.loads(answer.out)["networks"]
+    assert networks
+    assert all(network["latency_ms_ci95"][1] <= 14 for network in networks)
+    rows = list(csv.DictReader(Path("run/pareto.csv").read_text().splitlines()))
+    assert {row["id"] for row in rows} == {network["id"] for network in networks}
+    assert all(float(row["latency_ci95_high_ms"]) <= 14 for row in rows)
