@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from export.bundle import write_bundle
@@ -18,6 +19,10 @@ def run(context: Context) -> dict[str, Any]:
     for network in context.track(networks, "export", len(networks)):
         architecture = Architecture(network["architecture"])
         folder = context.run.architecture(architecture)
+        facts, finish = {}, None
+        if context.deployment is not None:
+            facts = context.deployment.facts(architecture)
+            finish = partial(context.deployment.quantize, architecture)
         exported = write_bundle(
             folder,
             trained_network(context, architecture),
@@ -27,8 +32,10 @@ def run(context: Context) -> dict[str, Any]:
             std=splits.std,
             facts={
                 "architecture": network["notation"],
+                **facts,
                 f"accuracy on the {network['images']} images it was selected by": f"{network['accuracy']:.1%}",
             },
+            finish=finish,
         )
         outputs[network["id"]] = {
             "exporter": exported.exporter,

@@ -16,14 +16,20 @@ from recipes.stages.export import trained_network
 def run(context: Context) -> dict[str, Any]:
     """The share of the test images that each trained network classifies rightly, and how well it was predicted.
 
-    Networks compute in full precision here, as their exported files do.
+    Networks compute in full precision here, as their exported files do; where precision was searched, it is the files
+    that compute.
     """
     images = context.splits.final_test()
     batches = context.evaluation_batches(images)
     networks = context.outputs["train"]["networks"]
     accuracy = {}
     for network in networks:
-        model = place(trained_network(context, Architecture(network["architecture"])), context.device)
+        architecture = Architecture(network["architecture"])
+        if context.deployment is not None:
+            right = context.deployment.right(context.run.architecture(architecture) / "model.onnx", images)
+            accuracy[network["id"]] = float(right.mean())
+            continue
+        model = place(trained_network(context, architecture), context.device)
         accuracy[network["id"]] = context.task.evaluate(model, batches, full_precision=True)
     return {"images": len(images), "accuracy": accuracy, "correlations": _correlations(context, networks, accuracy)}
 
