@@ -17,13 +17,15 @@ import numpy as np
 
 from export.errors import ExportError, reason
 from export.quantize.calibration import CalibrationMethod, calibrate, silence
-from export.quantize.half import as_bfloat16, as_float16
+from export.quantize.half import as_bfloat16, as_float16, at_opset
 from export.quantize.instructions import Int8Scheme
 from export.quantize.source import Source
 from nas.files import atomic_path
 
 Method = Literal["int8-minmax", "int8-entropy", "int8-percentile", "int8-dynamic", "fp16", "bf16"]
 METHODS: tuple[Method, ...] = get_args(Method)
+MIN_OPSET = 13
+"""From here on QuantizeLinear and DequantizeLinear know a scale for each channel."""
 PRODUCTS = ("Conv", "MatMul", "Gemm")
 
 
@@ -73,7 +75,7 @@ class Quantizer:
 
     @cached_property
     def prepared(self) -> Path:
-        """The network as the quantiser wants it: shapes inferred, batch norms folded, every node with a name.
+        """The network as the quantiser wants it: a recent opset, shapes known, batch norms folded, names for all nodes.
 
         Raises:
             ExportError: ONNX Runtime cannot load it.
@@ -82,7 +84,8 @@ class Quantizer:
 
         path = self._folder / "prepared.onnx"
         try:
-            quant_pre_process(str(self._source.path), str(path), skip_symbolic_shape=True)
+            _save(at_opset(_load(self._source.path), MIN_OPSET), path)
+            quant_pre_process(str(path), str(path), skip_symbolic_shape=True)
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise ExportError(str(self._source.path), f"cannot be prepared ({reason(error)})") from error
         model = _load(path)

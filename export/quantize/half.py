@@ -9,6 +9,14 @@ BFLOAT16_OPSET = 22
 """From here on ONNX's convolutions and pools are defined for bfloat16."""
 
 
+def at_opset(model: Any, least: int) -> Any:
+    """The ONNX model itself, or where its operators are of an older opset than `least`, converted to that."""
+    import onnx
+
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=least)
+    return model if opset >= least else onnx.version_converter.convert_version(model, least)
+
+
 def as_float16(model: Any) -> Any:
     """An ONNX model in float16, by ONNX Runtime's converter; numbers beyond 65,504 become that."""
     from onnxruntime.quantization.onnx_model import ONNXModel
@@ -26,11 +34,9 @@ def as_bfloat16(model: Any) -> Any:
     the other type everywhere; weights are rounded from float32, to nearest even.
     """
     import ml_dtypes
-    import onnx
     from onnx import TensorProto, numpy_helper
 
-    if max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")) < BFLOAT16_OPSET:
-        model = onnx.version_converter.convert_version(model, BFLOAT16_OPSET)
+    model = at_opset(model, BFLOAT16_OPSET)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     half = as_float16(model)
     for tensor in half.graph.initializer:

@@ -8,8 +8,6 @@ from typing import Any
 
 from export.errors import ExportError, reason
 
-MIN_OPSET = 13
-"""From here on QuantizeLinear and DequantizeLinear know a scale for each channel."""
 _STANDARD = ("", "ai.onnx")
 _RUNTIME = "com.microsoft"
 _QUANTISED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
@@ -74,9 +72,6 @@ def _check_operators(path: Path, model: Any) -> None:
             raise ExportError(str(path), f"is in half precision already (its weight {tensor.name!r})")
         if onnx.external_data_helper.uses_external_data(tensor):
             raise ExportError(str(path), "keeps weights in another file; one self-contained file is wanted")
-    opset = max((entry.version for entry in model.opset_import if entry.domain in _STANDARD), default=0)
-    if opset < MIN_OPSET:
-        raise ExportError(str(path), f"is of opset {opset}; scales for each channel need {MIN_OPSET}")
 
 
 def _graphs(graph: Any) -> Any:
