@@ -124,3 +124,19 @@ def test_it_follows_the_supernet_s_weights(supernet: NasBench201) -> None:
     assert all(module.training for module in supernet.modules())
     assert all(parameter.grad is None for parameter in supernet.parameters())
     assert not any(module._forward_pre_hooks for module in supernet.modules())
+
+
+def test_the_network_alone_has_statistics_of_its_changed_weights(supernet: NasBench201) -> None:
+    architecture = supernet.sample(torch.Generator().manual_seed(3))
+    predictor = make(supernet)
+    network = predictor.network(architecture)
+    assert TASK.evaluate(network, Fixed(64, 2)) == predictor(architecture).value
+
+    @torch.no_grad()
+    def doubled(network: nn.Module) -> None:
+        network.get_parameter("stem.0.weight").mul_(2)
+
+    other = predictor.network(architecture, change=doubled)
+    mean, twice = (each.get_buffer("stem.1.running_mean") for each in (network, other))
+    torch.testing.assert_close(twice, 2 * mean)
+    assert not torch.equal(supernet.get_parameter("stem.0.weight"), other.get_parameter("stem.0.weight"))
