@@ -6,21 +6,29 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from nas_command import TINY, Answer, nas_here, refusal, stage
+from run_folder import NETWORKS, build_run
+from run_folder import RECIPE as FOLDER_RECIPE
 from scripted_device import ScriptedDevice
 
+from export.devices.base import MeasureSpec
 from export.timing import summarize
 from nas.architecture import Architecture
 from nas.errors import UserError
 from nas.measurement import Measurement
+from nas.run import RunFolder
 from nas.spaces.nasbench201 import NasBench201
 from recipes.context import Context
+from recipes.report import write_report
 from recipes.report.guesses import search_figure
 from recipes.report.records import Objective, Search
+from recipes.schema import ProfileSettings
+from recipes.stages.profile import under
 
 Capture = pytest.CaptureFixture[str]
 DATA = """\
@@ -289,6 +297,55 @@ def table(path: str, *, scale: float = 1.0, device: str = "scripted", unit: str 
     provenance = {"environment": {"id": device}}
     made = cost_table(space, unit=unit, fixed=scale, costs=costs, provenance=provenance, where="test")
     made.write(Path(path))
+
+
+class SlowAtFirst:
+    """Takes 5.2 ms in 2 sessions and `later` in 4, whatever the file."""
+
+    def __init__(self, later: float) -> None:
+        self.later = later
+
+    def measure(self, onnx_file: Path, spec: MeasureSpec) -> Measurement:
+        return measured(5.2 if spec.sessions == 2 else self.later)
+
+
+def profiled(tmp_path: Path, later: float) -> dict[str, Any]:
+    """What the end of the stage `profile` makes of a network and a control that took 5.2 ms, where 5 are allowed."""
+    device = SlowAtFirst(later)
+    networks = [
+        {"id": f"id{i}", "origin": origin, "architecture": {"edge": f"option{i}"}}
+        for i, origin in enumerate(("front", "random"))
+    ]
+    context: Any = SimpleNamespace(
+        recipe=SimpleNamespace(profile=ProfileSettings(sessions=2, seconds=0.1)),
+        outputs={"train": {"networks": networks}},
+        run=RunFolder(tmp_path / "run"),
+        measuring_device=lambda: device,
+    )
+    return under(5.0, context, {network["id"]: measured(5.2).to_dict() for network in networks})
+
+
+def test_a_result_that_misses_is_measured_twice_as_long(tmp_path: Path) -> None:
+    outputs = profiled(tmp_path, 4.5)
+    assert [row["latency"]["p50"] for row in outputs.values()] == pytest.approx([4.5, 4.5], rel=0.02)
+
+
+def test_no_result_within_the_budget_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^budget.latency_ms: the nearest miss of 1 trained, id0, takes 5\.\d+ ms \["):
+        profiled(tmp_path, 5.4)
+
+
+def test_a_network_over_the_budget_is_no_result(tmp_path: Path) -> None:
+    """Of eight networks, at 0.14 to 0.49 ms in steps of 0.05, those up to 0.3 ms are left."""
+    folder = build_run(tmp_path / "run", recipe=f"{FOLDER_RECIPE}budget: {{latency_ms: 0.3}}\n")
+    write_report(folder)
+    rows = list(csv.DictReader((folder / "pareto.csv").read_text().splitlines()))
+    assert 0 < len(rows) < NETWORKS
+    assert all(float(row["latency_ci95_high_ms"]) <= 0.3 for row in rows)
+    page = (folder / "report.html").read_text()
+    assert "Trained, and left out for a latency over the budget of 0.3 ms: " in page
+    left_out = [id_ for id_ in stage(folder, "profile") if id_ not in {row["id"] for row in rows}]
+    assert all(f'id="network-{id_}"' not in page for id_ in left_out)
 
 
 @pytest.mark.slow
