@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from nas.errors import UserError
 from nas.files import read_json, write_json
 from nas.places import fingerprint
 from nas.space import SearchSpace
+
+if TYPE_CHECKING:
+    from nas.elastic.cost import ElasticCosts
 
 Unit = Literal["ms", "macs", "params"]
 Costs = Mapping[str, Mapping[str, float]]
@@ -142,25 +145,34 @@ def cost_table(
             name: {str(o): _number(costs[name][str(o)], f"{where}: {name}.{o}") for o in options}
             for name, options in layers.items()
         },
-        kept={
-            name: {o: [choice.edges[i] for i in s] for o, s in zip(choice.options, choice.subsets, strict=True)}
-            for name, choice in space.choices().items()
-            if isinstance(choice, InputChoice) and choice.edges
-        },
+        kept=kept_edges(space),
         space=fingerprint(space),
         provenance=provenance,
     )
 
 
-def read_cost_table(path: Path, space: SearchSpace) -> CostTable:
-    """The table that `CostTable.write` wrote.
+def kept_edges(space: SearchSpace) -> dict[str, dict[Option, list[str]]]:
+    """For each choice between edges and each of its options, the names of the edges kept."""
+    return {
+        name: {o: [choice.edges[i] for i in s] for o, s in zip(choice.options, choice.subsets, strict=True)}
+        for name, choice in space.choices().items()
+        if isinstance(choice, InputChoice) and choice.edges
+    }
+
+
+def read_cost_table(path: Path, space: SearchSpace) -> CostTable | ElasticCosts:
+    """The costs in a file: one that `CostTable.write` wrote, or a table of blocks (see `nas.block_table`).
 
     Raises:
         UserError: as `cost_table`, and where the file is missing or of another form.
     """
+    from nas.block_table import is_block_table, parse_block_table  # which makes tables of the class above
+
     if not path.is_file():
         raise UserError("supernet.strategy.cost", f"{path} is no file; allowed: macs, or a table of costs")
     value = read_json(path)
+    if is_block_table(value):
+        return parse_block_table(value, space, where=str(path)).costs(space)
     wanted = {"unit": str, "space": str, "fixed": object, "choices": dict, "provenance": dict}
     if not isinstance(value, dict):
         raise UserError(str(path), f"a table of costs is a JSON object, not {type(value).__name__}")

@@ -17,6 +17,7 @@ from nas.elastic.layer import Elastic
 from nas.errors import UserError
 from nas.gates import Gates
 
+ABSENT = "absent"
 Edge = tuple[str, str, str]
 """An arrow of a drawing: source node, target node, what happens on the way."""
 
@@ -120,6 +121,18 @@ class SearchSpace(nn.Module):
 
     def idle(self, architecture: Architecture) -> Collection[str]:
         """The choices that change nothing beside the others, as in blocks that a depth leaves out; here none."""
+        return ()
+
+    def states(self, architecture: Architecture) -> Mapping[str, str]:
+        """What becomes of the layers of choices in a built network where they are not run as they stand in the space.
+
+        `absent`: nothing reads what they make, or another layer makes it already. Any other word: they are run in some
+        other way, which costs what it costs. Here the idle ones are absent.
+        """
+        return dict.fromkeys(self.idle(architecture), ABSENT)
+
+    def beside(self, name: str) -> Collection[str]:
+        """The other choices that the state of one depends on, but for a depth that leaves its block out; here none."""
         return ()
 
     def isomorphism_class(self, architecture: Architecture) -> str:

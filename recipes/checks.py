@@ -8,6 +8,7 @@ from torch import nn
 from nas.choices import ElasticChoice, ValueChoice
 from nas.errors import UserError
 from recipes.context import Context
+from recipes.cost_tables import check_cost_table
 from recipes.deployment import check_deploy
 from recipes.schema import SupernetSettings
 from recipes.search_parts import SearchParts
@@ -70,6 +71,7 @@ def _check_convolutions(context: Context) -> None:
 def _check_supernet(context: Context, settings: SupernetSettings) -> None:
     with torch.random.fork_rng():
         strategy = new_training(context).strategy  # refuses what does not go together
+    check_cost_table(context, settings.strategy)
     if settings.few_shot is not None:
         check_tree(context.space, settings.few_shot)
     methods = context.recipe.select.methods if context.recipe.select is not None else ()

@@ -11,7 +11,8 @@ import typer
 
 from nas.errors import UserError
 from nas.memory import keep_freed_memory
-from recipes.options import AsJson, BatchSize, Data, LimitSeconds, Repeats, Seed, Size, Threads, answer, names, refuse
+from recipes.lut.cli import lut_app
+from recipes.options import AsJson, BatchSize, Data, LimitSeconds, Repeats, Seed, Size, answer, names, refuse
 from recipes.profile.cli import profile
 from recipes.pruning.cli import prune
 from recipes.quantization.cli import quantize
@@ -25,7 +26,6 @@ app = typer.Typer(
 )
 recipes_app = typer.Typer(help="The recipes that ship.", no_args_is_help=True)
 app.add_typer(recipes_app, name="recipes")
-lut_app = typer.Typer(help="Tables of what operators cost on a device.", no_args_is_help=True)
 app.add_typer(lut_app, name="lut")
 app.command()(profile)
 app.command()(prune)
@@ -218,27 +218,6 @@ def doctor(as_json: AsJson = False) -> None:
             typer.echo(f"{finding.status:8} {finding.check}: {finding.detail}")
     if any(finding.status == "problem" for finding in findings):
         raise typer.Exit(1)
-
-
-@lut_app.command("build")
-def lut_build(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships (see nas ls).")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The table to write; a killed measurement goes on.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as space.width=0.5.")] = None,
-    device: Annotated[str, typer.Option(help="Where to run (see nas ls).")] = "local",
-    threads: Threads = None,
-    sessions: Annotated[int, typer.Option(help="Fresh sessions of the runtime for each operator.")] = 3,
-    seconds: Annotated[float, typer.Option(help="Time budget of the timed runs of each operator.")] = 0.3,
-    as_json: AsJson = False,
-) -> None:
-    """Measure every operator of a recipe's space on a device; ProxylessNAS takes the table as its cost."""
-    from export.devices.base import MeasureSpec
-    from recipes.console import track
-    from recipes.lut_command import build_table, table_summary
-
-    spec = MeasureSpec(threads=threads, sessions=sessions, seconds=seconds)
-    table = build_table(recipe, overrides or [], output, device=device, spec=spec, track=track)
-    answer(table_summary(table, output), as_json)
 
 
 @recipes_app.command("copy")

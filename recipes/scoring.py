@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,10 +71,20 @@ def space_from(text: str, batch: ScoreBatch) -> SearchSpace:
     Raises:
         UserError: no such space or option, or the space does not take images of this size.
     """
+    name, options = space_options(text)
+    return make_space(name, options, batch.image_shape, batch.classes)
+
+
+def space_options(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and all options of the space `NAME` or `NAME:key=value,key=value`.
+
+    Raises:
+        UserError: no such space or option.
+    """
     name, _, options = text.partition(":")
-    space_class: type[SearchSpace] = component(SPACES, name, where="--space")
+    component(SPACES, name, where="--space")
     pairs: dict[str, Any] = {}
-    for option in filter(None, options.split(",")):
+    for option in filter(None, _between_commas(options)):
         key, equals, value = option.partition("=")
         if not equals:
             raise UserError("--space", f"{option!r} is not of the form key=value")
@@ -87,7 +98,29 @@ def space_from(text: str, batch: ScoreBatch) -> SearchSpace:
     except ValidationError as error:
         cause = first_cause(error, schema)
         raise UserError(f"--space.{cause.where}", cause.problem, allowed=cause.allowed, given=cause.where) from error
-    return space_class(batch.image_shape, batch.classes, **settings.model_dump(exclude={"name"}))
+    return name, settings.model_dump(exclude={"name"})
+
+
+def make_space(name: str, options: Mapping[str, Any], image_shape: tuple[int, int, int], classes: int) -> SearchSpace:
+    """The space of that name for images of a shape `(channels, height, width)`.
+
+    Raises:
+        UserError: no such space, or it does not take images of this size.
+    """
+    space: SearchSpace = component(SPACES, name, where="--space")(image_shape, classes, **options)
+    return space
+
+
+def _between_commas(text: str) -> list[str]:
+    """The parts of a text between commas that are in no brackets."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def source_of(data: str) -> tuple[str, Path | None]:

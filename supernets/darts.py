@@ -14,6 +14,7 @@ from nas.errors import UserError
 from nas.gates import Gates
 from nas.space import SearchSpace
 from supernets.alphas import Weigh
+from supernets.costs import MACS
 from supernets.learnt import LearntStrategy, softmax
 from supernets.noise import paired_noise
 from supernets.sparsemax import sparsemax
@@ -37,7 +38,9 @@ class DARTS(LearntStrategy):
         alpha_lr: learning rate of Adam for the architecture parameters.
         alpha_weight_decay: their decay.
         alpha_warmup: epochs at the start in which only the weights learn.
-        cost_weight: mu of L_val + mu E[MACs] / (MACs of the dearest architecture), what alpha follows.
+        cost_weight: mu of L_val + mu E[cost] / (cost of the dearest architecture), what alpha follows.
+        cost: `macs`, or a file with a table of costs, such as of latencies.
+        any_device: whether the table may be of another device than the one that latency is measured on.
     """
 
     name = "darts"
@@ -52,6 +55,8 @@ class DARTS(LearntStrategy):
         alpha_weight_decay: NonNegativeFloat = 1e-3,
         alpha_warmup: NonNegativeInt = 0,
         cost_weight: NonNegativeFloat = 0.0,
+        cost: str = MACS,
+        any_device: bool = False,
     ) -> None:
         super().__init__(
             space,
@@ -59,6 +64,8 @@ class DARTS(LearntStrategy):
             alpha_weight_decay=alpha_weight_decay,
             alpha_warmup=alpha_warmup,
             cost_weight=cost_weight,
+            cost=cost,
+            any_device=any_device,
         )
         self._order = order
         gates: dict[str, Weigh] = {"softmax": softmax, "sigmoid": torch.sigmoid, "sparsemax": sparsemax}

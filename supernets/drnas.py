@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nas.gates import Gates
 from nas.space import SearchSpace
+from supernets.costs import MACS
 from supernets.learnt import LearntStrategy
 from supernets.strategy import Step
 
@@ -34,7 +35,9 @@ class DrNAS(LearntStrategy):
         anchor: what d is: `decay`, ||alpha||^2 / 2, which is 0 at beta = 1, by the decay of the optimiser; or `kl`, the
             divergence KL(Dir(beta) || Dir(1)), summed over the choices.
         alpha_warmup: epochs at the start in which only the weights learn.
-        cost_weight: mu of L_val + mu E[MACs] / (MACs of the dearest architecture), what alpha follows.
+        cost_weight: mu of L_val + mu E[cost] / (cost of the dearest architecture), what alpha follows.
+        cost: `macs`, or a file with a table of costs, such as of latencies.
+        any_device: whether the table may be of another device than the one that latency is measured on.
     """
 
     name = "drnas"
@@ -48,6 +51,8 @@ class DrNAS(LearntStrategy):
         anchor: Literal["decay", "kl"] = "decay",
         alpha_warmup: NonNegativeInt = 0,
         cost_weight: NonNegativeFloat = 0.0,
+        cost: str = MACS,
+        any_device: bool = False,
     ) -> None:
         super().__init__(
             space,
@@ -55,6 +60,8 @@ class DrNAS(LearntStrategy):
             alpha_weight_decay=alpha_weight_decay if anchor == "decay" else 0.0,
             alpha_warmup=alpha_warmup,
             cost_weight=cost_weight,
+            cost=cost,
+            any_device=any_device,
         )
         self._kl_weight = alpha_weight_decay if anchor == "kl" else 0.0
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from nas.choices import ElasticChoice
 from nas.gates import Gate, Gates, Mixture
 from nas.space import SearchSpace
+from supernets.costs import MACS
 from supernets.learnt import LearntStrategy
 from supernets.strategy import Step
 
@@ -30,7 +31,9 @@ class GDAS(LearntStrategy):
         alpha_lr: learning rate of Adam for the architecture parameters.
         alpha_weight_decay: their decay.
         alpha_warmup: epochs at the start in which only the weights learn.
-        cost_weight: mu of L_val + mu E[MACs] / (MACs of the dearest architecture), what alpha follows.
+        cost_weight: mu of L_val + mu E[cost] / (cost of the dearest architecture), what alpha follows.
+        cost: `macs`, or a file with a table of costs, such as of latencies.
+        any_device: whether the table may be of another device than the one that latency is measured on.
     """
 
     name = "gdas"
@@ -45,6 +48,8 @@ class GDAS(LearntStrategy):
         alpha_weight_decay: NonNegativeFloat = 1e-3,
         alpha_warmup: NonNegativeInt = 0,
         cost_weight: NonNegativeFloat = 0.0,
+        cost: str = MACS,
+        any_device: bool = False,
     ) -> None:
         super().__init__(
             space,
@@ -52,6 +57,8 @@ class GDAS(LearntStrategy):
             alpha_weight_decay=alpha_weight_decay,
             alpha_warmup=alpha_warmup,
             cost_weight=cost_weight,
+            cost=cost,
+            any_device=any_device,
         )
         self._tau_start, self._tau_end = tau_start, tau_end
 

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from nas.architecture import Architecture
 from nas.choices import ElasticChoice, InputChoice, LayerChoice
-from nas.cost_model import CostModel, macs_of
+from nas.cost_model import CostModel
 from nas.errors import UserError
 from nas.gates import Gates
 from nas.space import SearchSpace
 from supernets.alphas import Alphas
+from supernets.costs import MACS, costs_from
 from supernets.entropy import mean_entropy
 from supernets.selection.argmax import argmax
 from supernets.statistics import frozen_statistics
@@ -109,12 +110,15 @@ class LearntStrategy(AlphaStrategy):
         alpha_lr: learning rate of Adam for the architecture parameters.
         alpha_weight_decay: their decay.
         alpha_warmup: epochs at the start in which only the weights learn.
-        cost_weight: mu of the loss that alpha follows, L_val + mu E / E_max, where E is the expected number of MACs and
-            E_max that of the dearest architecture. In entangled weights ordinary decay alone speaks for the larger
-            option, so that without a price alpha leans to it.
+        cost_weight: mu of the loss that alpha follows, L_val + mu E / E_max, where E is the expected cost and E_max
+            that of the dearest architecture. In entangled weights ordinary decay alone speaks for the larger option,
+            so that without a price alpha leans to it.
+        cost: what E counts: `macs`, or a file with a table of costs (see `supernets.costs`).
+        any_device: whether the table may be of another device than the one that latency is measured on.
 
     Raises:
-        UserError: `cost_weight`, and the MACs of the space cannot be counted layer by layer.
+        UserError: a `cost` without `cost_weight`; or a table that does not fit the space, or MACs that cannot be
+            counted layer by layer.
     """
 
     optimizer: torch.optim.Adam
@@ -127,11 +131,16 @@ class LearntStrategy(AlphaStrategy):
         alpha_weight_decay: float = 1e-3,
         alpha_warmup: int = 0,
         cost_weight: float = 0.0,
+        cost: str = MACS,
+        any_device: bool = False,
     ) -> None:
         super().__init__(space)
+        if cost != MACS and not cost_weight:
+            raise UserError("supernet.strategy.cost", "has no say while cost_weight is 0")
         self.alpha_warmup = alpha_warmup
         self._cost_weight = cost_weight
-        self._costs: CostModel | None = macs_of(space) if cost_weight else None
+        self._costs: CostModel | None = costs_from(cost, space) if cost_weight else None
+        self.any_device = any_device
         self.optimizer = torch.optim.Adam(
             self.alphas.parameters(), lr=alpha_lr, betas=BETAS, weight_decay=alpha_weight_decay
         )
@@ -172,9 +181,11 @@ class LearntStrategy(AlphaStrategy):
         return torch.autograd.grad(price, alphas, allow_unused=True, materialize_grads=True)
 
     def end_epoch(self, epoch: int, epochs: int) -> Mapping[str, float]:
-        """Also `expected_macs`, where they have a price."""
+        """Also the expected cost, such as `expected_macs`, where it has a price."""
         row = super().end_epoch(epoch, epochs)
-        return row if self._costs is None else {**row, "expected_macs": float(self._costs.expected(self.preferences()))}
+        if self._costs is None:
+            return row
+        return {**row, f"expected_{self._costs.unit}": float(self._costs.expected(self.preferences()))}
 
 
 def check_warmup(alpha_warmup: int, epochs: int) -> None:

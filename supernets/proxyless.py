@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -16,16 +15,12 @@ from torch import Tensor
 
 from nas.architecture import Architecture
 from nas.choices import Choice, InputChoice, LayerChoice
-from nas.cost_model import macs_of
-from nas.cost_table import CostTable, read_cost_table
-from nas.elastic.cost import ElasticCosts
 from nas.errors import UserError
 from nas.gates import Gate, Gates
 from nas.region import Region
 from nas.space import SearchSpace
-from nas.spaces.mobilenet import MobileNet
-from nas.spaces.pixel1 import pixel1_table
 from supernets.cost_loss import CostLoss, CostLossName, TargetLoss, cost_loss
+from supernets.costs import MACS, costs_from
 from supernets.gate_gradients import alpha_gradient, gate_gradients
 from supernets.learnt import AlphaStrategy, check_warmup, softmax
 from supernets.masked_adam import MaskedAdam
@@ -56,6 +51,7 @@ class ProxylessNAS(AlphaStrategy):
             like any other, `skip` leaves that choice's alpha alone, as the authors' code means to.
         cost: `macs`, or a file with a table of costs for this space: JSON as `nas lut build` writes it or, for
             MobileNet at 224 x 224, a CSV file of latencies by block as ProxylessNAS published it (see `pixel1_table`).
+        any_device: whether the table may be of another device than the one that latency is measured on.
         loss: how the expected cost counts. `none`; `multiplicative`: cost_alpha CE (ln E / ln target)^cost_beta;
             `additive`: CE + cost_lambda (E / target - 1); `target`: E is held at or below the target, by dual ascent.
         target: the cost aimed at or compared with, in the table's unit.
@@ -78,7 +74,8 @@ class ProxylessNAS(AlphaStrategy):
         alpha_warmup: NonNegativeInt = 1,
         every: PositiveInt = 5,
         zero_active: Literal["paper", "skip"] = "paper",
-        cost: str = "macs",
+        cost: str = MACS,
+        any_device: bool = False,
         loss: CostLossName = "none",
         target: PositiveFloat | None = None,
         cost_alpha: PositiveFloat = 0.2,
@@ -88,7 +85,8 @@ class ProxylessNAS(AlphaStrategy):
     ) -> None:
         super().__init__(space)
         self.optimizer = MaskedAdam(self.alphas.values, lr=alpha_lr, betas=BETAS)
-        self.costs = _costs(cost, space)
+        self.costs = costs_from(cost, space)
+        self.any_device = any_device
         self.loss = cost_loss(
             loss, self.costs, self.region, target, alpha=cost_alpha, beta=cost_beta, weight=cost_lambda, rate=cost_rate
         )
@@ -217,18 +215,6 @@ class ProxylessNAS(AlphaStrategy):
             return drawn.get(name, options)[0]
 
         return {name: gate(name, choice) for name, choice in self.space.choices().items()}
-
-
-def _costs(cost: str, space: SearchSpace) -> CostTable | ElasticCosts:
-    if cost == "macs":
-        return macs_of(space)
-    path = Path(cost)
-    if ".csv" not in path.suffixes:
-        return read_cost_table(path, space)
-    if not isinstance(space, MobileNet):
-        problem = f"{path.name} has latencies of MobileNet's blocks, which {type(space).__name__} is not made of"
-        raise UserError("supernet.strategy.cost", problem)
-    return pixel1_table(path, space)
 
 
 @torch.no_grad()

@@ -41,13 +41,15 @@ class Conditional(Protocol):
 
 
 class ElasticCosts:
-    """The costs of a space's networks in one unit; made by `elastic_costs`.
+    """The costs of a space's networks in one unit; made by `elastic_costs` and `nas.block_table`.
 
     Attributes:
         unit: of all numbers.
     """
 
-    def __init__(self, unit: Literal["macs", "params"], space: SearchSpace, terms: Mapping[tuple[str, ...], Tensor]):
+    def __init__(
+        self, unit: Literal["ms", "macs", "params"], space: SearchSpace, terms: Mapping[tuple[str, ...], Tensor]
+    ) -> None:
         self.unit = unit
         self._space = space
         self._terms = dict(terms)

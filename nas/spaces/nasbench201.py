@@ -6,7 +6,7 @@ Dong & Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architec
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from pydantic import PositiveInt
@@ -16,12 +16,13 @@ from nas.architecture import Architecture
 from nas.choices import LayerChoice, total
 from nas.errors import UserError
 from nas.gates import Gates
-from nas.space import Edge, SearchSpace
+from nas.space import ABSENT, Edge, SearchSpace
 from nas.spaces.layers import relu_conv_bn, with_affine
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))
 """(target, source) in the order of the benchmark's strings: 1<-0, 2<-0, 2<-1, 3<-0, 3<-1, 3<-2."""
+ZEROS = "zeros"
 
 
 class NasBench201(SearchSpace):
@@ -131,6 +132,43 @@ class NasBench201(SearchSpace):
                     summands.append(nodes[j] if operation == "skip_connect" else f"({nodes[j]})@{operation}")
             nodes.append("+".join(sorted(summands)))
         return nodes[-1]
+
+    def states(self, architecture: Architecture) -> Mapping[str, str]:
+        """Absent are edges into nodes that nothing reads, and a pool of what another edge pools too.
+
+        `zeros` are operators on a node without edges: its zeros do not have the layout that runtimes keep between
+        convolutions, and a pool of them takes many times as long.
+        """
+        read = {3}
+        for target in (2, 1):
+            if any(i in read and architecture[edge_name(i, j)] != "none" for i, j in EDGES if j == target):
+                read.add(target)
+        states: dict[str, str] = {}
+        value: dict[int, str] = {0: "0"}  # what a node holds; equal where it surely is the same
+        pooled: set[str] = set()
+        for i in (1, 2, 3):
+            summands = []
+            for j in range(i):
+                name = edge_name(i, j)
+                operation = architecture[name]
+                if operation == "none":
+                    continue
+                summands.append(value[j] if operation == "skip_connect" else f"({value[j]})@{operation}{i}{j}")
+                if i not in read:
+                    states[name] = ABSENT
+                elif value[j] == ZEROS:
+                    states[name] = "zeros"
+                if operation == "avg_pool_3x3":
+                    summands[-1] = f"({value[j]})@pool"
+                    if i in read and summands[-1] in pooled:
+                        states[name] = ABSENT
+                    pooled.update(summands[-1:] if i in read else ())
+            value[i] = "+".join(sorted(summands)) or ZEROS
+        return states
+
+    def beside(self, name: str) -> Collection[str]:
+        """All other edges of the cell."""
+        return [edge for edge in self.choices() if edge != name]
 
     def diagram(self, architecture: Architecture) -> list[Edge]:
         """The cell's six arrows; node 0 is its input, node 3 its output."""

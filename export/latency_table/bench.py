@@ -1,0 +1,182 @@
+"""Times in turns with a reference network: the ratio stays when the whole machine becomes faster or slower.
+
+A shared or a warm machine changes its speed by a tenth within minutes, and a table takes minutes. Every file is
+therefore timed in the same rounds as one whole network of the space, and run by run its time is taken as a share of
+the reference's. That network also does to the caches what a network does: weights do not wait in them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from export.devices.base import Device, MeasureSpec
+from export.latency_table.contexts import Difference
+from export.onnx import export_onnx
+from nas.architecture import Architecture
+from nas.cost import count
+from nas.errors import UserError
+from nas.files import read_json, write_json
+from nas.intervals import median_interval
+from nas.measurement import Measurement
+from nas.space import SearchSpace
+
+MAX_SLOWER = 1.25
+"""Of the reference, against its fastest time so far. Beyond it something else wants the machine: time again."""
+ATTEMPTS = 3
+REFERENCE_SEED = 0
+REFERENCE_DRAWS = 5
+VERDICTS = ("stable", "noisy", "drifting", "contended")
+"""From good to bad."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A time as a share of the reference's.
+
+    Attributes:
+        share: the median over rounds of each round's median. ci95: its bootstrap interval, rounds resampled.
+        count: timed runs. verdict: the worst of the files'. reference_ms: the reference's median in these rounds.
+        constant: the network's outputs do not depend on its input.
+    """
+
+    share: float
+    ci95: tuple[float, float]
+    count: int
+    verdict: str
+    reference_ms: float
+    constant: bool = False
+
+
+class Bench:
+    """Times differences of networks, each once; what is timed is on disk at once.
+
+    Args:
+        space: gives the reference network. device: runs everything. spec: how each file is timed.
+        partial: keeps what is timed; a killed measurement goes on. The caller removes it.
+
+    Raises:
+        UserError: `partial` is of another device, space or spec.
+    """
+
+    def __init__(self, space: SearchSpace, device: Device, spec: MeasureSpec, partial: Path, *, label: str) -> None:
+        self.environment = device.fingerprint(spec.provider)
+        self._space = space
+        self._device = device
+        self._spec = spec
+        self._partial = partial
+        self._head = {"of": label, "device": self.environment["id"], "spec": asdict(spec)}
+        self._known: dict[str, Share] = {}
+        if partial.exists():
+            state = read_json(partial)
+            if {key: state.get(key) for key in self._head} != self._head:
+                problem = "was measured on another device, of another space or in another way; delete it"
+                raise UserError(str(partial), problem)
+            self._known = {key: _share(value) for key, value in state["measured"].items()}
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        self._folder = tempfile.TemporaryDirectory(prefix=".latency-", dir=partial.parent)
+        self._reference: Path | None = None
+
+    @property
+    def reference_ms(self) -> float:
+        """The reference's time, the median over everything that was timed."""
+        return float(np.median([share.reference_ms for share in self._known.values()]))
+
+    def difference(self, key: str, networks: Difference) -> Share:
+        """The time of a weighted sum of networks.
+
+        Raises:
+            UserError: one of them cannot be exported or run.
+        """
+        if key not in self._known:
+            files = []
+            for index, (_, network) in enumerate(networks):
+                files.append(Path(self._folder.name) / f"part{index}.onnx")
+                export_onnx(network, network.input_shape, files[-1], exporter="torchscript")  # type: ignore[arg-type]
+            self._keep(key, self._timed(files, [weight for weight, _ in networks], self._spec))
+        return self._known[key]
+
+    def network(self, architecture: Architecture, seconds: float) -> Share:
+        """The time of a stand-alone network.
+
+        Args:
+            seconds: the time budget, which a network has more of than a block.
+
+        Raises:
+            UserError: it cannot be exported or run.
+        """
+        key = f"network {architecture.id}"
+        if key not in self._known:
+            file = Path(self._folder.name) / "network.onnx"
+            exported = self._export(architecture, file)
+            share = self._timed([file], [1.0], replace(self._spec, seconds=seconds))
+            self._keep(key, replace(share, constant=exported))
+        return self._known[key]
+
+    def close(self) -> None:
+        """Remove the files; what was timed stays in `partial`."""
+        self._folder.cleanup()
+
+    def _export(self, architecture: Architecture, file: Path) -> bool:
+        """Write the network; whether its outputs do not depend on its input."""
+        network = self._space.build(architecture)
+        return export_onnx(network, self._space.input_shape, file, exporter="torchscript").parity.constant
+
+    def _reference_file(self) -> Path:
+        if self._reference is None:
+            self._reference = Path(self._folder.name) / "reference.onnx"
+            self._export(reference_architecture(self._space), self._reference)
+        return self._reference
+
+    def _timed(self, files: Sequence[Path], weights: Sequence[float], spec: MeasureSpec) -> Share:
+        """Timed again while the reference is slow; of several attempts the one in which it was fastest."""
+        fastest = min((share.reference_ms for share in self._known.values()), default=float("inf"))
+        attempts: list[Share] = []
+        while len(attempts) < ATTEMPTS:
+            measured = self._device.measure_together([self._reference_file(), *files], spec)
+            attempts.append(_weighed(measured[0], measured[1:], weights))
+            if attempts[-1].reference_ms <= MAX_SLOWER * fastest:
+                break
+        return min(attempts, key=lambda share: share.reference_ms)
+
+    def _keep(self, key: str, share: Share) -> None:
+        self._known[key] = share
+        write_json(self._partial, {**self._head, "measured": {k: asdict(v) for k, v in self._known.items()}})
+
+
+def reference_architecture(space: SearchSpace) -> Architecture:
+    """Of a few drawn at random the one of middling multiply-accumulates; always the same one."""
+    generator = torch.Generator().manual_seed(REFERENCE_SEED)
+    drawn = [space.sample(generator) for _ in range(REFERENCE_DRAWS)]
+    return sorted(drawn, key=lambda a: count(space.build(a), space.input_shape).macs)[REFERENCE_DRAWS // 2]
+
+
+def _weighed(reference: Measurement, measured: Sequence[Measurement], weights: Sequence[float]) -> Share:
+    """Run by run, the weighted sum of the files' times as a share of the reference's time."""
+    parts = [weight * _rounds(m) for weight, m in zip(weights, measured, strict=True)]
+    shares = sum(parts[1:], start=parts[0]) / _rounds(reference)
+    medians = np.median(shares, axis=1)
+    verdicts = [m.verdict for m in (reference, *measured)]
+    return Share(
+        share=float(np.median(medians)),
+        ci95=median_interval(medians),
+        count=int(shares.size),
+        verdict=max(verdicts, key=VERDICTS.index),
+        reference_ms=reference.latency_ms,
+    )
+
+
+def _rounds(measurement: Measurement) -> np.ndarray:
+    """Run times in milliseconds, `(rounds, runs)`."""
+    values = np.asarray(measurement.latency.values)
+    return values.reshape(-1, measurement.environment["runs_per_session"])
+
+
+def _share(value: Mapping[str, Any]) -> Share:
+    return Share(**{**value, "ci95": tuple(value["ci95"])})

@@ -1,0 +1,187 @@
+"""How far a table's sums are from whole networks that nothing was fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.devices.base import Device, MeasureSpec
+from export.latency_table.bench import Bench
+from export.latency_table.build import with_signal
+from export.latency_table.calibrate import calibrate
+from nas.architecture import Architecture
+from nas.block_table import BlockTable
+from nas.errors import UserError
+from nas.intervals import RESAMPLES, SEED
+from nas.progress import Track, silent
+from nas.space import SearchSpace
+
+HELD_OUT_SEED = 2
+"""Other networks than the anchors, of another seed; calibration takes the next ones of the same draw."""
+SAME = {"threads": "--threads", "batch": "--batch", "provider": "--provider"}
+"""What a table's spec and the asked one must share."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A statistic over networks, and its 95 % bootstrap interval, networks resampled."""
+
+    value: float
+    ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class TableError:
+    """How far a table is off, relative errors being `table / measured - 1`.
+
+    Attributes:
+        networks: how many. bias: their median. median: of the absolute ones. within_5, within_10: share of networks
+            off by at most 5 and 10 %. tau: Kendall's tau-b of table and measurement.
+    """
+
+    networks: int
+    bias: Figure
+    median: Figure
+    within_5: Figure
+    within_10: Figure
+    tau: Figure
+
+
+@dataclass(frozen=True)
+class TableCheck:
+    """A table against whole networks, as it is and calibrated.
+
+    Attributes:
+        before, after: the errors on the held-out networks. calibrated: the table with its new calibration.
+        drift: what the reference takes now, as a share of what it took when the table was built.
+        networks: each held-out network's id, measured milliseconds with interval and verdict, and both sums.
+    """
+
+    before: TableError
+    after: TableError
+    calibrated: BlockTable
+    drift: float
+    networks: Sequence[Mapping[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, without the table but with its calibration."""
+        calibration = self.calibrated.calibration
+        return {
+            "before": asdict(self.before),
+            "after": asdict(self.after),
+            "calibration": None if calibration is None else asdict(calibration),
+            "drift": self.drift,
+            "networks": list(self.networks),
+        }
+
+
+def check_table(
+    table: BlockTable,
+    space: SearchSpace,
+    device: Device,
+    spec: MeasureSpec,
+    partial: Path,
+    *,
+    held_out: int = 30,
+    calibration: int = 20,
+    any_device: bool = False,
+    seconds: float = 0.6,
+    track: Track = silent,
+) -> TableCheck:
+    """Measure random networks end to end, calibrate the table by some of them and judge it by the others.
+
+    Networks are timed in turns with the reference network that the table's blocks were timed with, and their times
+    are given at the speed that the machine had then: drift is divided out, and told.
+
+    Args:
+        table: of this space. spec: as the table's. partial: keeps what is measured; a killed check goes on.
+        held_out: networks to judge by. calibration: further ones to calibrate by.
+        any_device: also check a table of another device; its numbers then are those of this one.
+        seconds: time budget of a network.
+
+    Raises:
+        UserError: the table is of another device, or was measured in another way; too few networks in the space.
+    """
+    refuse_other(table, device.fingerprint(spec.provider), spec, any_device=any_device)
+    bench = Bench(space, device, spec, partial, label=f"check of {table.space}")
+    wanted = held_out + calibration
+    drawn: list[tuple[Architecture, Any]] = []
+    try:
+        networks = with_signal(space, bench, HELD_OUT_SEED, seconds)
+        for _ in track(range(wanted), "networks", wanted):
+            drawn.extend([found] if (found := next(networks, None)) is not None else [])
+        if len(drawn) < wanted:
+            raise UserError("-n", f"the space has {len(drawn)} networks to measure, not {wanted}")
+        drift = bench.reference_ms / table.reference_ms
+        is_same = bench.environment["id"] == table.device["id"]
+        reference_ms = table.reference_ms if is_same else bench.reference_ms
+    finally:
+        bench.close()
+    architectures = [architecture for architecture, _ in drawn]
+    ms = np.array([share.share * reference_ms for _, share in drawn])
+    calibrated = table.calibrated(calibrate(table, space, architectures[held_out:], ms[held_out:].tolist()))
+    before, after = (np.array([t.costs(space).cost(a) for a in architectures[:held_out]]) for t in (table, calibrated))
+    rows = [
+        {
+            "architecture": architecture.id,
+            "measured_ms": float(measured),
+            "ci95": [bound * reference_ms for bound in share.ci95],
+            "verdict": share.verdict,
+            "before_ms": float(was),
+            "after_ms": float(now),
+        }
+        for (architecture, share), measured, was, now in zip(drawn, ms[:held_out], before, after, strict=False)
+    ]
+    partial.unlink()
+    errors = [table_error(sums, ms[:held_out]) for sums in (before, after)]
+    return TableCheck(errors[0], errors[1], calibrated, drift, rows)
+
+
+def refuse_other(table: BlockTable, device: Mapping[str, Any], spec: MeasureSpec, *, any_device: bool) -> None:
+    """Refuse a table that says nothing of this device, or of runs like these.
+
+    Raises:
+        UserError: of another device, without `any_device`, or of other threads, batch or provider.
+    """
+    if device["id"] != table.device["id"] and not any_device:
+        known = [f"{d['id']} ({d.get('cpu_model')}, {d.get('provider')})" for d in (table.device, device)]
+        problem = f"the table is of device {known[0]}, this is {known[1]}; --any-device takes it all the same"
+        raise UserError("--device", problem)
+    for name, option in SAME.items():
+        if table.spec.get(name) != getattr(spec, name):
+            problem = f"is {getattr(spec, name)}, the table was measured with {name} {table.spec.get(name)}"
+            raise UserError(option, problem)
+
+
+def table_error(table_ms: np.ndarray, measured_ms: np.ndarray) -> TableError:
+    """The errors of a table's sums, `(networks,)` both."""
+    errors = table_ms / measured_ms - 1
+    signs = [np.sign(x[:, None] - x) for x in (table_ms, measured_ms)]
+
+    def figures(chosen: np.ndarray) -> tuple[float, ...]:
+        off = errors[chosen]
+        # Of 5 % exactly, rounding puts an error on either side.
+        within = [float(np.mean(np.abs(off) <= bound + 1e-10)) for bound in (0.05, 0.10)]
+        return (
+            float(np.median(off)),
+            float(np.median(np.abs(off))),
+            *within,
+            _tau(*(s[np.ix_(chosen, chosen)] for s in signs)),
+        )
+
+    generator = np.random.default_rng(SEED)
+    count = len(errors)
+    draws = np.array([figures(generator.integers(0, count, count)) for _ in range(RESAMPLES)])
+    low, high = np.nanpercentile(draws, (2.5, 97.5), axis=0)
+    values = figures(np.arange(count))
+    return TableError(count, *(Figure(v, (float(a), float(b))) for v, a, b in zip(values, low, high, strict=True)))
+
+
+def _tau(a: np.ndarray, b: np.ndarray) -> float:
+    """tau-b = sum_ij a_ij b_ij / sqrt( sum_ij a_ij^2 sum_ij b_ij^2 ) of signs of differences (Kendall, 1945)."""
+    norm = np.sqrt((a**2).sum() * (b**2).sum())
+    return float((a * b).sum() / norm) if norm else float("nan")

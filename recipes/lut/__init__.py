@@ -1,0 +1,1 @@
+"""`nas lut`: tables of what the blocks of a space cost on a device."""

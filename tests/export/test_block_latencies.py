@@ -1,0 +1,181 @@
+"""Tables of blocks, built and checked on a device whose times are known."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from scripted_device import CALL_MS, ScriptedDevice, additive_ms, layer_ms, without_exporter
+
+from export.devices.base import MeasureSpec
+from export.latency_table.bench import Bench
+from export.latency_table.build import build_block_table
+from export.latency_table.check import TableCheck, check_table
+from nas.block_table import BlockTable, read_block_table
+from nas.errors import UserError
+from nas.region import Region
+from nas.space import SearchSpace
+from nas.spaces.macro import Macro
+from nas.spaces.mobilenet import MobileNet
+from nas.spaces.mobilenetv3 import MobileNetV3
+from nas.spaces.nasbench201 import NasBench201
+from nas.spaces.vit import ViT
+
+__all__ = ["without_exporter"]
+
+SPEC = MeasureSpec(threads=1, sessions=2, seconds=0.01, min_runs=2)
+SPACES: dict[str, Callable[[], SearchSpace]] = {
+    "nasbench201": lambda: NasBench201((1, 8, 8), 10, channels=2, cells=1),
+    "mobilenet": lambda: MobileNet((1, 16, 16), 4, widths=(8,) * 9, cells=(2, 1, 1, 1, 1, 1), reductions=2),
+    "mobilenetv3": lambda: MobileNetV3(
+        (1, 16, 16), 4, widths=(8,) * 9, depths=(1, 2), kernels=(3, 5), expansions=(1, 2), reductions=1
+    ),
+    "vit": lambda: ViT(
+        (1, 8, 8), 4, patch=4, head_size=4, embeddings=(8, 12), heads=(1, 2), ratios=(1.0, 2.0), depths=(1, 2)
+    ),
+    "macro": lambda: Macro((1, 8, 8), 4, widths=(8,) * 5, cells=(1, 2, 1), reductions=1),
+}
+pytestmark = pytest.mark.usefixtures("without_exporter")
+
+
+def made(name: str) -> SearchSpace:
+    torch.manual_seed(0)
+    return SPACES[name]()
+
+
+def built(space: SearchSpace, folder: Path, device: ScriptedDevice | None = None) -> BlockTable:
+    return build_block_table(space, device or ScriptedDevice(), SPEC, folder / "table.json")
+
+
+def checked(table: BlockTable, space: SearchSpace, folder: Path, device: ScriptedDevice, **options: bool) -> TableCheck:
+    return check_table(table, space, device, SPEC, folder / "partial", held_out=8, calibration=6, **options)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_times_that_add_up_are_taken_apart_exactly(name: str, tmp_path: Path) -> None:
+    """Every network costs what the device needs for it, though blocks were timed between others; scales are 1."""
+    space = made(name)
+    device = ScriptedDevice(speed=lambda call: 1 + call % 2 / 5)  # in turns with a reference, it does not matter
+    table = built(space, tmp_path, device)
+    assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
+    assert read_block_table(tmp_path / "table.json", space) == table
+    found = checked(table, space, tmp_path, ScriptedDevice(speed=lambda call: 1.1))
+    assert found.before.within_5.value == 1
+    assert found.before.tau.value == pytest.approx(1)
+    assert (found.before.median.value, found.after.median.value) == pytest.approx((0, 0), abs=1e-9)
+    calibration = found.calibrated.calibration
+    assert calibration is not None
+    assert calibration.fixed == pytest.approx(table.fixed)
+    region = Region.whole(space)
+    scales = [calibration.scales[f] for f, costs in table.sums_by_family(space).items() if costs.dearest(region)]
+    assert scales == pytest.approx([1.0] * len(scales))
+
+
+def test_a_block_costs_the_sum_of_its_layers(tmp_path: Path) -> None:
+    """Of a block of MobileNet: 1x1 from 8 to 24, depthwise 3x3 of 24, 1x1 from 24 to 8, by the rule of the device."""
+    table = built(made("mobilenet"), tmp_path)
+    per_layer = [layer_ms(kind) for kind in ("Conv2d 8 24 1", "Conv2d 1 24 3", "Conv2d 24 8 1")]
+    kept = [entry for key, entry in table.entries.items() if key.startswith("k3e3 8x8x8 8x8x8")]
+    assert [entry.ms for entry in kept] == pytest.approx([sum(per_layer)])
+    assert kept[0].ci95 == pytest.approx((sum(per_layer), sum(per_layer)))
+    assert (kept[0].count, kept[0].verdict, kept[0].family) == (4, "stable", "k3e3")
+    # The stem, the fixed block (depthwise and 1x1), the last convolution, the classifier and the call.
+    rest = ("Conv2d 1 8 3", "Conv2d 1 8 3", "Conv2d 8 8 1", "Conv2d 8 8 1", "Linear 8 4")
+    assert table.fixed == pytest.approx(CALL_MS + sum(map(layer_ms, rest)))
+    assert table.device["id"] == "a"
+    assert table.spec["threads"] == 1
+
+
+def test_calibration_undoes_a_known_distortion(tmp_path: Path) -> None:
+    """In networks every 3x3 convolution takes twice as long as between neighbours, and each call 2 ms more."""
+
+    def distorted(layers: Mapping[str, int]) -> float:
+        return 2 + additive_ms(layers, lambda kind: layer_ms(kind) * (2 if kind.endswith(" 3") else 1))
+
+    space = made("mobilenet")
+    table = built(space, tmp_path)
+    device = ScriptedDevice(distorted, identity="b")
+    partial = tmp_path / "partial"
+    found = check_table(table, space, device, SPEC, partial, held_out=8, calibration=16, any_device=True)
+    assert found.before.bias.value < -0.1
+    assert found.after.median.value < 0.025
+    assert found.after.tau.value > found.before.tau.value
+    calibration = found.calibrated.calibration
+    assert calibration is not None
+    assert calibration.fixed > table.fixed
+
+
+def test_a_common_factor_needs_no_families(tmp_path: Path) -> None:
+    """A device that takes 3 + 2 t where the table's took t."""
+    space = made("vit")
+    table = built(space, tmp_path)
+    device = ScriptedDevice(lambda layers: 3 + 2 * additive_ms(layers), identity="b")
+    found = checked(table, space, tmp_path, device, any_device=True)
+    calibration = found.calibrated.calibration
+    assert calibration is not None
+    assert found.after.median.value == pytest.approx(0, abs=1e-9)
+    assert calibration.fixed == pytest.approx(3 + 2 * table.fixed)
+    assert list(calibration.scales.values()) == pytest.approx([2.0] * len(calibration.scales))
+
+
+def test_a_killed_measurement_goes_on(tmp_path: Path) -> None:
+    space = made("mobilenet")
+    with pytest.raises(KeyboardInterrupt):
+        built(space, tmp_path, ScriptedDevice(fail_after=5))
+    partial = tmp_path / "table.json.partial"
+    assert len(json.loads(partial.read_text())["measured"]) == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["table.json.partial"]
+    with pytest.raises(UserError, match=r"table\.json\.partial: was measured on another device"):
+        built(space, tmp_path, ScriptedDevice(identity="b"))
+    with pytest.raises(UserError, match="of another space or in another way; delete it"):
+        build_block_table(space, ScriptedDevice(), dataclasses.replace(SPEC, threads=2), tmp_path / "table.json")
+    with pytest.raises(UserError, match="of another space or in another way; delete it"):
+        built(made("macro"), tmp_path)
+    device = ScriptedDevice()
+    resumed = built(space, tmp_path, device)
+    whole = ScriptedDevice()
+    (tmp_path / "other").mkdir()
+    assert resumed == built(space, tmp_path / "other", whole)
+    assert device.calls == whole.calls - 5
+
+
+def test_a_slow_moment_is_measured_again(tmp_path: Path) -> None:
+    """The third measurement meets a machine of a third of its speed, and is the third and the fourth one."""
+    space = made("macro")
+    device = ScriptedDevice(speed=lambda call: 1 / 3 if call == 3 else 1.0)
+    quiet = ScriptedDevice()
+    (tmp_path / "other").mkdir()
+    assert built(space, tmp_path, device) == built(space, tmp_path / "other", quiet)
+    assert device.calls == quiet.calls + 1
+
+
+def test_a_table_of_something_else_is_refused(tmp_path: Path) -> None:
+    space = made("macro")
+    table = built(space, tmp_path)
+    with pytest.raises(UserError, match=r"--device: the table is of device a \(by rule, None\), this is b"):
+        checked(table, space, tmp_path, ScriptedDevice(identity="b"))
+    assert checked(table, space, tmp_path, ScriptedDevice(identity="b"), any_device=True).before.within_5.value == 1
+    for options, line in (
+        ({"threads": 2}, "--threads: is 2, the table was measured with threads 1"),
+        ({"batch": 8}, "--batch: is 8, the table was measured with batch 1"),
+    ):
+        with pytest.raises(UserError, match=line):
+            check_table(table, space, ScriptedDevice(), dataclasses.replace(SPEC, **options), tmp_path / "partial")
+    with pytest.raises(UserError, match=r"-n: the space has \d+ networks to measure, not 1,?000"):
+        check_table(table, space, ScriptedDevice(), SPEC, tmp_path / "partial", held_out=900, calibration=100)
+    with pytest.raises(UserError, match="--calibrate: 2 networks are too few to calibrate by, at least 5"):
+        check_table(table, space, ScriptedDevice(), SPEC, tmp_path / "p", held_out=3, calibration=2)
+
+
+def test_networks_without_signal_are_not_measured_for_a_table(tmp_path: Path) -> None:
+    """A cell of `none` alone gives zeros whatever the image."""
+    space = made("nasbench201")
+    bench = Bench(space, ScriptedDevice(), SPEC, tmp_path / "partial", label="here")
+    nothing = space.architecture({name: 0 for name in space.choices()})
+    assert bench.network(nothing, 0.1).constant
+    assert not bench.network(space.architecture({name: 3 for name in space.choices()}), 0.1).constant
+    bench.close()

@@ -1,0 +1,122 @@
+"""`nas lut`, as a user calls it, on a device whose times are known."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from nas_command import nas_here, stage
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "export"))
+from scripted_device import ScriptedDevice, without_exporter
+
+__all__ = ["without_exporter"]
+Capture = pytest.CaptureFixture[str]
+VIT = "vit:patch=4,head_size=4,embeddings=[8,12],heads=[1,2],ratios=[1],depths=[1,2]"
+IMAGES = ("--image-size", 8, "--channels", 1)
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch, without_exporter: None) -> None:
+    monkeypatch.setattr("recipes.lut.command.open_device", lambda address, where: ScriptedDevice(identity=address))
+
+
+def test_blocks_are_listed_before_anything_is_measured(capsys: Capture) -> None:
+    answer = nas_here(capsys, "lut", "build", "--space", VIT, *IMAGES, "--list")
+    assert answer.code == 0, answer.err
+    lines = answer.out.splitlines()
+    assert lines[-1] == "10 blocks to measure"  # two ends of two sizes, 2 x 2 attentions, two hidden layers
+    assert any(line.startswith("8/2 4x8 4x8") and line.endswith("2 slots") for line in lines)
+    rows = json.loads(nas_here(capsys, "lut", "build", "--space", VIT, *IMAGES, "--list", "--json").out)
+    assert {row["family"] for row in rows} == {"rest 0", "rest 1", "Block 1", "Block 2"}
+
+
+@pytest.mark.usefixtures("device")
+def test_a_table_is_built_checked_and_used(capsys: Capture, tmp_path: Path) -> None:
+    table, calibrated = tmp_path / "table.json", tmp_path / "calibrated.json"
+    answer = nas_here(capsys, "lut", "build", "--space", VIT, *IMAGES, "-o", table, "--threads", 1)
+    assert answer.code == 0, answer.err
+    assert "blocks: 10" in answer.out
+    assert "verdicts: 10 stable" in answer.out
+    check = ("lut", "check", table, "-n", 6, "--calibrate", 6)
+    answer = nas_here(capsys, *check, "-o", calibrated)
+    assert answer.code == 0, answer.err
+    assert "median absolute error" in answer.out
+    assert "0.0% [0.0%, 0.0%]" in answer.out
+    assert json.loads(calibrated.read_text())["calibration"]["networks"] == 6
+    found = json.loads(nas_here(capsys, *check, "--json").out)
+    assert found["before"]["within_5"]["value"] == 1
+    assert len(found["networks"]) == 6
+
+    answer = nas_here(capsys, *check, "--device", "ssh://board")
+    assert answer.code == 2
+    assert answer.err.strip().splitlines()[-1].startswith("error: --device: the table is of device local")
+    assert nas_here(capsys, *check, "--device", "ssh://board", "--any-device").code == 0
+    answer = nas_here(capsys, *check, "--threads", 2)
+    assert answer.err.strip().endswith("error: --threads: is 2, the table was measured with threads 1")
+    answer = nas_here(capsys, *check, "--space", "vit", "--image-size", 64)
+    assert "table.json: space: the table is of another space, or of other sizes" in answer.err
+
+
+@pytest.mark.usefixtures("device")
+def test_a_table_is_the_cost_of_a_strategy(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In milliseconds; and that of another device is refused unless the recipe says otherwise."""
+    monkeypatch.setattr("recipes.context.Context.measuring_device", lambda context: ScriptedDevice())
+    recipe = tmp_path / "tiny.yaml"
+    space = {"name": "vit", "patch": 4, "head_size": 4, "embeddings": [8, 12], "heads": [1, 2], "ratios": [1]}
+    document = {
+        "name": "tiny",
+        "data": {
+            "source": "digits",
+            "limit": 200,
+            "split": {"train": 0.4, "architecture": 0.2, "selection": 0.2, "test": 0.2},
+        },
+        "space": {**space, "depths": [1, 2]},
+        "supernet": {"epochs": 1, "batch_size": 32},
+        "select": {"methods": ["argmax"]},
+        "train": None,
+        "profile": {"threads": 1},
+    }
+    recipe.write_text(yaml.safe_dump(document))
+    table = tmp_path / "table.json"
+    answer = nas_here(capsys, "lut", "build", recipe, "-o", table, "--threads", 1, "--device", "a")
+    assert answer.code == 0, answer.err
+    strategy = {"name": "drnas", "cost_weight": 0.5, "cost": str(table)}
+    for identity, options, code in (("a", {}, 0), ("b", {}, 2), ("b", {"any_device": True}, 0)):
+        value = json.loads(table.read_text())
+        value["device"]["id"] = identity
+        table.write_text(json.dumps(value))
+        document["supernet"] = {"epochs": 1, "batch_size": 32, "strategy": {**strategy, **options}}
+        recipe.write_text(yaml.safe_dump(document))
+        folder = tmp_path / f"run-{identity}-{len(options)}"
+        answer = nas_here(capsys, "run", recipe, "-o", folder)
+        assert answer.code == code, answer.err
+        if code:
+            wrong = "error: supernet.strategy.cost: the table is of device b (by rule, None), latency is measured on a"
+            assert answer.err.strip().splitlines()[-1].startswith(wrong)
+        else:
+            assert stage(folder, "supernet")["parts"][0]["rows"][0]["expected_ms"] > 0
+
+    document["profile"] = {"threads": 2}
+    recipe.write_text(yaml.safe_dump(document))
+    answer = nas_here(capsys, "run", recipe, "-o", tmp_path / "threads")
+    wrong = "error: supernet.strategy.cost: the table was measured with threads 1, and profile.threads is 2"
+    assert answer.err.strip().endswith(wrong)
+
+
+def test_mistakes_are_one_line(capsys: Capture, tmp_path: Path) -> None:
+    for arguments, line in (
+        (("build", "-o", "t.json"), "error: --space: is missing: a space, or a recipe"),
+        (("build", "--space", "vit"), "error: --output: is missing: the file of the table"),
+        (("build", "quickstart", "--space", "vit"), "error: --space: goes without a recipe, which has its own"),
+        (("build", "quickstart", "--classes", 3), "error: --classes: goes with --space; a recipe has its images"),
+        (("build", "--space", "vit", "--classes", 0), "error: --classes: is 0, must be at least 1"),
+        (("build", "--space", "vti"), "error: --space: nothing is called 'vti'"),
+        (("check", tmp_path / "no.json"), f"error: {tmp_path}/no.json: no such file"),
+    ):
+        answer = nas_here(capsys, "lut", *arguments)
+        assert answer.code == 2
+        assert answer.err.strip().startswith(line)
