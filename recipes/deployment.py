@@ -60,6 +60,7 @@ class Deployment:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._space = cast(Deployed, context.space)
+        self._last: tuple[Architecture, bytes] | None = None
 
     def predictor(self, inherited: InheritedAccuracy) -> DeployedAccuracy:
         """The inherited accuracy of candidates as they are to run."""
@@ -78,16 +79,18 @@ class Deployment:
     def latency(self, architecture: Architecture, spec: MeasureSpec | None = None) -> Measurement:
         """The measured latency of the candidate with fresh weights, timed as others in the search without a `spec`."""
         with self._folder() as folder:
-            return self._device.measure(self._fresh(architecture, Path(folder)), spec or self._context.quick_spec)
+            path = Path(folder) / "model.onnx"
+            path.write_bytes(self._fresh(architecture))
+            return self._device.measure(path, spec or self._context.quick_spec)
 
     def size_bytes(self, architecture: Architecture) -> Estimate:
         """The bytes of the candidate's file after gzip, by which zeros and fewer bits are both worth something.
 
-        Of fresh weights, whose entropy is that of trained ones to a few percent.
+        Of fresh weights: those of ResNet-20 take 0.89 to 1.10 of what trained ones take, over both precisions and
+        sparsities of 0, 0.5 and 0.9.
         """
-        with self._folder() as folder:
-            content = self._fresh(architecture, Path(folder)).read_bytes()
-        return Estimate("size_bytes", float(len(gzip.compress(content, 6, mtime=0))), "bytes", False)
+        content = gzip.compress(self._fresh(architecture), 6, mtime=0)
+        return Estimate("size_bytes", float(len(content)), "bytes", False)
 
     def prune(self, network: nn.Module, architecture: Architecture) -> None:
         """Set the smallest weights of each layer to zero, as many as the architecture says."""
@@ -135,12 +138,19 @@ class Deployment:
         pruner: Pruner = kind(weights, Layerwise(zeros), iterations=iterations)
         return pruner
 
-    def _fresh(self, architecture: Architecture, folder: Path) -> Path:
+    def _fresh(self, architecture: Architecture) -> bytes:
+        """The file of the candidate with fresh weights; that of the last one asked about is kept."""
+        if self._last is None or self._last[0] != architecture:
+            self._last = (architecture, self._fresh_file(architecture))
+        return self._last[1]
+
+    def _fresh_file(self, architecture: Architecture) -> bytes:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = self._space.build(architecture)
         self.prune(network, architecture)
-        return self._write(network, architecture, folder)
+        with self._folder() as folder:
+            return self._write(network, architecture, Path(folder)).read_bytes()
 
     def _write(self, network: nn.Module, architecture: Architecture, folder: Path) -> Path:
         path = folder / "model.onnx"
