@@ -10,6 +10,7 @@ from nas.errors import UserError
 KINDS = {
     "local": "export.devices.local:LocalDevice",
     "ssh": "export.devices.ssh:SshDevice",
+    "adb": "export.devices.adb:AdbDevice",
     "replay": "export.devices.replay:ReplayDevice",
 }
 """The class of each kind of device: of an address, what stands before its colon. Those of addresses take the rest."""

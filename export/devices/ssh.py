@@ -9,10 +9,12 @@ from export.devices.agent_device import AgentDevice
 from export.devices.agent_file import start_command
 from export.devices.connection import Connection, Link, why_it_ended
 from export.devices.location import Location, parse
+from export.devices.perf_test import PerfTestLink
+from export.devices.shell import SshShell
 from nas.errors import UserError
 
 FORM = "ssh://[USER@]HOST[:PORT][?python=PATH][&config=FILE]"
-OPTIONS = ("python", "config")
+OPTIONS = ("python", "config", "perf_test")
 
 _SSH = {
     "BatchMode": "yes",  # nobody is there to be asked for a password
@@ -57,6 +59,8 @@ class SshDevice(AgentDevice):
     The agent removes it when the connection ends, however it ends; one that was killed leaves it to the next agent.
     Nothing else is written there, and no process stays.
 
+    Without Python: `?perf_test=PATH` names an `onnxruntime_perf_test`, here or there (see `PerfTestLink`).
+
     Args:
         rest: the address, without `ssh:`. where: the key or option that holds it.
         pause_s: see `AgentDevice`.
@@ -64,13 +68,17 @@ class SshDevice(AgentDevice):
 
     def __init__(self, rest: str, *, where: str, pause_s: float = 1.0) -> None:
         location = parse(rest, where=where, form=FORM, options=OPTIONS)
-        command = [*ssh_command(location, where), start_command(location.options.get("python", "python3"))]
+        ssh = ssh_command(location, where)
+        command = [*ssh, start_command(location.options.get("python", "python3"))]
 
         def explain(code: int | None, complaints: Sequence[str]) -> str:
             return why_ssh_ended(location.host, code, complaints)
 
+        program = location.options.get("perf_test")
+        link = PerfTestLink(SshShell(ssh, explain), program)
+
         def connect() -> Link:
-            return Connection(command, explain=explain)
+            return Connection(command, explain=explain) if program is None else link
 
         super().__init__(f"ssh:{rest}", connect, pause_s=pause_s)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto
 from onnx_files import make_custom_file, make_endless_file, make_external_file, make_file
+from phone import SERIAL, Phone, make_perf_test
 
 from export.devices import connection
 from export.devices.address import open_device
@@ -28,11 +29,16 @@ QUICK = MeasureSpec(threads=1, sessions=2, seconds=0.02, min_runs=3)
 SCRIPT = {"call_ms": 0.01, "operators_ms": {"*": 0.001}, "noise": 0.01}
 
 
-@pytest.fixture(params=["local", "ssh", "replay"])
+@pytest.fixture(params=["local", "ssh", "adb", "replay"])
 def device(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Device]:
-    """One of each kind."""
+    """One of each kind; at the other end of adb is a stand-in for a phone."""
     if request.param == "ssh":
         address = request.getfixturevalue("board").address()
+    elif request.param == "adb":
+        (tmp_path / "far").mkdir()
+        patch = request.getfixturevalue("monkeypatch")
+        patch.setenv("PATH", f"{Phone(tmp_path / 'far').bin}{os.pathsep}{os.environ['PATH']}")
+        address = f"adb://{SERIAL}?perf_test={make_perf_test(tmp_path / 'far')}"
     elif request.param == "replay":
         (tmp_path / "script.json").write_text(json.dumps(SCRIPT))
         address = f"replay:{tmp_path / 'script.json'}"
@@ -119,7 +125,7 @@ def test_a_fixed_batch_is_named(device: Device, tmp_path: Path) -> None:
 
 
 def test_a_provider_that_is_not_there_is_named(device: Device, onnx_file: Path) -> None:
-    with pytest.raises(UserError, match=r"^provider: ONNX Runtime has no 'warp' on this device; allowed: .*cpu"):
+    with pytest.raises(UserError, match=r"^provider: [\w ]+ has no 'warp'.*; allowed: .*cpu"):
         device.measure(onnx_file, MeasureSpec(provider="warp"))
     assert device.measure(onnx_file, QUICK).environment["provider"] == "CPUExecutionProvider"
 

@@ -52,18 +52,27 @@ def default_threads() -> int:
     return max(1, int(min((limit for limit in limits if limit is not None), default=1)))
 
 
+def instructions_of(cpuinfo: str) -> tuple[str | None, list[str] | None]:
+    """The CPU's name and its instructions that matter, of the text of the kernel's list."""
+    flags = _entry(cpuinfo, "flags") or _entry(cpuinfo, "Features")
+    return _entry(cpuinfo, "model name"), None if flags is None else sorted(_INSTRUCTIONS.intersection(flags.split()))
+
+
 def _cpu_model() -> str | None:
     """From the kernel's list; boards name themselves in the device tree instead."""
-    return _cpuinfo("model name") or (_read(Path("/proc/device-tree/model")) or platform.processor()) or None
+    return instructions_of(_cpuinfo())[0] or (_read(Path("/proc/device-tree/model")) or platform.processor()) or None
 
 
 def _instructions() -> list[str] | None:
-    flags = _cpuinfo("flags") or _cpuinfo("Features")
-    return None if flags is None else sorted(_INSTRUCTIONS.intersection(flags.split()))
+    return instructions_of(_cpuinfo())[1]
 
 
-def _cpuinfo(wanted: str) -> str | None:
-    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
+def _cpuinfo() -> str:
+    return _read(Path("/proc/cpuinfo")) or ""
+
+
+def _entry(cpuinfo: str, wanted: str) -> str | None:
+    for line in cpuinfo.splitlines():
         key, _, value = line.partition(":")
         if key.strip() == wanted:
             return value.strip()

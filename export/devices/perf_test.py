@@ -1,0 +1,275 @@
+"""Devices without Python: `onnxruntime_perf_test`, ONNX Runtime's own program, started once for each session."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from shlex import quote
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from export.devices.agent.errors import Refused, why_not_loaded
+from export.devices.agent.inputs import make_inputs
+from export.devices.agent.rounds import MAX_RUNS
+from export.devices.agent.session import SUFFIX
+from export.devices.agent.system import instructions_of
+from export.devices.connection import SILENCE_S, ConnectionLost, ConnectionSilent
+from export.devices.files import ModelFiles
+from export.devices.shell import Ran, Shell
+
+PROGRAM = "onnxruntime_perf_test"
+PROVIDERS = {
+    name.lower(): f"{name}{SUFFIX}"
+    for name in ("CPU", "CUDA", "Tensorrt", "Dnnl", "OpenVINO", "ACL", "NNAPI", "QNN", "SNPE", "XNNPACK", "CoreML")
+}
+"""What the program's option `-e` takes, and ONNX Runtime's full names."""
+WARMUP_RUNS = 20
+"""Of each session, besides the program's own first run; they are not counted. It cannot be told to stop when stable."""
+PROBE_RUNS = 5
+RESULTS = "-- results --"
+
+FACTS = {
+    "cpu_architecture": "uname -m",
+    "os": "uname -sr",
+    "logical_cores": "nproc",
+    "memory_kb": "grep MemTotal /proc/meminfo | tr -dc 0-9",
+    "frequency_governor": "cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor",
+    "board": "tr -d '\\0' < /proc/device-tree/model",
+    "phone": "getprop ro.product.model",
+    "chip": "getprop ro.soc.model",
+    "build": "getprop ro.build.fingerprint",
+}
+"""What a device is asked about itself; what it cannot tell is None."""
+
+
+class PerfTestLink:
+    """Stands where a device has its connection. It may be lost at any time: all it knows is the name of a folder.
+
+    The folder `espalier-perf-*` on the device holds the program, where it had to be sent, and the networks that are
+    being timed; it goes when the device is closed. One that a lost device keeps goes when the next such link is made
+    there a day later.
+
+    The files of a round take turns by session, not by run: each is a process of its own. The CPUs' counters are not
+    read. Timings exclude others by `flock`, where the device has it.
+
+    Args:
+        shell: on the device. program: a file here, which is sent, or a command there; None for what is found there.
+    """
+
+    def __init__(self, shell: Shell, program: str | None) -> None:
+        self._shell = shell
+        self._program = program
+        self._folder = f"{shell.folder}/espalier-perf-{secrets.token_hex(6)}"
+        self._command: str | None = None
+        self._was_made = False
+        self._has: set[str] = set()
+        self._cores = 1
+        self._here: dict[str, Path] = {}
+
+    def ask(self, op: str, **request: Any) -> dict[str, Any]:
+        """See `Link`."""
+        command = self._start()
+        if op == "fingerprint":
+            return self._fingerprint(_provider(request["provider"]))
+        if op == "providers":
+            return {"providers": [PROVIDERS["cpu"]]}  # the program does not list them; the CPU's is always there
+        if op == "drop":
+            self._shell.run(f"rm -rf {quote(self._folder)}/{quote(request['key'])}")
+            return {}
+        if op == "round":
+            return self._round(command, request)
+        raise Refused("device", f"{PROGRAM} cannot do {op!r}: that takes Python on the device")
+
+    def send(self, files: ModelFiles) -> str:
+        """See `Link`; what is there already is not sent again."""
+        self._start()
+        folder = f"{self._folder}/{files.key}"
+        for part in files.parts:
+            self._push(part.path, f"{folder}/{part.name}", part.sha256)
+        there = f"{folder}/{files.parts[0].name}"
+        self._here[there] = files.parts[0].path
+        return there
+
+    def close(self) -> None:
+        """Remove the folder, where the device can still be reached."""
+        self._command = None
+        if not self._was_made:
+            return
+        try:
+            self._shell.run(f"rm -rf {quote(self._folder)}")
+        except ConnectionLost:
+            return  # the folder is found again when this link is asked again, and removed then
+        self._was_made = False
+
+    def _start(self) -> str:
+        """The program's command there, once the folder is.
+
+        Raises:
+            Refused: there is no such program, or no room.
+        """
+        if self._command is not None:
+            return self._command
+        self._was_made = True
+        base, folder = quote(self._shell.folder), quote(self._folder)
+        made = self._shell.run(
+            f"find {base} -maxdepth 1 -name 'espalier-perf-*' -mtime +1 -exec rm -rf {{}} + 2>/dev/null;"
+            f" for one in flock timeout sha256sum; do command -v $one; done; nproc; mkdir -p {folder}"
+        )
+        if made.code != 0:
+            raise Refused("device", f"cannot write to {self._shell.folder} ({' '.join(made.err[-1:])})")
+        *found, cores = made.out or ["1"]
+        self._has = {line.rpartition("/")[2] for line in found}
+        self._cores = int(cores) if cores.isdigit() else 1
+        self._command = self._find_program()
+        return self._command
+
+    def _find_program(self) -> str:
+        if self._program is not None and Path(self._program).is_file():
+            here = Path(self._program)
+            for path in (here, *sorted(here.parent.glob("libonnxruntime*.so*"))):
+                self._push(path, f"{self._folder}/{path.name}", _sha256(path))
+            there = f"{self._folder}/{here.name}"
+            self._shell.run(f"chmod 700 {quote(there)}")
+            return f"LD_LIBRARY_PATH={quote(self._folder)} {quote(there)}"
+        names = [PROGRAM, f"{self._shell.folder}/{PROGRAM}"] if self._program is None else [self._program]
+        for name in names:
+            if self._shell.run(f"command -v {quote(name)}").code == 0:
+                return quote(name)
+        raise Refused("device", f"has no {' nor '.join(names)}: name one here or there, ?perf_test=PATH")
+
+    def _push(self, path: Path, there: str, sha256: str) -> None:
+        folder = there.rpartition("/")[0]
+        if self._sha256(there) == sha256:
+            return
+        self._shell.run(f"mkdir -p {quote(folder)}")
+        self._shell.push(path, there)
+        if self._sha256(there) not in (sha256, None):
+            raise Refused("device", f"{path.name} arrived damaged")
+
+    def _sha256(self, there: str) -> str | None:
+        """Of a file there; None without the file, or the command."""
+        said = self._shell.run(f"sha256sum < {quote(there)} 2>/dev/null").out if "sha256sum" in self._has else []
+        return said[0].split()[0] if said else None
+
+    def _fingerprint(self, provider: str) -> dict[str, Any]:
+        asked = self._shell.run("; ".join(f'echo "{key}=$({how} 2>/dev/null)"' for key, how in FACTS.items()))
+        facts = dict.fromkeys(FACTS) | {
+            key: value or None for key, _, value in (line.partition("=") for line in asked.out) if key in FACTS
+        }
+        cpuinfo = "\n".join(self._shell.run("cat /proc/cpuinfo").out)
+        memory, cores = facts.pop("memory_kb"), facts["logical_cores"]
+        lasting = {
+            "cpu_model": instructions_of(cpuinfo)[0],
+            **facts,
+            "instructions": instructions_of(cpuinfo)[1],
+            "logical_cores": int(cores) if cores else None,
+            "memory_bytes": 1024 * int(memory) if memory else None,
+            "onnxruntime_version": None,  # the program does not say
+            "timed_by": PROGRAM,
+            "provider": provider,
+            "threads": self._cores,
+        }
+        digest = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()
+        return {"id": digest[:12], **lasting}
+
+    def _round(self, command: str, request: dict[str, Any]) -> dict[str, Any]:
+        files: Sequence[str] = request["files"]
+        request = {**request, "threads": request["threads"] or self._cores}
+        runs = request["runs"]
+        if runs is None:
+            probes = [self._session(command, path, PROBE_RUNS, request)["times_ms"] for path in files]
+            typical = sum(float(np.median(times)) for times in probes)
+            fitting = int(request["milliseconds"] * len(files) / typical) if typical else MAX_RUNS
+            runs = min(max(request["min_runs"], fitting), MAX_RUNS)
+        sessions = [self._session(command, path, runs, request) for path in files]
+        counters = dict.fromkeys(("wall_s", "machine_s", "busy_s", "steal_s", "own_s", "involuntary_switches"))
+        unknown = {"energy_j": None, "energy_source": None, "counters": counters}
+        return {"runs": runs, "threads": request["threads"], "files": sessions, **unknown}
+
+    def _session(self, command: str, path: str, runs: int, request: dict[str, Any]) -> dict[str, Any]:
+        """One process: what it says of its start, and its runs without the first `WARMUP_RUNS`."""
+        provider = _provider(request["provider"])
+        options = ["-I", "-m", "times", "-r", str(runs + WARMUP_RUNS), "-x", str(request["threads"]), "-y", "1"]
+        options += ["-e", next(short for short, full in PROVIDERS.items() if full == provider)]
+        options += ["-S", str(request["seed"])]
+        for name in _open_batches(path, self._here[path], request):
+            options += ["-f", f"{name}:{request['batch']}"]
+        results = f"{self._folder}/results.csv"
+        limit = f"timeout {SILENCE_S:g} " if "timeout" in self._has else ""
+        line = f"{limit}env {command} {' '.join(map(quote, options))} {quote(path)} {quote(results)}"
+        line += f"; code=$?; echo; echo {quote(RESULTS)}; cat {quote(results)}; rm -f {quote(results)}; exit $code"
+        if "flock" in self._has:
+            line = f"( flock -x 9; {line} ) 9< {quote(self._shell.folder)}"
+        ran = self._shell.run(line, timeout_s=2 * SILENCE_S)
+        if ran.code == 124 and limit:
+            raise ConnectionSilent(f"no answer for {SILENCE_S:g} s")
+        return {**_read(path, ran), "warmup_runs": WARMUP_RUNS + 1, "provider": provider}
+
+
+def _read(path: str, ran: Ran) -> dict[str, Any]:
+    """`load_ms`, `cold_start_ms` and `times_ms` of one process.
+
+    Its results are lines of `name,seconds,...`, one a run. What it says of its start is on standard output, in words.
+
+    Raises:
+        Refused: it failed, or says something else.
+    """
+    split = ran.out.index(RESULTS) if RESULTS in ran.out else len(ran.out)
+    said, results = ran.out[:split], ran.out[split + 1 :]
+    if ran.code != 0:
+        complaints = [line for line in ran.err + said if "rror" in line or "ail" in line or "xception" in line]
+        raise Refused(path, why_not_loaded((complaints or ran.err or [f"exit code {ran.code}"])[-1]))
+    try:
+        words = {key.strip(): value.split() for key, _, value in (line.partition(":") for line in said)}
+        return {
+            "load_ms": 1000 * float(words["Session creation time cost"][0]),
+            "cold_start_ms": float(words["First inference time cost"][0]),
+            "times_ms": [1000 * float(line.split(",")[1]) for line in results if "," in line][WARMUP_RUNS:],
+        }
+    except (KeyError, IndexError, ValueError) as error:
+        raise Refused("device", f"its {PROGRAM} says something else than those of ONNX Runtime do ({error})") from error
+
+
+def _open_batches(path: str, here: Path, request: dict[str, Any]) -> list[str]:
+    """The names of the open batch dimensions of a file, all of whose inputs can be made.
+
+    Raises:
+        Refused: as `make_inputs`, or a batch has no name, so that it can only be 1.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        graph = onnx.load(here, load_external_data=False).graph
+    except DecodeError:
+        return []  # the program says why it cannot be run
+    weights = {tensor.name for tensor in graph.initializer}
+    arguments = []
+    for value in graph.input:
+        kind = value.type.tensor_type
+        if value.name not in weights:
+            shape = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in kind.shape.dim]
+            name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
+            arguments.append(SimpleNamespace(name=value.name, shape=shape, type=f"tensor({name})"))
+    make_inputs(path, arguments, request["batch"], request["seed"])
+    batches = [argument.shape[0] for argument in arguments if argument.shape and not isinstance(argument.shape[0], int)]
+    if None in batches and request["batch"] != 1:
+        raise Refused(path, f"its batch has no name, so that {PROGRAM} runs no other than 1", allowed=[1])
+    return sorted({name for name in batches if name is not None})
+
+
+def _provider(asked: str | None) -> str:
+    for short, full in PROVIDERS.items():
+        if (asked or "cpu").lower() in (short, full.lower()):
+            return full
+    raise Refused("provider", f"{PROGRAM} has no {asked!r}", allowed=PROVIDERS, given=asked)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
