@@ -204,6 +204,22 @@ def ls(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def devices(
+    address: Annotated[
+        str | None, typer.Argument(help="Ask this device: local, ssh://HOST, adb://SERIAL or replay:FILE.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the devices that latency can be measured on, or ask one what it is."""
+    from recipes.console import waiting
+    from recipes.devices_command import ask_device, devices_text, known_devices
+
+    with waiting(f"asking {address or 'local'}"):
+        found = known_devices() if address is None else [ask_device(address)]
+    answer(found if as_json else devices_text(found), as_json)
+
+
+@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check this machine, and name the cure of what is wrong. Exits with 1 if something is."""
     from recipes.console import waiting

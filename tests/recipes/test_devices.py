@@ -1,0 +1,56 @@
+"""`nas devices`, and a device out of a file wherever a device is asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from nas_command import nas_here, refusal
+
+from recipes import devices_command
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user with three hosts and no phone."""
+    config = tmp_path / "config"
+    config.write_text("Host board pi=\n  HostName 10.0.0.7\nhost=server\nHost *.lab !bad\n  User me\nHost board\n")
+    monkeypatch.setattr(devices_command, "SSH_CONFIG", config)
+    monkeypatch.setattr(devices_command, "phones", lambda: ["emulator-5554"])
+
+
+def test_devices_are_listed(capsys: Capture) -> None:
+    answer = nas_here(capsys, "devices", "--json")
+    assert answer.code == 0
+    local, *others = json.loads(answer.out)
+    assert local["address"] == "local"
+    assert "CPUExecutionProvider" in local["providers"]
+    assert {"id", "instructions", "threads", "cpu_model"} <= local["fingerprint"].keys()
+    names = ["ssh://board", "ssh://pi", "ssh://server", "adb://emulator-5554"]
+    assert others == [{"address": name} for name in names]
+    text = nas_here(capsys, "devices").out
+    assert "\nssh://board (not asked)\n" in text
+    assert f"  id: {local['fingerprint']['id']}\n" in text
+
+
+def test_one_device_is_asked(capsys: Capture, tmp_path: Path) -> None:
+    script = tmp_path / "board.json"
+    script.write_text(json.dumps({"call_ms": 1.0, "fingerprint": {"cpu_model": "Cortex-A55"}}))
+    (found,) = json.loads(nas_here(capsys, "devices", f"replay:{script}", "--json").out)
+    assert found["fingerprint"]["cpu_model"] == "Cortex-A55"
+    assert found["fingerprint"]["replay"] == "board.json"
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("warp", "address: 'warp' is not the address of a device; allowed: local, ssh://"),
+        ("replay:none.json", "address: none.json: No such file or directory"),
+        ("ssh://no-such-host.invalid", "ssh://no-such-host.invalid: cannot be reached (Could not resolve hostname"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(capsys: Capture, address: str, problem: str) -> None:
+    assert refusal(capsys, "devices", address).startswith(problem)
