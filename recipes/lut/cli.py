@@ -17,7 +17,7 @@ ImageSize = Annotated[int | None, typer.Option(help="Height and width of an imag
 Channels = Annotated[int | None, typer.Option(help="Channels of an image, with --space [3].")]
 Classes = Annotated[int | None, typer.Option(help="Outputs of the networks, with --space [10].")]
 Where = Annotated[str, typer.Option("--device", help="Address of the device (see nas ls).")]
-Batch = Annotated[int, typer.Option(help="Images in one run.")]
+FROM_PROFILE = "[as the recipe's profile says"
 
 
 @lut_app.command("build")
@@ -33,9 +33,9 @@ def lut_build(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The table to write; a killed measurement goes on.")
     ] = None,
-    device: Where = "local",
-    threads: Threads = None,
-    batch: Batch = 1,
+    device: Annotated[str | None, typer.Option(help=f"Address of the device {FROM_PROFILE}, or local].")] = None,
+    threads: Annotated[int | None, typer.Option(help=f"Threads of the runtime {FROM_PROFILE}].")] = None,
+    batch: Annotated[int | None, typer.Option(help=f"Images in one run {FROM_PROFILE}, or 1].")] = None,
     sessions: Annotated[int, typer.Option(help="Fresh sessions for each block, best an even number.")] = 4,
     seconds: Annotated[float, typer.Option(help="Time budget of the timed runs of each block.")] = 0.2,
     list_blocks: Annotated[bool, typer.Option("--list", help="Print the blocks to measure; measure nothing.")] = False,
@@ -55,8 +55,16 @@ def lut_build(
         return
     if output is None:
         raise UserError("--output", "is missing: the file of the table")
-    spec = MeasureSpec(threads=threads, batch=batch, sessions=sessions, seconds=seconds, min_runs=5)
-    table = build_table(given, output, device=device, spec=spec, track=track)
+    profile = given.profile
+    spec = MeasureSpec(
+        threads=profile.threads if threads is None else threads,
+        batch=profile.batch if batch is None else batch,
+        provider=profile.provider,
+        sessions=sessions,
+        seconds=seconds,
+        min_runs=5,
+    )
+    table = build_table(given, output, device=device or profile.device, spec=spec, track=track)
     answer(table_summary(table, given, output), as_json)
 
 

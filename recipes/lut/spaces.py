@@ -14,6 +14,7 @@ from nas.space import SearchSpace
 from recipes.loading import load_recipe
 from recipes.options import refuse
 from recipes.runner import new_context
+from recipes.schema import ProfileSettings
 from recipes.scoring import make_space, space_options
 
 IMAGE_SIZE, CHANNELS, CLASSES = 32, 3, 10
@@ -21,10 +22,16 @@ IMAGE_SIZE, CHANNELS, CLASSES = 32, 3, 10
 
 @dataclass(frozen=True)
 class GivenSpace:
-    """A space and how it was asked for. Attributes: space: on the CPU. origin: plain JSON, see `space_of_origin`."""
+    """A space and how it was asked for.
+
+    Attributes:
+        space: on the CPU. origin: plain JSON, see `space_of_origin`. profile: how latency is measured there; the
+            recipe's, which a table of it has to agree with.
+    """
 
     space: SearchSpace
     origin: Mapping[str, Any]
+    profile: ProfileSettings
 
 
 def given_space(
@@ -51,7 +58,7 @@ def given_space(
         context = new_context(load_recipe(recipe, overrides), RunFolder(Path()), silent)
         settings = context.recipe.space
         options = settings.model_dump(exclude={"name"}, mode="json")
-        return GivenSpace(context.space, _origin(settings.name, options, context.space))
+        return GivenSpace(context.space, _origin(settings.name, options, context.space), context.recipe.profile)
     if recipe is not None:
         raise UserError("--space", "goes without a recipe, which has its own")
     for name, value in own.items():
@@ -60,7 +67,7 @@ def given_space(
     name, options = space_options(space)
     shape = (channels or CHANNELS, image_size or IMAGE_SIZE, image_size or IMAGE_SIZE)
     made = make_space(name, options, shape, classes or CLASSES)
-    return GivenSpace(made, _origin(name, options, made))
+    return GivenSpace(made, _origin(name, options, made), ProfileSettings())
 
 
 def space_of_origin(origin: Mapping[str, Any], *, where: str) -> SearchSpace:

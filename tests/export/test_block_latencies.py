@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from scripted_device import CALL_MS, ScriptedDevice, additive_ms, layer_ms, without_exporter
+from device_by_layers import CALL_MS, ScriptedDevice, additive_ms, layer_ms, without_exporter
 
 from export.devices.base import MeasureSpec
 from export.latency_table.build import build_block_table, looks_at_its_image

@@ -11,7 +11,7 @@ import yaml
 from nas_command import nas_here, stage
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "export"))
-from scripted_device import ScriptedDevice, without_exporter
+from device_by_layers import ScriptedDevice, without_exporter
 
 __all__ = ["without_exporter"]
 Capture = pytest.CaptureFixture[str]
@@ -82,7 +82,7 @@ def test_a_table_is_the_cost_of_a_strategy(capsys: Capture, tmp_path: Path, monk
     }
     recipe.write_text(yaml.safe_dump(document))
     table = tmp_path / "table.json"
-    answer = nas_here(capsys, "lut", "build", recipe, "-o", table, "--threads", 1, "--device", "a")
+    answer = nas_here(capsys, "lut", "build", recipe, "-o", table, "--device", "a")  # on the threads of its profile
     assert answer.code == 0, answer.err
     strategy = {"name": "drnas", "cost_weight": 0.5, "cost": str(table)}
     for identity, options, code in (("a", {}, 0), ("b", {}, 2), ("b", {"any_device": True}, 0)):
