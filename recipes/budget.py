@@ -63,6 +63,8 @@ class Budget:
         """
         if self._settings.latency_ms is not None:
             self._learner()
+        if self._settings.table is not None:
+            self.latencies.device.close()  # it is asked again after hours of training
 
     @cached_property
     def latencies(self) -> Latencies:
@@ -160,9 +162,14 @@ class Budget:
         """About the largest share of a limit that an architecture takes: of MACs and params exactly, of latency by a
         guess or, as long as there is none, in proportion to MACs.
         """
-        shares = [getattr(self._context.cost(architecture), n) / limit for n, limit in self._settings.costs.items()]
-        if self._settings.latency_ms is not None:
-            shares.append(self._expected_ms(architecture) / self._settings.latency_ms)
+        limits = self._settings
+        shares = []
+        if limits.macs is not None:
+            shares.append(self._macs.cost(architecture) / limits.macs)
+        if limits.params is not None:
+            shares.append(self._context.cost(architecture).params / limits.params)
+        if limits.latency_ms is not None:
+            shares.append(self._expected_ms(architecture) / limits.latency_ms)
         return max(shares)
 
     def _expected_ms(self, architecture: Architecture) -> float:

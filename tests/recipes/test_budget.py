@@ -39,7 +39,7 @@ profile: {threads: 1, sessions: 2, seconds: 0.1}
 """
 SEARCH = """\
 supernet: {epochs: 1, batch_size: 64}
-search: {objectives: [accuracy], sampler: random, trials: 15, accuracy: params}
+search: {objectives: [accuracy], sampler: random, trials: 12, accuracy: params}
 """
 SELECT = """\
 supernet: {strategy: darts, epochs: 1, batch_size: 32}
@@ -237,7 +237,9 @@ def test_macs_and_params_need_no_measurement(capsys: Capture, bench: Bench) -> N
     answer = run(capsys, "select.yaml", "budget.macs=20.0e+3")
     assert answer.code == 0, answer.err
     assert "which has macs = " in answer.out
-    answer = nas_here(capsys, "run", "search.yaml", "-o", "searched", "budget={macs: 15.5e+3, params: 2200}")
+    answer = nas_here(
+        capsys, "run", "search.yaml", "-o", "searched", "budget={macs: 15.5e+3, params: 2200}", "search.trials=9"
+    )
     assert answer.code == 0, answer.err
     reasons = {c["reason"].partition(", not ")[2] for c in stage(Path("searched"), "search")["candidates"]}
     assert reasons == {"", "macs <= 15500", "params <= 2200"}
