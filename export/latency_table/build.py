@@ -65,6 +65,7 @@ def build_block_table(
             for key, block in track(plan.blocks.items(), "blocks", len(plan.blocks))
         }
         anchors = _anchors(space, bench, spec)
+        shares |= {key: bench.difference(key, contexts(plan.blocks[key])) for key in shares}  # those of slow moments
     finally:
         bench.close()
     ms = bench.reference_ms
