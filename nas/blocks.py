@@ -28,7 +28,7 @@ from nas.elastic.cost import Conditional
 from nas.elastic.layer import Elastic
 from nas.errors import UserError
 from nas.places import first_passing
-from nas.space import ABSENT, SearchSpace
+from nas.space import ABSENT, ADDED, REPEATED, SearchSpace
 
 MAX_JOINTS = 1000
 """Joint options of one slot; beyond that nobody waits for a table."""
@@ -195,7 +195,7 @@ class _Planner:
                 continue
             self._note_choices(slot, names)
             label = "/".join(f"{architecture[name]}" for name in self._names[slot])
-            block = _block(nodes, label, self._owners.family(slot, label))
+            block = _block(nodes, label, self._owners.family(slot, label), state_of(states, self._names[slot]).split())
             if block is not None:
                 self._blocks.setdefault(block.key, block)
                 found[slot] = block
@@ -330,16 +330,17 @@ def _at_additions(nodes: Sequence[fx.Node]) -> Iterator[list[fx.Node]]:
     yield part
 
 
-def _block(nodes: Sequence[fx.Node], label: str, family: str) -> Block | None:
+def _block(nodes: Sequence[fx.Node], label: str, family: str, words: Sequence[str]) -> Block | None:
     """The nodes as a network of their own; None where they do nothing.
+
+    Args:
+        words: of their state, see `SearchSpace.states`.
 
     Raises:
         UserError: they read several tensors.
     """
     network = nodes[0].graph.owning_module
     assert network is not None
-    if all(_layer(node) is nn.Identity for node in nodes):
-        return None
     own = set(nodes)
     read = dict.fromkeys(n for node in nodes for n in node.all_input_nodes if n not in own and n.op != "get_attr")
     if [n.target for n in read] == [torch.zeros_like]:  # zeros are made where they are read
@@ -348,6 +349,10 @@ def _block(nodes: Sequence[fx.Node], label: str, family: str) -> Block | None:
     if len(read) != 1:
         raise UserError("space", f"the block at {nodes[0].target} reads {len(read)} tensors, must read one")
     source, result = next(iter(read)), nodes[-1]
+    if REPEATED in words or all(_layer(node) is nn.Identity for node in nodes):
+        if ADDED not in words:
+            return None
+        nodes, result, label, family = [], source, "add", "add"
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {source: graph.placeholder("x")}
     for node in nodes:
@@ -355,14 +360,16 @@ def _block(nodes: Sequence[fx.Node], label: str, family: str) -> Block | None:
             if n not in copies:
                 copies[n] = graph.get_attr(str(n.target))
         copies[node] = graph.node_copy(node, copies.__getitem__)
-    graph.output(copies[result])
+    is_added = ADDED in words
+    end = graph.call_function(operator.add, (copies[source], copies[result])) if is_added else copies[result]
+    graph.output(end)
     module = fx.GraphModule(network, graph)
     given, made = _shape(source), _shape(result)
     sizes = "x".join(map(str, given)), "x".join(map(str, made))
     is_first, is_last = source.op == "placeholder", any(user.op == "output" for user in result.users)
     layers = [_described(module, node) for node in graph.nodes]
     digest = hashlib.sha256(repr((layers, given, is_first, is_last)).encode()).hexdigest()[:8]
-    ignores_input = nodes[0].target is torch.zeros_like
+    ignores_input = bool(nodes) and nodes[0].target is torch.zeros_like and not is_added
     key = f"{label} {sizes[0]} {sizes[1]} {digest}"
     return Block(key, family, module, given, made, is_first, is_last, ignores_input)
 

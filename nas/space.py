@@ -17,7 +17,8 @@ from nas.elastic.layer import Elastic
 from nas.errors import UserError
 from nas.gates import Gates
 
-ABSENT = "absent"
+ABSENT, ADDED, REPEATED = "absent", "added", "repeated"
+"""States of layers, see `SearchSpace.states`."""
 Edge = tuple[str, str, str]
 """An arrow of a drawing: source node, target node, what happens on the way."""
 
@@ -126,8 +127,9 @@ class SearchSpace(nn.Module):
     def states(self, architecture: Architecture) -> Mapping[str, str]:
         """What becomes of the layers of choices in a built network where they are not run as they stand in the space.
 
-        `absent`: nothing reads what they make, or another layer makes it already. Any other word: they are run in some
-        other way, which costs what it costs. Here the idle ones are absent.
+        Words: `absent`, nothing reads what they make; `added`, an addition to what another makes comes with them;
+        `repeated`, another makes the same, and the addition alone is left. Any other word stands for another way to
+        run them, which costs what it costs. Here the idle ones are absent.
         """
         return dict.fromkeys(self.idle(architecture), ABSENT)
 

@@ -16,7 +16,7 @@ from nas.architecture import Architecture
 from nas.choices import LayerChoice, total
 from nas.errors import UserError
 from nas.gates import Gates
-from nas.space import ABSENT, Edge, SearchSpace
+from nas.space import ABSENT, ADDED, REPEATED, Edge, SearchSpace
 from nas.spaces.layers import relu_conv_bn, with_affine
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -134,36 +134,41 @@ class NasBench201(SearchSpace):
         return nodes[-1]
 
     def states(self, architecture: Architecture) -> Mapping[str, str]:
-        """Absent are edges into nodes that nothing reads, and a pool of what another edge pools too.
+        """Absent are edges into nodes that nothing reads; repeated is a pool of what another edge pools too.
 
-        `zeros` are operators on a node without edges: its zeros do not have the layout that runtimes keep between
-        convolutions, and a pool of them takes many times as long.
+        Of the edges into a node all but one are added, which runtimes fuse into a convolution: so that one is no
+        convolution, where there is another. `zeros` are operators on a node without edges: its zeros do not have the
+        layout that runtimes keep between convolutions, and a pool of them takes many times as long.
         """
+        operation = {edge: str(architecture[edge_name(*edge)]) for edge in EDGES}
+        kept = [edge for edge in EDGES if operation[edge] != "none"]
         read = {3}
         for target in (2, 1):
-            if any(i in read and architecture[edge_name(i, j)] != "none" for i, j in EDGES if j == target):
+            if any(i in read for i, j in kept if j == target):
                 read.add(target)
         states: dict[str, str] = {}
-        value: dict[int, str] = {0: "0"}  # what a node holds; equal where it surely is the same
+        value = {0: "0"}  # what a node holds, equal where it surely is the same
         pooled: set[str] = set()
-        for i in (1, 2, 3):
+        for node in (1, 2, 3):
             summands = []
-            for j in range(i):
-                name = edge_name(i, j)
-                operation = architecture[name]
-                if operation == "none":
-                    continue
-                summands.append(value[j] if operation == "skip_connect" else f"({value[j]})@{operation}{i}{j}")
-                if i not in read:
-                    states[name] = ABSENT
-                elif value[j] == ZEROS:
-                    states[name] = "zeros"
-                if operation == "avg_pool_3x3":
-                    summands[-1] = f"({value[j]})@pool"
-                    if i in read and summands[-1] in pooled:
-                        states[name] = ABSENT
-                    pooled.update(summands[-1:] if i in read else ())
-            value[i] = "+".join(sorted(summands)) or ZEROS
+            inputs = [edge for edge in kept if edge[0] == node]
+            first = min(inputs, key=lambda edge: operation[edge].startswith("nor_conv"), default=None)
+            for edge in inputs:
+                of = value[edge[1]]
+                made = {"skip_connect": of, "avg_pool_3x3": f"pool({of})"}.get(operation[edge], f"{edge}({of})")
+                summands.append(made)
+                words = {ADDED} if edge != first else set()
+                if operation[edge] == "avg_pool_3x3" and made in pooled:
+                    words.add(REPEATED)
+                elif of == ZEROS:
+                    words.add(ZEROS)
+                if node not in read:
+                    words = {ABSENT}
+                elif operation[edge] == "avg_pool_3x3":
+                    pooled.add(made)
+                if words:
+                    states[edge_name(*edge)] = " ".join(sorted(words))
+            value[node] = "+".join(sorted(summands)) or ZEROS
         return states
 
     def beside(self, name: str) -> Collection[str]:

@@ -132,7 +132,10 @@ def test_the_expectation_is_the_mean_over_all_networks_and_has_its_gradient() ->
 
 
 def test_cells_cost_what_of_them_is_run() -> None:
-    """Edges that nothing reads cost nothing, a pool of one tensor costs once, and one of zeros is another block."""
+    """Edges that nothing reads cost nothing, a pool of one tensor costs once, and one of zeros is another block.
+
+    All edges into a node but one are added, and then are another block too.
+    """
     space = NasBench201((1, 8, 8), 10, channels=2, cells=1)
     plan = block_plan(space)
     table = table_of(space, plan)
@@ -153,8 +156,13 @@ def test_cells_cost_what_of_them_is_run() -> None:
     assert cost(conv, none, none, conv, none, none) == alone  # nothing reads node 1
     assert cost(conv, conv, conv, conv, none, none) == alone  # nor node 2
     assert cost(skip, none, none, none, conv, none) == alone
-    assert cost(skip, none, none, conv, conv, none) == 2 * alone
-    assert cost(skip, none, none, pool, pool, none) == cost(none, none, none, pool, none, none)
+    added = cost(skip, none, none, conv, conv, none) - alone
+    assert added not in (0, alone)
+    assert cost(skip, skip, none, conv, conv, conv) == alone + 2 * added
+    addition = cost(skip, none, none, skip, skip, none)
+    assert addition > 0
+    assert cost(skip, none, none, skip, conv, none) == added  # an addition is fused into the convolution
+    assert cost(skip, none, none, pool, pool, none) == cost(none, none, none, pool, none, none) + addition
     assert cost(none, none, none, skip, pool, none) != cost(none, none, none, pool, none, none)  # of zeros
 
 
