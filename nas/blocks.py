@@ -195,7 +195,9 @@ class _Planner:
                 continue
             self._note_choices(slot, names)
             label = "/".join(f"{architecture[name]}" for name in self._names[slot])
-            block = _block(nodes, label, self._owners.family(slot, label), state_of(states, self._names[slot]).split())
+            words = state_of(states, self._names[slot]).split()
+            family = self._owners.family(slot, label)
+            block = _block(nodes, " ".join([label, *words]), family, words)
             if block is not None:
                 self._blocks.setdefault(block.key, block)
                 found[slot] = block
