@@ -123,7 +123,7 @@ def test_a_common_factor_needs_no_families(tmp_path: Path) -> None:
 
 
 def test_a_killed_measurement_goes_on(tmp_path: Path) -> None:
-    space = made("mobilenet")
+    space = made("vit")
     with pytest.raises(KeyboardInterrupt):
         built(space, tmp_path, ScriptedDevice(fail_after=5))
     partial = tmp_path / "table.json.partial"
