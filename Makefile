@@ -1,8 +1,11 @@
 # make demo      install into .venv, run the quickstart recipe, say where its report is
 # make test      install with the test extra, then format, lint, types, tests (minutes)
 # make test-all  the same, with the slow behaviour tests
+# Tests run in WORKERS processes, each on one thread: make test WORKERS=4
 PYTHON ?= python3
+WORKERS ?= 2
 BIN := .venv/bin
+IN_PARALLEL := -n $(WORKERS) --dist worksteal
 
 .PHONY: demo test test-all checks format clean
 
@@ -10,10 +13,10 @@ demo: .venv/installed
 	$(BIN)/nas run quickstart
 
 test: checks
-	$(BIN)/pytest
+	$(BIN)/pytest $(IN_PARALLEL)
 
 test-all: checks
-	$(BIN)/pytest -m ""
+	$(BIN)/pytest $(IN_PARALLEL) -m ""
 
 checks: .venv/installed-test
 	$(BIN)/ruff format --check .
