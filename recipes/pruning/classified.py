@@ -15,11 +15,19 @@ from nas.task import Classification
 from recipes.context import even_batch, seed_for
 from recipes.pruning.images import Normalisation, outputs_of
 from recipes.pruning.score import Score
-from recipes.pruning.settings import PruneSettings
+from recipes.pruning.settings import PruneDataSettings, PruneSettings
 from recipes.report.networks import Proportion
 
 WITH_TEST_IMAGES = SplitFractions(train=0.9, architecture=0, selection=0.1)
 WITHOUT_TEST_IMAGES = SplitFractions(train=0.8, architecture=0, selection=0.1, test=0.1)
+
+
+def divided(data: PruneDataSettings, seed: int) -> Splits:
+    """The images that a command is given, divided the same way by each for the same seed."""
+    limit = Limit(data.limit, seed_for(seed, "limit"))
+    pool, test = load(data.source, path=data.path, test_path=data.test_path, size=data.size, limit=limit)
+    fractions = data.split or (WITH_TEST_IMAGES if test is not None else WITHOUT_TEST_IMAGES)
+    return split(pool, test, fractions, seed=seed_for(seed, "split"))
 
 
 @dataclass(frozen=True)
@@ -36,11 +44,7 @@ class ClassifiedImages:
     @cached_property
     def splits(self) -> Splits:
         """The images, divided."""
-        data, seed = self.settings.data, self.settings.seed
-        limit = Limit(data.limit, seed_for(seed, "limit"))
-        pool, test = load(data.source, path=data.path, test_path=data.test_path, size=data.size, limit=limit)
-        fractions = data.split or (WITH_TEST_IMAGES if test is not None else WITHOUT_TEST_IMAGES)
-        return split(pool, test, fractions, seed=seed_for(seed, "split"))
+        return divided(self.settings.data, self.settings.seed)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -9,10 +9,10 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from nas.data import Batches, Images, Limit, Splits, load, split
+from nas.data import Batches, Images, Splits
 from nas.errors import UserError
 from recipes.context import seed_for
-from recipes.pruning.classified import WITH_TEST_IMAGES, WITHOUT_TEST_IMAGES
+from recipes.pruning.classified import divided
 from recipes.quantization.settings import QuantizeSettings
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
@@ -55,11 +55,7 @@ class QuantizationImages:
     @cached_property
     def splits(self) -> Splits:
         """The images, divided."""
-        data, seed = self.settings.data, self.settings.seed
-        limit = Limit(data.limit, seed_for(seed, "limit"))
-        pool, test = load(data.source, path=data.path, test_path=data.test_path, size=data.size, limit=limit)
-        fractions = data.split or (WITH_TEST_IMAGES if test is not None else WITHOUT_TEST_IMAGES)
-        return split(pool, test, fractions, seed=seed_for(seed, "split"))
+        return divided(self.settings.data, self.settings.seed)
 
     @cached_property
     def normalisation(self) -> Normalisation:
