@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Callable  # noqa: UP035 - Python 3.8
 
 from export.devices.agent.errors import Refused
+from export.devices.agent.speaker import Speaker
+from export.devices.agent.timed import TIMED
 
 _START = "import sys; sys.path[0] = sys.argv[1]; from export.devices.agent.fresh import main; main()"
 
 
 def in_fresh_process(op: str, request: dict[str, Any], alive: Callable[[], Any]) -> dict[str, Any]:
-    """What `export.devices.agent.serve.TIMED[op]` answers to the request in a fresh process.
+    """What `export.devices.agent.timed.TIMED[op]` answers to the request in a fresh process.
 
     Args:
         alive: called whenever the process says that it still works.
@@ -49,8 +51,6 @@ def in_fresh_process(op: str, request: dict[str, Any], alive: Callable[[], Any])
 
 def main() -> None:
     """Answer the one request on standard input; whatever libraries print is lost."""
-    from export.devices.agent.serve import TIMED, Speaker
-
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     speaker = Speaker(out)

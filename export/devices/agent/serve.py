@@ -14,54 +14,20 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any, Callable, Iterator  # noqa: UP035 - Python 3.8
+from typing import Any, Iterator  # noqa: UP035 - Python 3.8
 
 from export.devices.agent.errors import Refused
 from export.devices.agent.fresh import in_fresh_process
-from export.devices.agent.load import time_load
 from export.devices.agent.lock import whole_device
-from export.devices.agent.operators import time_operators
-from export.devices.agent.requests import time_requests
-from export.devices.agent.rounds import time_round
 from export.devices.agent.session import provider_name, runtime
+from export.devices.agent.speaker import Speaker
 from export.devices.agent.store import Store
 from export.devices.agent.system import fingerprint
+from export.devices.agent.timed import TIMED
 
-SIGN_OF_LIFE_S = 2.0
 LOCK_WAIT_S = 600.0
 GONE_S = 3.0
 """How long a run may go on when the host has hung up."""
-
-TIMED: dict[str, Callable[[dict[str, Any], Callable[[], None]], dict[str, Any]]] = {
-    "round": time_round,
-    "load": time_load,
-    "operators": time_operators,
-    "requests": time_requests,
-}
-"""Requests that need the device for themselves."""
-
-
-class Speaker:
-    """Says JSON lines, and signs of life between them where there is nothing else to say for a while.
-
-    Args:
-        out: where to.
-    """
-
-    def __init__(self, out: Any) -> None:
-        self._out = out
-        self._last = time.monotonic()
-
-    def alive(self) -> None:
-        """To be called now and then."""
-        if time.monotonic() - self._last > SIGN_OF_LIFE_S:
-            self.say({"alive": True})
-
-    def say(self, message: dict[str, Any]) -> None:
-        """One line."""
-        self._out.write(json.dumps(message) + "\n")
-        self._out.flush()
-        self._last = time.monotonic()
 
 
 class Agent:
