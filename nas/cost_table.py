@@ -20,12 +20,12 @@ from torch import Tensor
 from nas.architecture import Architecture, Option
 from nas.choices import InputChoice, LayerChoice
 from nas.errors import UserError
-from nas.files import read_json, write_json
+from nas.files import write_json
 from nas.places import fingerprint
 from nas.space import SearchSpace
 
 if TYPE_CHECKING:
-    from nas.elastic.cost import ElasticCosts
+    pass
 
 Unit = Literal["ms", "macs", "params"]
 Costs = Mapping[str, Mapping[str, float]]
@@ -34,7 +34,7 @@ Costs = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class CostTable:
-    """The costs of one space's operators; made by `cost_table` and `read_cost_table`.
+    """The costs of one space's operators; made by `cost_table` and `parse_cost_table`.
 
     Choices between inputs cost nothing themselves. Where they keep some edges, only those cost.
 
@@ -160,39 +160,35 @@ def kept_edges(space: SearchSpace) -> dict[str, dict[Option, list[str]]]:
     }
 
 
-def read_cost_table(path: Path, space: SearchSpace) -> CostTable | ElasticCosts:
-    """The costs in a file: one that `CostTable.write` wrote, or a table of blocks (see `nas.block_table`).
+def parse_cost_table(value: Any, space: SearchSpace, *, where: str) -> CostTable:
+    """The table that `CostTable.write` wrote.
+
+    Args:
+        value: JSON. where: the file that it is from, for messages.
 
     Raises:
-        UserError: as `cost_table`, and where the file is missing or of another form.
+        UserError: as `cost_table`, and where the value is of another form.
     """
-    from nas.block_table import is_block_table, parse_block_table  # which makes tables of the class above
-
-    if not path.is_file():
-        raise UserError("supernet.strategy.cost", f"{path} is no file; allowed: macs, or a table of costs")
-    value = read_json(path)
-    if is_block_table(value):
-        return parse_block_table(value, space, where=str(path)).costs(space)
     wanted = {"unit": str, "space": str, "fixed": object, "choices": dict, "provenance": dict}
     if not isinstance(value, dict):
-        raise UserError(str(path), f"a table of costs is a JSON object, not {type(value).__name__}")
-    _same_names(value, wanted, f"{path}: ", "key")
+        raise UserError(where, f"a table of costs is a JSON object, not {type(value).__name__}")
+    _same_names(value, wanted, f"{where}: ", "key")
     for key, kind in wanted.items():
         if not isinstance(value[key], kind):
-            raise UserError(f"{path}: {key}", f"is of the wrong kind, {type(value[key]).__name__}")
+            raise UserError(f"{where}: {key}", f"is of the wrong kind, {type(value[key]).__name__}")
     for name, row in value["choices"].items():
         if not isinstance(row, dict):
-            raise UserError(f"{path}: {name}", f"is {type(row).__name__}, must be the cost of each option")
+            raise UserError(f"{where}: {name}", f"is {type(row).__name__}, must be the cost of each option")
     table = cost_table(
         space,
         unit=value["unit"],
         fixed=value["fixed"],
         costs=value["choices"],
         provenance=value["provenance"],
-        where=str(path),
+        where=where,
     )
     if table.space != value["space"]:
-        raise UserError(f"{path}: space", "the table is of a space of other sizes: channels, cells or images differ")
+        raise UserError(f"{where}: space", "the table is of a space of other sizes: channels, cells or images differ")
     return table
 
 

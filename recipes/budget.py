@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from export.latency import MeasuredLatency
 from nas.architecture import Architecture
+from nas.cost_file import read_cost_table
 from nas.cost_model import macs_of
-from nas.cost_table import read_cost_table
 from nas.errors import UserError
 from nas.files import read_json
 from nas.measurement import Measurement

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nas.cost_file import read_cost_table
 from nas.cost_model import macs_of
-from nas.cost_table import CostTable, read_cost_table
+from nas.cost_table import CostTable
 from nas.elastic.cost import ElasticCosts
 from nas.errors import UserError
 from nas.space import SearchSpace

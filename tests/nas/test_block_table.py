@@ -15,7 +15,8 @@ from toy_space import ToySpace
 from nas.architecture import Architecture
 from nas.block_table import BlockTable, Entry, read_block_table, space_fingerprint
 from nas.blocks import BlockPlan, block_plan, state_of
-from nas.cost_table import CostTable, read_cost_table
+from nas.cost_file import read_cost_table
+from nas.cost_table import CostTable
 from nas.elastic.cost import ElasticCosts
 from nas.errors import UserError
 from nas.region import Region

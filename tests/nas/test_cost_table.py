@@ -16,7 +16,8 @@ from toy_space import ToyCell, ToySpace
 
 from nas.architecture import Architecture
 from nas.cost import CostCounter
-from nas.cost_table import CostTable, cost_table, read_cost_table
+from nas.cost_file import read_cost_table
+from nas.cost_table import CostTable, cost_table
 from nas.errors import UserError
 from nas.macs_table import macs_table
 from nas.region import Region
