@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ class InProcess:
     """Stands in for a connection; its agent keeps nothing in a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._agent = Agent(folder, out=None)
+        self._agent = Agent(folder, out=io.StringIO())
 
     def ask(self, op: str, **request: Any) -> dict[str, Any]:
         return self._agent.do(op, request)

@@ -237,7 +237,8 @@ def test_nas_bench_macro_is_ranked(capsys: Capture, shared_data: Path) -> None:
         ("--samples 4000", "--samples: the table has 40 architectures, not 4000"),
         ("--samples 2", "--samples: a ranking needs at least 3 architectures, not 2"),
         ("--samples -1", "--samples: a ranking needs at least 3 architectures, not -1"),
-        ("--space nasbench201:cells=[1,2]", "--space.cells: '[1' is not a YAML value"),
+        ("--space nasbench201:cells=[1,2]", "--space.cells: input should be a valid integer, not [1, 2]"),
+        ("--space nasbench201:cells=[1", "--space.cells: '[1' is not a YAML value"),
         ("--batch-size 0", "--batch-size: at least 1"),
         ("--batch-size 9999", "--batch-size: digits has 1797 images, not 9999"),
         (
