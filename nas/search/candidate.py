@@ -144,7 +144,11 @@ def _measured(candidate: Candidate, ladder: Ladder) -> Candidate:
 def nearest_miss(
     candidates: Collection[Candidate], constraints: Sequence[Constraint], ladder: Ladder | None = None
 ) -> str:
-    """Why none of the candidates is complete: the one that breaks its constraint by the smallest share of it."""
+    """Why none of the candidates is complete: of the constraint that the largest share of those asked about it breaks,
+    the candidate that breaks it by the smallest share of its bound.
+
+    A candidate is asked up to the first constraint that it breaks. One that some keep is not why none is allowed.
+    """
 
     def violation(constraint: Constraint, candidate: Candidate) -> float:
         value = candidate.values.get(constraint.name, math.nan)
@@ -153,15 +157,11 @@ def nearest_miss(
         return constraint.violation(value) / (abs(constraint.bound) or 1)
 
     limits = [*constraints, *([ladder.constraint] if ladder else [])]
-    misses = [
-        (violation(constraint, candidate), candidate)
-        for candidate in candidates
-        if candidate.status == "infeasible"
-        for constraint in limits
-        if violation(constraint, candidate) > 0
-    ]
-    if not misses:
+    asked = [[(violation(limit, c), c) for c in candidates if math.isfinite(violation(limit, c))] for limit in limits]
+    misses = [[miss for miss in one if miss[0] > 0 and miss[1].status == "infeasible"] for one in asked]
+    if not any(misses):
         reasons = {candidate.reason for candidate in candidates}
         return f"no architecture could be evaluated ({'; '.join(sorted(reasons)) or 'the space is empty'})"
-    _, nearest = min(misses, key=lambda miss: miss[0])
+    _, hardest = max(zip(asked, misses, strict=True), key=lambda pair: len(pair[1]) / (len(pair[0]) or 1))
+    _, nearest = min(hardest, key=lambda miss: miss[0])
     return f"none of {len(candidates)} architectures is allowed; the nearest miss has {nearest.reason}"

@@ -228,6 +228,13 @@ def test_impossible_constraints_name_the_nearest_miss(tmp_path: Path) -> None:
         make(ToySpace(), tmp_path, given=given, sampler="random", constraints=("accuracy >= 3",)).run()
 
 
+def test_the_nearest_miss_is_of_the_constraint_that_nothing_keeps(tmp_path: Path) -> None:
+    given = evaluators(params=lambda a: 10.0 + float(a["depth"]), accuracy=lambda a: float(a["depth"]))
+    limits = ("params <= 11", "accuracy >= 30")  # depth 2 misses the first by a tenth; none comes near the second
+    with pytest.raises(UserError, match=r"the nearest miss has accuracy = 1, not accuracy >= 30$"):
+        make(ToySpace(), tmp_path, given=given, sampler="random", constraints=limits).run()
+
+
 def test_the_front_is_what_nothing_dominates(tmp_path: Path) -> None:
     values = [(1.0, 1.0), (2.0, 2.0), (2.0, 3.0), (3.0, 3.0), (0.0, 0.5), (0.0, 0.5), (3.0, 4.0)]
     order: list[str] = []
