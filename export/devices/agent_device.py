@@ -86,13 +86,7 @@ class AgentDevice:
             found = self.ask(
                 "round",
                 files=[onnx_files[index] for index in order],
-                threads=spec.threads,
-                provider=spec.provider,
-                batch=spec.batch,
-                seed=spec.seed,
-                milliseconds=1000 * spec.seconds / spec.sessions,
-                min_runs=spec.min_runs,
-                fresh=spec.fresh_processes,
+                **spec.request(),
                 runs=rounds[0]["runs"] if rounds else None,  # the same for all: a fast session must not count for more
             )
             rounds.append(found)

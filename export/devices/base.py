@@ -47,6 +47,18 @@ class MeasureSpec:
         if not self.seconds > 0:
             raise UserError("seconds", f"is {self.seconds}, must be more than 0")
 
+    def request(self) -> dict[str, Any]:
+        """What an agent is told for one session."""
+        return {
+            "threads": self.threads,
+            "provider": self.provider,
+            "batch": self.batch,
+            "seed": self.seed,
+            "milliseconds": 1000 * self.seconds / self.sessions,
+            "min_runs": self.min_runs,
+            "fresh": self.fresh_processes,
+        }
+
 
 class Device(Protocol):
     """Something that runs ONNX files. Every device passes the same contract tests."""

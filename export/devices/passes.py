@@ -31,13 +31,7 @@ def passes(device: Device, op: str, files: Sequence[Path], spec: MeasureSpec, **
         answer = device.ask(
             op,
             files=list(files),
-            threads=spec.threads,
-            provider=spec.provider,
-            batch=spec.batch,
-            seed=spec.seed,
-            milliseconds=1000 * spec.seconds / spec.sessions,
-            min_runs=spec.min_runs,
-            fresh=spec.fresh_processes,
+            **spec.request(),
             runs=answers[0].get("runs") if answers else None,
             **request,
         )
