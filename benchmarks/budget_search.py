@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from common import print_machine, print_table
 
-from nas.files import read_json
-from nas.progress import silent
-from nas.run import RunFolder
-from recipes.budget import Budget
-from recipes.loading import recipe_from
-from recipes.runner import new_context, run_recipe
-from recipes.schema import BudgetSettings, Recipe
+from espalier.nas.files import read_json
+from espalier.nas.progress import silent
+from espalier.nas.run import RunFolder
+from espalier.recipes.config.loading import recipe_from
+from espalier.recipes.config.schema import BudgetSettings, Recipe
+from espalier.recipes.engine.budget import Budget
+from espalier.recipes.engine.runner import new_context, run_recipe
 
 RANDOM = 16
 """Networks that the budgets are taken from."""

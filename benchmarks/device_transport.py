@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from export.devices.address import open_device
-from export.devices.base import MeasureSpec
-from nas.intervals import median_interval
+from espalier.export.devices.address import open_device
+from espalier.export.devices.base import MeasureSpec
+from espalier.nas.intervals import median_interval
 
 
 def main(address: str, model: Path, rounds: int = 8) -> None:

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from nas.elastic.cost import elastic_costs
-from nas.files import read_json
-from nas.progress import silent
-from nas.spaces.macro import Macro
-from nas.table import read_table
-from recipes.loading import recipe_from
-from recipes.runner import run_recipe
+from espalier.nas.benchmark_table import read_table
+from espalier.nas.elastic.cost import elastic_costs
+from espalier.nas.files import read_json
+from espalier.nas.progress import silent
+from espalier.nas.spaces.macro import Macro
+from espalier.recipes.config.loading import recipe_from
+from espalier.recipes.engine.runner import run_recipe
 
 ARMS: dict[str, dict[str, Any]] = {
     "spos and search": {"strategy": "spos", "entanglement": "gate"},

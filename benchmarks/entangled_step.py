@@ -16,17 +16,17 @@ import torch.nn.functional as F
 from common import interleave, median_ms, median_ratio, print_machine, print_table
 from torch import Tensor, nn
 
-from nas.architecture import Architecture
-from nas.choices import ElasticChoice
-from nas.device import accelerator, place
-from nas.elastic.conv import ElasticConv2d, kernel_dim
-from nas.elastic.dims import Dim
-from nas.elastic.layer import Mode
-from nas.gates import Mixture, mixture
-from nas.space import SearchSpace
-from nas.spaces.conv_macro import ConvMacro
-from nas.spaces.mobilenetv3 import MobileNetV3
-from nas.spaces.vit import ViT
+from espalier.nas.architecture import Architecture
+from espalier.nas.choices import ElasticChoice
+from espalier.nas.device import accelerator, place
+from espalier.nas.elastic.conv import ElasticConv2d, kernel_dim
+from espalier.nas.elastic.dims import Dim
+from espalier.nas.elastic.layer import Mode
+from espalier.nas.gates import Mixture, mixture
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.conv_macro import ConvMacro
+from espalier.nas.spaces.mobilenetv3 import MobileNetV3
+from espalier.nas.spaces.vit import ViT
 
 SPACES: dict[str, Callable[[Mode], SearchSpace]] = {
     "conv_macro": lambda mode: ConvMacro(entanglement=mode, dropout=0.0),

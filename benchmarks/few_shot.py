@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from nas.files import read_json
-from nas.progress import silent
-from nas.spaces.nasbench201 import NasBench201
-from nas.table import read_table
-from recipes.loading import recipe_from
-from recipes.runner import run_recipe
+from espalier.nas.benchmark_table import read_table
+from espalier.nas.files import read_json
+from espalier.nas.progress import silent
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.recipes.config.loading import recipe_from
+from espalier.recipes.engine.runner import run_recipe
 
 ARMS = {"one supernet": None, "gradient matching": "gradients", "random division": "random"}
 

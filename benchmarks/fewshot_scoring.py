@@ -18,19 +18,19 @@ import torch
 from common import interleave, median_ms, median_ratio, print_machine, print_table
 from torch import Tensor
 
-from nas.data import Batches, SplitFractions, load, split
-from nas.device import place
-from nas.gates import Gates
-from nas.spaces.nasbench201 import NasBench201
-from nas.task import Batch, Classification
-from nas.training import TrainSettings
-from supernets.darts import FixedAlpha
-from supernets.fewshot import FewShotSettings
-from supernets.fewshot.similarity import GradientDistances, distances, shared_parameters
-from supernets.fewshot.split import split_by_gradients
-from supernets.spos import SinglePathOneShot
-from supernets.strategy import Strategy
-from supernets.trainer import SupernetTraining
+from espalier.nas.data import Batches, SplitFractions, load, split
+from espalier.nas.device import place
+from espalier.nas.gates import Gates
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.nas.task import Batch, Classification
+from espalier.nas.training import TrainSettings
+from espalier.supernets.darts import FixedAlpha
+from espalier.supernets.fewshot import FewShotSettings
+from espalier.supernets.fewshot.similarity import GradientDistances, distances, shared_parameters
+from espalier.supernets.fewshot.split import split_by_gradients
+from espalier.supernets.spos import SinglePathOneShot
+from espalier.supernets.strategy import Strategy
+from espalier.supernets.trainer import SupernetTraining
 
 TASK = Classification(10)
 

@@ -15,15 +15,15 @@ import torch
 from common import interleave, median_ms, median_ratio, print_machine, print_table
 from torch.optim.swa_utils import update_bn
 
-from nas.architecture import Architecture
-from nas.data import Batches, Images
-from nas.device import accelerator, place
-from nas.memory import keep_freed_memory
-from nas.region import Region
-from nas.space import SearchSpace
-from nas.spaces.nasbench201 import NasBench201
-from nas.task import Classification
-from predictors.inherited import InheritedAccuracy
+from espalier.nas.architecture import Architecture
+from espalier.nas.data import Batches, Images
+from espalier.nas.device import accelerator, place
+from espalier.nas.memory import keep_freed_memory
+from espalier.nas.region import Region
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.nas.task import Classification
+from espalier.predictors.inherited import InheritedAccuracy
 
 TASK = Classification(10)
 

@@ -16,12 +16,12 @@ from common import interleave, median_ms, median_ratio, print_machine, print_tab
 from resnet20 import ResNet20
 from torch import Tensor, nn
 
-from nas.device import accelerator, autocast, place
-from nas.super_resolution.edsr import EDSR
-from pruning.issp import SoftShrink
-from pruning.masks import zeros_at
-from pruning.patterns import Layerwise, Pattern, Scores
-from pruning.weights import prunable_weights
+from espalier.nas.device import accelerator, autocast, place
+from espalier.nas.super_resolution.edsr import EDSR
+from espalier.pruning.issp import SoftShrink
+from espalier.pruning.masks import zeros_at
+from espalier.pruning.patterns import Layerwise, Pattern, Scores
+from espalier.pruning.weights import prunable_weights
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -11,9 +11,9 @@ import json
 import time
 from pathlib import Path
 
-from nas.progress import silent
-from recipes.lut.command import build_table, check_file, check_text
-from recipes.lut.spaces import given_space
+from espalier.nas.progress import silent
+from espalier.recipes.commands.lut.command import build_table, check_file, check_text
+from espalier.recipes.commands.lut.space_source import given_space
 
 SPACES = {
     "nasbench201": ("nasbench201", 32, 10),
@@ -42,7 +42,7 @@ def main() -> None:
 
 def error_of(name: str, options: argparse.Namespace) -> str:
     """Build and check the table of one space; the text of the check."""
-    from export.devices.base import MeasureSpec
+    from espalier.export.devices.base import MeasureSpec
 
     text, size, classes = SPACES[name]
     given = given_space(None, (), space=text, image_size=size, channels=3, classes=classes)

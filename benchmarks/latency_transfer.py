@@ -27,12 +27,12 @@ import torch
 from common import print_machine, print_table
 from scipy.stats import spearmanr
 
-from nas.architecture import Architecture
-from nas.measurement import Estimate
-from nas.predictor import Learner, Predictor
-from nas.spaces.nasbench201 import NasBench201
-from predictors.arrows import live_arrows
-from predictors.latency import Guides, LatencyPredictor, spread
+from espalier.nas.architecture import Architecture
+from espalier.nas.measurement import Estimate
+from espalier.nas.predictor import Learner, Predictor
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.predictors.cell_graph import live_arrows
+from espalier.predictors.latency import Guides, LatencyPredictor, spread
 
 POOL, HELD_OUT = 1000, 200
 Columns = dict[str, dict[Architecture, float]]

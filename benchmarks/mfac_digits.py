@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from common import print_machine, print_table
 from torch import Tensor, nn
 
-from nas.task import Batch, Classification
-from pruning.magnitude import OneShotMagnitude
-from pruning.mfac.obs import MFACPruner
-from pruning.patterns import Globally
-from pruning.pruner import Pruner
-from pruning.weights import prunable_weights
+from espalier.nas.task import Batch, Classification
+from espalier.pruning.magnitude import OneShotMagnitude
+from espalier.pruning.mfac.obs import MFACPruner
+from espalier.pruning.patterns import Globally
+from espalier.pruning.pruner import Pruner
+from espalier.pruning.weights import prunable_weights
 
 TASK = Classification(10)
 TEST = 540

@@ -14,7 +14,7 @@ import torch
 from common import interleave, mean_ratio, median_ms, median_ratio, print_machine, print_table
 from torch import Tensor
 
-from pruning.mfac.inverse import InverseFisher
+from espalier.pruning.mfac.inverse import InverseFisher
 
 DAMPS = (1e-1, 1e-3, 1e-5)
 

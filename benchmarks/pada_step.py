@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from common import interleave, median_ms, median_ratio, print_machine, print_table
 
-from nas.data import Augment, Batches, Images
-from nas.device import accelerator, place
-from nas.space import SearchSpace
-from nas.spaces.darts import Darts
-from nas.spaces.nasbench201 import NasBench201
-from nas.task import Classification
-from nas.training import TrainSettings
-from supernets.fairnas import FairNAS
-from supernets.pada import PADA
-from supernets.spos import SinglePathOneShot
-from supernets.strategy import Strategy
-from supernets.trainer import SupernetTraining
+from espalier.nas.data import Augment, Batches, Images
+from espalier.nas.device import accelerator, place
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.darts import Darts
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.nas.task import Classification
+from espalier.nas.training import TrainSettings
+from espalier.supernets.fairnas import FairNAS
+from espalier.supernets.pada import PADA
+from espalier.supernets.spos import SinglePathOneShot
+from espalier.supernets.strategy import Strategy
+from espalier.supernets.trainer import SupernetTraining
 
 STRATEGIES: dict[str, Callable[[SearchSpace], Strategy]] = {
     "spos": SinglePathOneShot,

@@ -18,21 +18,21 @@ from typing import Any
 
 import torch
 
-from nas.data import Augment, Batches, Images, Limit, SplitFractions, load, split
-from nas.device import accelerator, place
-from nas.files import read_json, write_json
-from nas.space import SearchSpace
-from nas.spaces.nasbench201 import NasBench201
-from nas.table import read_table
-from nas.task import Classification
-from nas.training import TrainSettings
-from predictors.ranking import rank_correlation
-from supernets.evaluation import SupernetEvaluator
-from supernets.fairnas import FairNAS
-from supernets.pada import PADA
-from supernets.spos import SinglePathOneShot
-from supernets.strategy import Strategy
-from supernets.trainer import SupernetTraining, train_supernet
+from espalier.nas.benchmark_table import read_table
+from espalier.nas.data import Augment, Batches, Images, Limit, SplitFractions, load, split
+from espalier.nas.device import accelerator, place
+from espalier.nas.files import read_json, write_json
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.nas.task import Classification
+from espalier.nas.training import TrainSettings
+from espalier.predictors.ranking import rank_correlation
+from espalier.supernets.evaluation import SupernetEvaluator
+from espalier.supernets.fairnas import FairNAS
+from espalier.supernets.pada import PADA
+from espalier.supernets.spos import SinglePathOneShot
+from espalier.supernets.strategy import Strategy
+from espalier.supernets.trainer import SupernetTraining, train_supernet
 
 ARMS: dict[str, Callable[[SearchSpace], Strategy]] = {
     "spos": SinglePathOneShot,

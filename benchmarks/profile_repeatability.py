@@ -21,9 +21,9 @@ import torch
 from common import print_machine, print_table
 from resnet20 import ResNet20
 
-from export.onnx import export_onnx
-from nas.checkpoint import load_weights
-from nas.models import network_factory
+from espalier.export.onnx import export_onnx
+from espalier.nas.checkpoint import load_weights
+from espalier.nas.models import network_factory
 
 NAS = str(Path(sys.executable).with_name("nas"))
 LOOP = """

@@ -16,15 +16,15 @@ import torch
 from common import interleave, median_ms, median_ratio, print_machine, print_table
 from torch import Tensor, nn
 
-from nas.device import accelerator, place
-from nas.gates import Gates, mixture
-from nas.macs_table import macs_table
-from nas.space import SearchSpace
-from nas.spaces.mobilenet import MobileNet
-from nas.spaces.nasbench201 import NasBench201
-from nas.task import Classification
-from supernets.proxyless import ProxylessNAS
-from supernets.strategy import Step
+from espalier.nas.cost.macs import macs_table
+from espalier.nas.device import accelerator, place
+from espalier.nas.gates import Gates, mixture
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.mobilenet import MobileNet
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.nas.task import Classification
+from espalier.supernets.proxyless import ProxylessNAS
+from espalier.supernets.strategy import Step
 
 
 class Contest:

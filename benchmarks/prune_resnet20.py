@@ -22,19 +22,19 @@ from resnet20 import ResNet20
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from nas.checkpoint import load_weights
-from nas.data import Augment, Batches, Images, load
-from nas.device import accelerator, place
-from nas.task import Classification
-from nas.training import TrainSettings
-from pruning.allocation import ALLOCATIONS
-from pruning.issp import HardThreshold, SoftShrink
-from pruning.magnitude import GradualMagnitude, OneShotMagnitude
-from pruning.masks import zeros_at, zeros_in
-from pruning.patterns import Globally, Layerwise, Pattern
-from pruning.pruner import Pruner
-from pruning.training import SparseTraining
-from pruning.weights import Weights, prunable_weights
+from espalier.nas.checkpoint import load_weights
+from espalier.nas.data import Augment, Batches, Images, load
+from espalier.nas.device import accelerator, place
+from espalier.nas.task import Classification
+from espalier.nas.training import TrainSettings
+from espalier.pruning.allocation import ALLOCATIONS
+from espalier.pruning.issp import HardThreshold, SoftShrink
+from espalier.pruning.magnitude import GradualMagnitude, OneShotMagnitude
+from espalier.pruning.masks import zeros_at, zeros_in
+from espalier.pruning.patterns import Globally, Layerwise, Pattern
+from espalier.pruning.pruner import Pruner
+from espalier.pruning.training import SparseTraining
+from espalier.pruning.weights import Weights, prunable_weights
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TASK = Classification(10)
@@ -81,7 +81,7 @@ def pruner_of(method: str, model: nn.Module, sparsity: float, *, steps: int, ima
     weights = prunable_weights(model)
     pattern = pattern_of(method, weights, sparsity)
     if method == "mfac":
-        from pruning.mfac.obs import MFACPruner
+        from espalier.pruning.mfac.obs import MFACPruner
 
         rows = batches(images, 16, torch.Generator().manual_seed(seed), augment=True)
         return MFACPruner(

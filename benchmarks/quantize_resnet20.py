@@ -20,18 +20,18 @@ import torch
 from common import print_machine, print_table
 from resnet20 import ResNet20
 
-from export.comparison import compare
-from export.devices.base import MeasureSpec
-from export.devices.local import LocalDevice
-from export.errors import ExportError
-from export.onnx import export_onnx
-from export.quantize.forms import METHODS, Method, Quantizer
-from export.quantize.instructions import int8_scheme
-from export.quantize.running import outputs
-from export.quantize.source import read_source
-from nas.checkpoint import load_weights
-from nas.data import Batches, Images, load
-from nas.paired import PairedDrop
+from espalier.export.comparison import compare
+from espalier.export.devices.base import MeasureSpec
+from espalier.export.devices.local import LocalDevice
+from espalier.export.errors import ExportError
+from espalier.export.onnx import export_onnx
+from espalier.export.quantize.forms import METHODS, Method, Quantizer
+from espalier.export.quantize.instructions import int8_scheme
+from espalier.export.quantize.running import outputs
+from espalier.export.quantize.source import read_source
+from espalier.nas.checkpoint import load_weights
+from espalier.nas.data import Batches, Images, load
+from espalier.nas.paired import PairedDrop
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -22,15 +22,15 @@ import numpy as np
 import torch
 from common import print_machine, print_table
 
-from nas.architecture import Architecture
-from nas.measurement import Estimate
-from nas.objective import Evaluator
-from nas.search.loop import Search
-from nas.search.replay import VirtualClock, replay
-from nas.search.settings import SearchSettings
-from nas.spaces.nasbench201 import NasBench201
-from nas.table import read_table
-from predictors.surrogate import Surrogate
+from espalier.nas.architecture import Architecture
+from espalier.nas.benchmark_table import read_table
+from espalier.nas.measurement import Estimate
+from espalier.nas.objective import Evaluator
+from espalier.nas.search.loop import Search
+from espalier.nas.search.replay import VirtualClock, replay
+from espalier.nas.search.settings import SearchSettings
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.predictors.surrogate import Surrogate
 
 T = TypeVar("T")
 MARGINS = (0.3, 0.1)

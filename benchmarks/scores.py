@@ -16,20 +16,20 @@ import torch
 from common import interleave, mean_ratio, median_ms, median_ratio, print_machine, print_table
 from torch import Tensor, nn
 
-from nas.spaces.nasbench201 import NasBench201
-from predictors.zero_cost.epe_nas import EPENAS
-from predictors.zero_cost.fisher import Fisher
-from predictors.zero_cost.grad_norm import GradNorm
-from predictors.zero_cost.gradsign import one_by_one, sign_sums
-from predictors.zero_cost.grasp import GraSP
-from predictors.zero_cost.jacob_cov import JacobCov
-from predictors.zero_cost.l2_norm import L2Norm
-from predictors.zero_cost.naswot import NASWOT
-from predictors.zero_cost.plain import Plain
-from predictors.zero_cost.probe import Probe
-from predictors.zero_cost.score import Score
-from predictors.zero_cost.snip import SNIP
-from predictors.zero_cost.synflow import SynFlow
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.predictors.zero_cost.epe_nas import EPENAS
+from espalier.predictors.zero_cost.fisher import Fisher
+from espalier.predictors.zero_cost.grad_norm import GradNorm
+from espalier.predictors.zero_cost.gradsign import one_by_one, sign_sums
+from espalier.predictors.zero_cost.grasp import GraSP
+from espalier.predictors.zero_cost.jacob_cov import JacobCov
+from espalier.predictors.zero_cost.l2_norm import L2Norm
+from espalier.predictors.zero_cost.naswot import NASWOT
+from espalier.predictors.zero_cost.plain import Plain
+from espalier.predictors.zero_cost.probe import Probe
+from espalier.predictors.zero_cost.score import Score
+from espalier.predictors.zero_cost.snip import SNIP
+from espalier.predictors.zero_cost.synflow import SynFlow
 
 TEN: tuple[Score, ...] = (
     *(GradNorm(), SNIP(), Plain(), Fisher(), GraSP()),

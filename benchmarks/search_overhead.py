@@ -6,7 +6,7 @@ seed all four make the same proposals, until the search gives up on a sampler th
 
     memory    study.ask and study.tell with the same sampler, study in memory: what the sampler costs
     journal   the same, kept in a file as a run folder's study is
-    Search    nas.search.loop.Search, kept in a file as a run folder's study is
+    Search    espalier.nas.search.loop.Search, kept in a file as a run folder's study is
     file      the same as memory, kept in Optuna's own JournalFileBackend; for the first 100 architectures only
 """
 
@@ -28,13 +28,13 @@ import torch
 from common import mean_ratio, print_machine, print_table
 from optuna.storages.journal import JournalFileBackend
 
-from nas.architecture import Architecture
-from nas.measurement import Estimate
-from nas.objective import Evaluator
-from nas.search.loop import Search, SearchSettings
-from nas.search.samplers import make_sampler
-from nas.search.storage import open_storage
-from nas.spaces.nasbench201 import NasBench201
+from espalier.nas.architecture import Architecture
+from espalier.nas.measurement import Estimate
+from espalier.nas.objective import Evaluator
+from espalier.nas.search.loop import Search, SearchSettings
+from espalier.nas.search.samplers import make_sampler
+from espalier.nas.search.storage import open_storage
+from espalier.nas.spaces.nasbench201 import NasBench201
 
 T = TypeVar("T")
 Values = Mapping[str, float]

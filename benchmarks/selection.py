@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from export.errors import ExportError
-from nas.files import read_json
-from nas.progress import silent
-from nas.spaces.nasbench201 import NasBench201
-from nas.table import read_table
-from recipes.loading import recipe_from
-from recipes.runner import run_recipe
+from espalier.export.errors import ExportError
+from espalier.nas.benchmark_table import read_table
+from espalier.nas.files import read_json
+from espalier.nas.progress import silent
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.recipes.config.loading import recipe_from
+from espalier.recipes.engine.runner import run_recipe
 
 SPACES: dict[str, dict[str, Any]] = {
     "nasbench201": {"name": "nasbench201", "channels": 8, "cells": 1},

@@ -19,22 +19,22 @@ import torch.nn.functional as F
 from common import print_machine, print_table
 from torch import Tensor, nn
 
-from nas.device import accelerator, place
-from nas.memory import keep_freed_memory
-from nas.super_resolution.batches import Patches, WholeImages
-from nas.super_resolution.files import load_pairs
-from nas.super_resolution.pairs import Pairs, bicubic
-from nas.super_resolution.quality import judged, psnr, shaved
-from nas.super_resolution.task import SuperResolution
-from nas.training import TrainSettings, train
-from pruning.issp import HardThreshold, SoftShrink
-from pruning.magnitude import GradualMagnitude, OneShotMagnitude
-from pruning.masks import count_zeros, zeros_at
-from pruning.patterns import Layerwise
-from pruning.pruner import Pruner
-from pruning.rigl import RigL
-from pruning.training import SparseTraining
-from pruning.weights import Weights, prunable_weights
+from espalier.nas.device import accelerator, place
+from espalier.nas.memory import keep_freed_memory
+from espalier.nas.super_resolution.batches import Patches, WholeImages
+from espalier.nas.super_resolution.files import load_pairs
+from espalier.nas.super_resolution.pairs import Pairs, bicubic
+from espalier.nas.super_resolution.quality import judged, psnr, shaved
+from espalier.nas.super_resolution.task import SuperResolution
+from espalier.nas.training import TrainSettings, train
+from espalier.pruning.issp import HardThreshold, SoftShrink
+from espalier.pruning.magnitude import GradualMagnitude, OneShotMagnitude
+from espalier.pruning.masks import count_zeros, zeros_at
+from espalier.pruning.patterns import Layerwise
+from espalier.pruning.pruner import Pruner
+from espalier.pruning.rigl import RigL
+from espalier.pruning.training import SparseTraining
+from espalier.pruning.weights import Weights, prunable_weights
 
 SCALE = 2
 METHODS: Mapping[str, Callable[[Weights, Layerwise, int], Pruner]] = {

@@ -12,18 +12,18 @@ from collections.abc import Callable
 import torch
 from common import interleave, median_ms, median_ratio, print_machine, print_table
 
-from nas.device import accelerator, place
-from nas.space import SearchSpace
-from nas.spaces.darts import Darts
-from nas.spaces.nasbench201 import NasBench201
-from nas.task import Batch, Classification
-from nas.training import TrainSettings
-from supernets.darts import DARTS, FixedAlpha
-from supernets.drnas import DrNAS
-from supernets.gdas import GDAS
-from supernets.spos import SinglePathOneShot
-from supernets.strategy import Strategy
-from supernets.trainer import SupernetTraining
+from espalier.nas.device import accelerator, place
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.darts import Darts
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.nas.task import Batch, Classification
+from espalier.nas.training import TrainSettings
+from espalier.supernets.darts import DARTS, FixedAlpha
+from espalier.supernets.drnas import DrNAS
+from espalier.supernets.gdas import GDAS
+from espalier.supernets.spos import SinglePathOneShot
+from espalier.supernets.strategy import Strategy
+from espalier.supernets.trainer import SupernetTraining
 
 STRATEGIES: dict[str, Callable[[SearchSpace], Strategy]] = {
     "fixed_alpha": FixedAlpha,

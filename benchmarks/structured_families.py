@@ -28,14 +28,14 @@ import torch
 from common import print_table
 from torch import nn
 
-from export.onnx import export_onnx
-from nas.cost import count
-from pruning.structure import apply_structure
-from pruning.structured import Target, shrink
-from pruning.structured.graph import _side
-from pruning.structured.groups import Member, Units
-from pruning.structured.layers import Side, channels
-from pruning.structured.trust import difference, equal, outputs, randomise
+from espalier.export.onnx import export_onnx
+from espalier.nas.cost.count import count
+from espalier.pruning.structure import apply_structure
+from espalier.pruning.structured import Target, shrink
+from espalier.pruning.structured.graph import _side
+from espalier.pruning.structured.groups import Member, Units
+from espalier.pruning.structured.layers import Side, channels
+from espalier.pruning.structured.verify import difference, equal, outputs, randomise
 
 SIZES = {
     "resnet18": 64,

@@ -15,9 +15,9 @@ import torch
 from common import print_machine, print_table
 from torch import Tensor, nn
 
-from nas.checkpoint import load_weights, save_weights
-from nas.device import accelerator
-from nas.super_resolution import (
+from espalier.nas.checkpoint import load_weights, save_weights
+from espalier.nas.device import accelerator
+from espalier.nas.super_resolution import (
     Pairs,
     Patches,
     SuperResolution,
@@ -27,8 +27,8 @@ from nas.super_resolution import (
     super_resolution_factory,
     validate,
 )
-from nas.super_resolution.pairs import bicubic
-from nas.training import Training, TrainSettings
+from espalier.nas.super_resolution.pairs import bicubic
+from espalier.nas.training import Training, TrainSettings
 
 
 class Bicubic(nn.Module):

@@ -14,12 +14,12 @@ import torch
 from common import interleave, mean_ratio, median_ms, median_ratio, print_machine, print_table
 from torch import Tensor, nn
 
-from nas.architecture import Architecture
-from nas.device import accelerator, autocast, place
-from nas.spaces.nasbench201 import NasBench201
-from nas.task import Classification
-from nas.training import Training, TrainSettings
-from supernets.spos import SinglePathOneShot
+from espalier.nas.architecture import Architecture
+from espalier.nas.device import accelerator, autocast, place
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.nas.task import Classification
+from espalier.nas.training import Training, TrainSettings
+from espalier.supernets.spos import SinglePathOneShot
 
 Shape = tuple[int, int, int]
 Step = Callable[[], None]

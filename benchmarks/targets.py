@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from nas.files import read_json
-from nas.progress import silent
-from recipes.loading import load_recipe
-from recipes.runner import run_recipe
+from espalier.nas.files import read_json
+from espalier.nas.progress import silent
+from espalier.recipes.config.loading import load_recipe
+from espalier.recipes.engine.runner import run_recipe
 
 
 def main() -> None:

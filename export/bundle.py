@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import fx
 
-from export.card import model_card
-from export.errors import ExportError
-from export.onnx import Exported, export_onnx
-from export.source import check_source, python_source
-from nas.cost import count
-from nas.errors import UserError
-from nas.files import atomic_path, write_text
+from espalier.export.card import model_card
+from espalier.export.errors import ExportError
+from espalier.export.onnx import Exported, export_onnx
+from espalier.export.source import check_source, python_source
+from espalier.nas.cost.count import count
+from espalier.nas.errors import UserError
+from espalier.nas.files import atomic_path, write_text
 
 CLASS_NAME = "Network"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from export.onnx import Exported
+from espalier.export.onnx import Exported
 
 _CARD = """# {class_name}
 

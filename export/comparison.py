@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from export.devices.base import Device, MeasureSpec
-from nas.errors import UserError
-from nas.intervals import median_interval
-from nas.measurement import Measurement
+from espalier.export.devices.base import Device, MeasureSpec
+from espalier.nas.errors import UserError
+from espalier.nas.intervals import median_interval
+from espalier.nas.measurement import Measurement
 
 MIN_ROUNDS = 5
 """With five rounds the interval reaches from the lowest to the highest ratio, and two equal files have all five on one

@@ -2,7 +2,7 @@
 
 What is written smaller is plain again once it is loaded: ONNX Runtime (1.32, and as far as its source says every
 version since 1.6) has no operators for sparse weights, so run time and the memory of the running session are those of
-the plain file. See `export.sparse_weights` for the ways of writing.
+the plain file. See `espalier.export.sparse_weights` for the ways of writing.
 
 Measured with ONNX Runtime 1.32 on a CPU, ResNet-18 with 11.2 million weights, in MB (in brackets after gzip):
 
@@ -29,12 +29,12 @@ from typing import Any
 
 import numpy as np
 
-from export.devices.agent.errors import Refused
-from export.devices.agent.inputs import make_inputs
-from export.errors import ExportError, reason
-from export.sparse_weights import MIN_OPSET, coo, count_zeros, packed
-from nas.errors import UserError
-from nas.files import write_bytes
+from espalier.export.devices.agent.errors import Refused
+from espalier.export.devices.agent.inputs import make_inputs
+from espalier.export.errors import ExportError, reason
+from espalier.export.sparse_weights import MIN_OPSET, coo, count_zeros, packed
+from espalier.nas.errors import UserError
+from espalier.nas.files import write_bytes
 
 
 @dataclass(frozen=True)

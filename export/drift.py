@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from export.devices.base import Device, MeasureSpec
-from export.reference import write_reference
-from nas.errors import UserError
-from nas.measurement import Latency, Measurement, Verdict
-from nas.progress import Track, silent
+from espalier.export.devices.base import Device, MeasureSpec
+from espalier.export.reference import write_reference
+from espalier.nas.errors import UserError
+from espalier.nas.measurement import Latency, Measurement, Verdict
+from espalier.nas.progress import Track, silent
 
 MAX_SLOWDOWN = 0.10
 """Of the reference, since its first timing: beyond it the device throttles, and what is interpolated is a guess."""

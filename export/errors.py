@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from nas.errors import UserError
+from espalier.nas.errors import UserError
 
 
 class ExportError(UserError):

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import fx
 
-from export.errors import ExportError
+from espalier.export.errors import ExportError
 
 
 def forward_source(graph: fx.Graph) -> tuple[str, dict[str, Any]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from export.devices.base import Device, MeasureSpec
-from export.onnx import export_onnx
-from nas.architecture import Architecture
-from nas.measurement import Measurement
-from nas.space import SearchSpace
+from espalier.export.devices.base import Device, MeasureSpec
+from espalier.export.onnx import export_onnx
+from espalier.nas.architecture import Architecture
+from espalier.nas.measurement import Measurement
+from espalier.nas.space import SearchSpace
 
 
 class MeasuredLatency:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from export.devices.base import Device, MeasureSpec
-from export.devices.passes import passes
-from export.timing import contention, summarize, verdict
-from nas.errors import UserError
-from nas.intervals import bootstrap_interval
-from nas.measurement import Latency, Verdict
+from espalier.export.devices.base import Device, MeasureSpec
+from espalier.export.devices.passes import passes
+from espalier.export.timing import contention, summarize, verdict
+from espalier.nas.errors import UserError
+from espalier.nas.intervals import bootstrap_interval
+from espalier.nas.measurement import Latency, Verdict
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-from export.errors import ExportError, reason
-from export.parity import Parity, check_parity
-from nas.files import atomic_path
+from espalier.export.errors import ExportError, reason
+from espalier.export.parity import Parity, check_parity
+from espalier.nas.files import atomic_path
 
 Exporter = Literal["dynamo", "torchscript"]
 _CHATTY_LOGGERS = ("torch.onnx", "torch.export", "torch.fx", "torch._dynamo", "onnxscript", "onnx_ir")

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from export.devices.base import Device, MeasureSpec
-from export.devices.passes import passes
-from export.fusion import Origin, origins
-from nas.intervals import median_interval
-from nas.measurement import Measurement
+from espalier.export.devices.base import Device, MeasureSpec
+from espalier.export.devices.passes import passes
+from espalier.export.fusion import Origin, origins
+from espalier.nas.intervals import median_interval
+from espalier.nas.measurement import Measurement
 
 RUNTIME = "(runtime)"
 """The module of nodes that the runtime has put in, such as changes of layout."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from export.errors import ExportError
+from espalier.export.errors import ExportError
 
 RELATIVE_TOLERANCE = 1e-3
 """Allowed error, as a share of how much the outputs move with the input. Two float32 runtimes differ by about 1e-5

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from export.errors import ExportError
-from export.forward import forward_source
+from espalier.export.errors import ExportError
+from espalier.export.forward import forward_source
 
 SOURCE_TOLERANCE = 1e-6
 """The rebuilt network runs the same operators on the same numbers; only a threaded sum may be ordered otherwise."""

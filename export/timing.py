@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nas.measurement import Latency, Verdict
+from espalier.nas.measurement import Latency, Verdict
 
 BOOTSTRAP_RESAMPLES = 1000
 BOOTSTRAP_SEED = 0
@@ -56,7 +56,7 @@ class CpuContention:
 
 
 def contention(counters: Sequence[Mapping[str, float | None]]) -> CpuContention:
-    """The shares over all rounds, from what the device counted in each (see `export.devices.agent.counters`).
+    """The shares over all rounds, from what the device counted in each (see `espalier.export.devices.agent.counters`).
 
     None for what its system does not count, or where no time passed.
     """

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from nas.errors import UserError
+from espalier.nas.errors import UserError
 
 Option = str | int | float | bool | tuple[int, ...]
 """One option of a choice: an operation's name, a width or kernel size, or the indices of the chosen inputs."""

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas.errors import UserError
-from nas.files import write_bytes
+from espalier.nas.errors import UserError
+from espalier.nas.files import write_bytes
 
 BROKEN = (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError)
 """What a damaged archive raises beyond the usual errors."""

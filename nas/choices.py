@@ -13,8 +13,8 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from nas.architecture import Option
-from nas.gates import Gate, Gates, Mixture
+from espalier.nas.architecture import Option
+from espalier.nas.gates import Gate, Gates, Mixture
 
 
 class Choice(nn.Module):
@@ -141,7 +141,7 @@ class ValueChoice(Choice):
 
 
 class ElasticChoice(ValueChoice):
-    """A value that elastic layers read (`nas.elastic`), which know what a mixture of its options means.
+    """A value that elastic layers read (`espalier.nas.elastic`), which know what a mixture of its options means.
 
     Its options are numbers in increasing order, so that each smaller one is a part of the next.
     """

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nas.errors import CannotWrite, UserError
+from espalier.nas.errors import CannotWrite, UserError
 
 
 @contextmanager

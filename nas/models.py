@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from nas.errors import UserError
+from espalier.nas.errors import UserError
 
 
 def network_factory(
@@ -22,7 +22,7 @@ def network_factory(
     Args:
         text: a model of timm, made for these images and classes; or a function, or class, without arguments in a
             Python file, which is executed; or `edsr:scale=2,blocks=8`, which the images and classes do not change
-            (see `nas.super_resolution.super_resolution_factory`).
+            (see `espalier.nas.super_resolution.super_resolution_factory`).
         image_shape: `(channels, height, width)`. classes: number of outputs.
         pretrained: with the weights that timm has for the model, loaded from its hub; else with fresh ones.
 
@@ -36,7 +36,7 @@ def network_factory(
         raise UserError(text, "only models of timm come with pretrained weights; give yours as a file of weights")
     if colon and kind.endswith(".py"):
         return _of_file(Path(kind), name)
-    from nas.super_resolution.networks import NETWORKS, super_resolution_factory
+    from espalier.nas.super_resolution.networks import NETWORKS, super_resolution_factory
 
     name = text.partition(":")[0]
     if colon and name in NETWORKS:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.measurement import Estimate, Measurement
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.measurement import Estimate, Measurement
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from nas.architecture import Architecture
-from nas.measurement import Estimate
+from espalier.nas.architecture import Architecture
+from espalier.nas.measurement import Estimate
 
 
 class Predictor(Protocol):

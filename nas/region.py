@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.space import SearchSpace
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.space import SearchSpace
 
 
 class Region(Mapping[str, tuple[int, ...]]):

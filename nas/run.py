@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nas.architecture import Architecture
-from nas.errors import CannotWrite, UserError
-from nas.files import read_json, write_json
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import CannotWrite, UserError
+from espalier.nas.files import read_json, write_json
 
 
 class RunFolder:

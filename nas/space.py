@@ -11,11 +11,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from nas.architecture import Architecture
-from nas.choices import Choice
-from nas.elastic.layer import Elastic
-from nas.errors import UserError
-from nas.gates import Gates
+from espalier.nas.architecture import Architecture
+from espalier.nas.choices import Choice
+from espalier.nas.elastic.layer import Elastic
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gates
 
 ABSENT, ADDED, REPEATED = "absent", "added", "repeated"
 """States of layers, see `SearchSpace.states`."""

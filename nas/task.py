@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.device import autocast
+from espalier.nas.device import autocast
 
 Batch = tuple[Tensor, Tensor]
 

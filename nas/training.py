@@ -13,12 +13,12 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 from torch import Tensor, nn
 
-from nas.checkpoint import load_state, save_state
-from nas.data import Augment
-from nas.device import autocast
-from nas.progress import Track, silent
-from nas.settings import Settings
-from nas.task import Batch, Task
+from espalier.nas.checkpoint import load_state, save_state
+from espalier.nas.data import Augment
+from espalier.nas.device import autocast
+from espalier.nas.progress import Track, silent
+from espalier.nas.settings import Settings
+from espalier.nas.task import Batch, Task
 
 
 class TrainSettings(Settings):

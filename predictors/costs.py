@@ -5,14 +5,14 @@ As guesses of accuracy, more is better. As objectives they are costs, and less i
 
 from __future__ import annotations
 
-from nas.architecture import Architecture
-from nas.cost import CostCounter
-from nas.measurement import Estimate
-from nas.space import SearchSpace
+from espalier.nas.architecture import Architecture
+from espalier.nas.cost.count import CostCounter
+from espalier.nas.measurement import Estimate
+from espalier.nas.space import SearchSpace
 
 
 class _CostPredictor:
-    """A field of `nas.cost.Cost` as a guess of accuracy.
+    """A field of `espalier.nas.cost.count.Cost` as a guess of accuracy.
 
     Args:
         space: where the architectures are from.
@@ -44,7 +44,7 @@ class ParamsPredictor(_CostPredictor):
 
 
 class MacsPredictor(_CostPredictor):
-    """The multiply-accumulates of one image (`nas.cost.count`) as a guess of accuracy: more is better."""
+    """The multiply-accumulates of one image (`nas.cost.count.count`) as a guess of accuracy: more is better."""
 
     name = "macs"
     unit = "MACs"

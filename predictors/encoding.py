@@ -9,10 +9,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.space import SearchSpace
-from predictors.arrows import live_arrows, vertices, ways
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.space import SearchSpace
+from espalier.predictors.cell_graph import live_arrows, vertices, ways
 
 Floats = NDArray[np.float64]
 

@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.measurement import Estimate
-from nas.predictor import Predictor
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.measurement import Estimate
+from espalier.nas.predictor import Predictor
 
 Aggregate = Literal["log", "sum"]
 Floats = NDArray[np.float64]

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.predictor import Predictor
-from nas.space import SearchSpace
-from predictors.encoding import Floats, encoding
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.predictor import Predictor
+from espalier.nas.space import SearchSpace
+from espalier.predictors.encoding import Floats, encoding
 
 
 class ScoreTable:

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
-from nas.architecture import Architecture
-from nas.device import autocast
-from nas.elastic.layer import Elastic
-from nas.gates import Gates
-from nas.measurement import Estimate
-from nas.region import Region
-from nas.space import SearchSpace
-from nas.task import Batch, Classification
+from espalier.nas.architecture import Architecture
+from espalier.nas.device import autocast
+from espalier.nas.elastic.layer import Elastic
+from espalier.nas.gates import Gates
+from espalier.nas.measurement import Estimate
+from espalier.nas.region import Region
+from espalier.nas.space import SearchSpace
+from espalier.nas.task import Batch, Classification
 
 
 class InheritedAccuracy:

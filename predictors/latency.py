@@ -9,15 +9,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.measurement import Estimate
-from nas.predictor import History, Predictor
-from nas.space import SearchSpace
-from predictors.conformal import Calibration, Indices, calibrate
-from predictors.encoding import Floats, encoding
-from predictors.features import ScoreTable
-from predictors.surrogate import LEAST
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.measurement import Estimate
+from espalier.nas.predictor import History, Predictor
+from espalier.nas.space import SearchSpace
+from espalier.predictors.conformal import Calibration, Indices, calibrate
+from espalier.predictors.encoding import Floats, encoding
+from espalier.predictors.features import ScoreTable
+from espalier.predictors.surrogate import LEAST
 
 
 class LatencyPredictor:
@@ -131,7 +131,7 @@ class LatencyPredictor:
 
 
 class Costs(Protocol):
-    """Gives each architecture of a space its cost, such as a `nas.cost_model.CostModel`."""
+    """Gives each architecture of a space its cost, such as a `espalier.nas.cost.model.CostModel`."""
 
     def cost(self, architecture: Architecture) -> float: ...
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.errors import UserError
-from predictors.conformal import Calibration, Indices, calibrate
+from espalier.nas.errors import UserError
+from espalier.predictors.conformal import Calibration, Indices, calibrate
 
 Floats = NDArray[np.float64]
 

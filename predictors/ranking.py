@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nas.errors import UserError
-from predictors import ranking_samples as samples
-from predictors.ranking_samples import Floats, Levels
+from espalier.nas.errors import UserError
+from espalier.predictors import ranking_samples as samples
+from espalier.predictors.ranking_samples import Floats, Levels
 
 LEAST_FOR_INTERVAL = 8
 """Pairs below which a bootstrap interval would look certain and is not given: three in perfect order have [1, 1]."""

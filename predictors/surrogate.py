@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.measurement import Estimate
-from nas.predictor import History, Predictor
-from nas.space import SearchSpace
-from predictors.conformal import Calibration, Indices, calibrate
-from predictors.encoding import ENCODINGS, Floats, encoding
-from predictors.features import Features, ScoreTable
-from predictors.normal_scores import NormalScores
-from predictors.regressors import MODELS, Regressor
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.measurement import Estimate
+from espalier.nas.predictor import History, Predictor
+from espalier.nas.space import SearchSpace
+from espalier.predictors.conformal import Calibration, Indices, calibrate
+from espalier.predictors.encoding import ENCODINGS, Floats, encoding
+from espalier.predictors.features import Features, ScoreTable
+from espalier.predictors.normal_scores import NormalScores
+from espalier.predictors.regressors import MODELS, Regressor
 
 LEAST = 8
 """Entries of a history below which nothing is learnt from it."""

@@ -9,10 +9,10 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from nas.errors import UserError
-from pruning.patterns import Pattern
-from pruning.pruner import Pruner
-from pruning.weights import Weights
+from espalier.nas.errors import UserError
+from espalier.pruning.patterns import Pattern
+from espalier.pruning.pruner import Pruner
+from espalier.pruning.weights import Weights
 
 
 class GrowingRegularisation(Pruner):

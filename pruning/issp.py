@@ -8,10 +8,10 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from nas.errors import UserError
-from pruning.patterns import Pattern
-from pruning.pruner import Pruner
-from pruning.weights import Weights
+from espalier.nas.errors import UserError
+from espalier.pruning.patterns import Pattern
+from espalier.pruning.pruner import Pruner
+from espalier.pruning.weights import Weights
 
 
 class SoftShrink(Pruner):

@@ -8,11 +8,11 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from nas.errors import UserError
-from pruning.masks import apply_masks
-from pruning.patterns import Pattern
-from pruning.pruner import Pruner
-from pruning.weights import Weights
+from espalier.nas.errors import UserError
+from espalier.pruning.masks import apply_masks
+from espalier.pruning.patterns import Pattern
+from espalier.pruning.pruner import Pruner
+from espalier.pruning.weights import Weights
 
 
 class OneShotMagnitude(Pruner):

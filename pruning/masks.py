@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruning.weights import Weights
+from espalier.pruning.weights import Weights
 
 Masks = Mapping[str, Tensor]
 """Boolean, by the weight's name and of its shape: True where the weight is kept."""

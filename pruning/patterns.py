@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from nas.errors import UserError
-from pruning.masks import flatten, lowest, lowest_in_rows, unflatten
+from espalier.nas.errors import UserError
+from espalier.pruning.masks import flatten, lowest, lowest_in_rows, unflatten
 
 Scores = Mapping[str, Tensor]
 """How much each weight matters, by the weight's name and of its shape: the lowest go first."""

@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from nas.checkpoint import load_weights, save_weights
-from nas.errors import UserError
-from nas.files import read_json, write_bytes, write_json
-from nas.models import network_factory
-from pruning.structure import apply_structure
-from pruning.weights import prunable_weights
+from espalier.nas.checkpoint import load_weights, save_weights
+from espalier.nas.errors import UserError
+from espalier.nas.files import read_json, write_bytes, write_json
+from espalier.nas.models import network_factory
+from espalier.pruning.structure import apply_structure
+from espalier.pruning.weights import prunable_weights
 
 PLAN = "plan.json"
 WEIGHTS = "model.safetensors"
@@ -30,7 +30,7 @@ class Plan:
         factory: the dense network, as `nas.models.network_factory` takes it; a file's path may be relative to the plan.
         image_shape: `(channels, height, width)` of one image. classes: names of the outputs; none for images.
         mean, std: of each channel of pixels in 0..1: the network takes `(pixels - mean) / std`.
-        structure: what was removed, as `pruning.structure` writes it; empty where nothing was.
+        structure: what was removed, as `espalier.pruning.structure` writes it; empty where nothing was.
         zeros: the number of zeros in each pruned weight.
         settings: method, target and training, as they were asked for. groups: the widths that were looked at.
     """

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.errors import UserError
-from nas.training import Diverged
-from pruning.masks import Masks, apply_masks
-from pruning.weights import Weights
+from espalier.nas.errors import UserError
+from espalier.nas.training import Diverged
+from espalier.pruning.masks import Masks, apply_masks
+from espalier.pruning.weights import Weights
 
 
 class Pruner(ABC):

@@ -9,11 +9,11 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from nas.errors import UserError
-from pruning.masks import apply_masks, lowest
-from pruning.patterns import Pattern
-from pruning.pruner import Pruner
-from pruning.weights import Weights
+from espalier.nas.errors import UserError
+from espalier.pruning.masks import apply_masks, lowest
+from espalier.pruning.patterns import Pattern
+from espalier.pruning.pruner import Pruner
+from espalier.pruning.weights import Weights
 
 PUBLISHED_EVERY = 100
 LEAST_EXCHANGES = 10

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas.intervals import median_interval
+from espalier.nas.intervals import median_interval
 
 MIN_CAPABILITY = (8, 0)
 """CUDA compute capability of the first GPUs with sparse tensor cores."""

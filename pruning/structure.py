@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.errors import UserError
+from espalier.nas.errors import UserError
 
 Structure = Mapping[str, Mapping[str, Any]]
 """By module name, for modules that differ: `tensors` (shapes), `values` (of buffers that no state keeps), `attributes`,

@@ -6,17 +6,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nas.device import autocast
-from nas.training import Training
-from pruning.distillation import Distillation
-from pruning.pruner import Pruner
+from espalier.nas.device import autocast
+from espalier.nas.training import Training
+from espalier.pruning.distillation import Distillation
+from espalier.pruning.pruner import Pruner
 
 
 class SparseTraining(Training):
     """A training whose weights a pruner makes, or keeps, sparse; its state holds the pruner's.
 
     Args:
-        model, *arguments, **options: of `nas.training.Training`.
+        model, *arguments, **options: of `espalier.nas.training.Training`.
         pruner: of this model's weights. None: nothing is pruned, as in fine-tuning after channels were removed.
         distillation: the teacher to learn from, beside the labels. Its network is not part of the state.
     """

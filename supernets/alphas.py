@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.choices import InputChoice
-from nas.errors import UserError
-from nas.gates import Gate, Mixture
-from nas.region import Region
-from nas.space import SearchSpace
+from espalier.nas.choices import InputChoice
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gate, Mixture
+from espalier.nas.region import Region
+from espalier.nas.space import SearchSpace
 
 Weigh = Callable[[Tensor], Tensor]
 """Weights of the open options of a choice from their alphas, both `(open options,)`."""

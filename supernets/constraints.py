@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from nas.errors import UserError
-from nas.gates import Gates, Mixture
-from nas.space import SearchSpace
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gates, Mixture
+from espalier.nas.space import SearchSpace
 
 MOST_DRAWS = 1_000
 """After so many in vain, what is drawn for is taken to be impossible."""

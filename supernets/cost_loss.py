@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from nas.cost_model import CostModel
-from nas.errors import UserError
-from nas.region import Region
+from espalier.nas.cost.model import CostModel
+from espalier.nas.errors import UserError
+from espalier.nas.region import Region
 
 ARRIVAL = 0.7
 """Share of the training at which a falling limit reaches its target; the rest is for what is left to decide."""

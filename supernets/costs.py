@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nas.cost_file import read_cost_table
-from nas.cost_model import macs_of
-from nas.cost_table import CostTable
-from nas.elastic.cost import ElasticCosts
-from nas.errors import UserError
-from nas.space import SearchSpace
-from nas.spaces.mobilenet import MobileNet
-from nas.spaces.pixel1 import pixel1_table
+from espalier.nas.cost.files import read_cost_table
+from espalier.nas.cost.model import macs_of
+from espalier.nas.cost.table import CostTable
+from espalier.nas.elastic.cost import ElasticCosts
+from espalier.nas.errors import UserError
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.mobilenet import MobileNet
+from espalier.nas.spaces.pixel1 import pixel1_table
 
 MACS = "macs"
 

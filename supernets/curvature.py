@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from nas.space import SearchSpace
-from nas.task import Batch
-from nas.training import Diverged
-from supernets.learnt import AlphaStrategy
-from supernets.statistics import frozen_statistics
-from supernets.strategy import Strategy
+from espalier.nas.space import SearchSpace
+from espalier.nas.task import Batch
+from espalier.nas.training import Diverged
+from espalier.supernets.gradient_strategy import AlphaStrategy
+from espalier.supernets.statistics import frozen_statistics
+from espalier.supernets.strategy import Strategy
 
 TOLERANCE = 1e-3
 """Of the eigenvalue, relative, from one iteration to the next."""

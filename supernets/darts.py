@@ -9,16 +9,16 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.gates import Gates
-from nas.space import SearchSpace
-from supernets.alphas import Weigh
-from supernets.costs import MACS
-from supernets.learnt import LearntStrategy, softmax
-from supernets.noise import paired_noise
-from supernets.sparsemax import sparsemax
-from supernets.strategy import Step, Strategy
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gates
+from espalier.nas.space import SearchSpace
+from espalier.supernets.alphas import Weigh
+from espalier.supernets.costs import MACS
+from espalier.supernets.gradient_strategy import LearntStrategy, softmax
+from espalier.supernets.noise import paired_noise
+from espalier.supernets.sparsemax import sparsemax
+from espalier.supernets.strategy import Step, Strategy
 
 PERTURBATION = 0.01
 """epsilon = 0.01 / ||dL_val/dw'||, footnote 2 of the paper."""

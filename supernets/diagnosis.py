@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from nas.choices import LayerChoice
-from nas.space import SearchSpace
-from nas.task import Batch
-from supernets.curvature import GROWTH, WINDOW, largest_growth, sharpness
-from supernets.entropy import mean_entropy
-from supernets.evaluation import Evaluation, SupernetEvaluator
-from supernets.strategy import Strategy
+from espalier.nas.choices import LayerChoice
+from espalier.nas.space import SearchSpace
+from espalier.nas.task import Batch
+from espalier.supernets.curvature import GROWTH, WINDOW, largest_growth, sharpness
+from espalier.supernets.entropy import mean_entropy
+from espalier.supernets.evaluation import Evaluation, SupernetEvaluator
+from espalier.supernets.strategy import Strategy
 
 UNDECIDED = 0.99
 """Normalised entropy at which the likeliest of five options has 27 % where uniform gates give it 20 %."""

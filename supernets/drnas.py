@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
-from nas.gates import Gates
-from nas.space import SearchSpace
-from supernets.costs import MACS
-from supernets.learnt import LearntStrategy
-from supernets.strategy import Step
+from espalier.nas.gates import Gates
+from espalier.nas.space import SearchSpace
+from espalier.supernets.costs import MACS
+from espalier.supernets.gradient_strategy import LearntStrategy
+from espalier.supernets.strategy import Step
 
 
 class DrNAS(LearntStrategy):

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field, model_validator
 
-from nas.errors import UserError
-from nas.settings import Settings
-from nas.space import SearchSpace
-from nas.task import Batch
-from supernets.curvature import GROWTH, WINDOW, eigenvalue_growth, sharpness
-from supernets.diagnosis import parameter_free
-from supernets.strategy import Strategy
+from espalier.nas.errors import UserError
+from espalier.nas.settings import Settings
+from espalier.nas.space import SearchSpace
+from espalier.nas.task import Batch
+from espalier.supernets.curvature import GROWTH, WINDOW, eigenvalue_growth, sharpness
+from espalier.supernets.diagnosis import parameter_free
+from espalier.supernets.strategy import Strategy
 
 
 class StopSettings(Settings):

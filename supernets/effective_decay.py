@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nas.elastic.conv import ElasticConv2d
-from nas.elastic.linear import ElasticLinear
-from nas.errors import UserError
-from nas.gates import Gates
-from nas.space import SearchSpace
+from espalier.nas.elastic.conv import ElasticConv2d
+from espalier.nas.elastic.linear import ElasticLinear
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gates
+from espalier.nas.space import SearchSpace
 
 
 class EffectiveDecay:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from nas.region import Region
+from espalier.nas.region import Region
 
 
 def mean_entropy(preferences: Mapping[str, Tensor], region: Region) -> float | None:

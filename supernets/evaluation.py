@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.device import autocast
-from nas.gates import Gates
-from nas.space import SearchSpace
-from nas.task import Batch
-from supernets.noise import paired_noise
-from supernets.statistics import frozen_statistics
+from espalier.nas.device import autocast
+from espalier.nas.gates import Gates
+from espalier.nas.space import SearchSpace
+from espalier.nas.task import Batch
+from espalier.supernets.noise import paired_noise
+from espalier.supernets.statistics import frozen_statistics
 
 
 @dataclass(frozen=True, eq=False)

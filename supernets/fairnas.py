@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from nas.gates import Gates
-from nas.space import SearchSpace
-from supernets.constraints import first_fit, keeps_constraints
-from supernets.spos import SinglePathOneShot
+from espalier.nas.gates import Gates
+from espalier.nas.space import SearchSpace
+from espalier.supernets.constraints import first_fit, keeps_constraints
+from espalier.supernets.spos import SinglePathOneShot
 
 Decks = Mapping[str, tuple[int, ...]]
 

@@ -23,11 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.choices import Choice, ElasticChoice
-from nas.device import autocast
-from nas.gates import Gate, Mixture
-from nas.space import SearchSpace
-from supernets.statistics import frozen_statistics
+from espalier.nas.choices import Choice, ElasticChoice
+from espalier.nas.device import autocast
+from espalier.nas.gates import Gate, Mixture
+from espalier.nas.space import SearchSpace
+from espalier.supernets.statistics import frozen_statistics
 
 
 def gate_gradients(

@@ -8,12 +8,12 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
-from nas.choices import ElasticChoice
-from nas.gates import Gate, Gates, Mixture
-from nas.space import SearchSpace
-from supernets.costs import MACS
-from supernets.learnt import LearntStrategy
-from supernets.strategy import Step
+from espalier.nas.choices import ElasticChoice
+from espalier.nas.gates import Gate, Gates, Mixture
+from espalier.nas.space import SearchSpace
+from espalier.supernets.costs import MACS
+from espalier.supernets.gradient_strategy import LearntStrategy
+from espalier.supernets.strategy import Step
 
 
 class GDAS(LearntStrategy):

@@ -12,11 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from nas.choices import LayerChoice
-from nas.data.importance import Average
-from nas.errors import UserError
-from nas.gates import Gates
-from nas.space import SearchSpace
+from espalier.nas.choices import LayerChoice
+from espalier.nas.data.importance import Average
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gates
+from espalier.nas.space import SearchSpace
 
 Scope = Literal["option", "choice"]
 Places = Literal["sum", "mean"]

@@ -10,17 +10,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from nas.data.batches import Order
-from nas.data.importance import Average, Draws, ImportanceSampler
-from nas.errors import UserError
-from nas.gates import Gates
-from nas.space import SearchSpace
-from nas.task import Classification
-from supernets.constraints import first_fit, keeps_constraints
-from supernets.entropy import mean_entropy
-from supernets.option_importance import OptionImportance, ParameterFree, Places, Scale, Scope, Statistic
-from supernets.pada_options import Mode, Reweight, Tau, Unsampled, pada_options
-from supernets.spos import SinglePathOneShot
+from espalier.nas.data.batches import Order
+from espalier.nas.data.importance import Average, Draws, ImportanceSampler
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gates
+from espalier.nas.space import SearchSpace
+from espalier.nas.task import Classification
+from espalier.supernets.constraints import first_fit, keeps_constraints
+from espalier.supernets.entropy import mean_entropy
+from espalier.supernets.option_importance import OptionImportance, ParameterFree, Places, Scale, Scope, Statistic
+from espalier.supernets.pada_options import Mode, Reweight, Tau, Unsampled, pada_options
+from espalier.supernets.spos import SinglePathOneShot
 
 
 class PADA(SinglePathOneShot):

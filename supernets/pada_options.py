@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from nas.data.importance import Average, Draws
-from nas.errors import UserError
-from supernets.option_importance import ParameterFree, Places, Scale, Scope
+from espalier.nas.data.importance import Average, Draws
+from espalier.nas.errors import UserError
+from espalier.supernets.option_importance import ParameterFree, Places, Scale, Scope
 
 Mode = Literal["corrected", "reference"]
 Reweight = Literal["none", "data"]
@@ -25,7 +25,7 @@ OF_DATA = ("tau_data", "draws", "reweight")
 
 @dataclass(frozen=True)
 class PADAOptions:
-    """The options of `supernets.pada.PADA` that a mode decides on, none of them left open."""
+    """The options of `espalier.supernets.pada.PADA` that a mode decides on, none of them left open."""
 
     tau_paths: float
     tau_data: float

@@ -13,20 +13,20 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from nas.architecture import Architecture
-from nas.choices import Choice, InputChoice, LayerChoice
-from nas.errors import UserError
-from nas.gates import Gate, Gates
-from nas.region import Region
-from nas.space import SearchSpace
-from supernets.cost_loss import CostLoss, CostLossName, TargetLoss, cost_loss
-from supernets.costs import MACS, costs_from
-from supernets.gate_gradients import alpha_gradient, gate_gradients
-from supernets.learnt import AlphaStrategy, check_warmup, softmax
-from supernets.masked_adam import MaskedAdam
-from supernets.selection.argmax import argmax
-from supernets.selection.limited import likeliest_within
-from supernets.strategy import Step
+from espalier.nas.architecture import Architecture
+from espalier.nas.choices import Choice, InputChoice, LayerChoice
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gate, Gates
+from espalier.nas.region import Region
+from espalier.nas.space import SearchSpace
+from espalier.supernets.cost_loss import CostLoss, CostLossName, TargetLoss, cost_loss
+from espalier.supernets.costs import MACS, costs_from
+from espalier.supernets.gate_gradients import alpha_gradient, gate_gradients
+from espalier.supernets.gradient_strategy import AlphaStrategy, check_warmup, softmax
+from espalier.supernets.masked_adam import MaskedAdam
+from espalier.supernets.selection.argmax import argmax
+from espalier.supernets.selection.limited import likeliest_within
+from espalier.supernets.strategy import Step
 
 BETAS = (0.0, 0.999)
 """Of Adam for alpha: with momentum, options that were not drawn would go on moving (the authors' code)."""

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor
 
-from nas.choices import ElasticChoice
-from nas.gates import Gates
-from nas.space import SearchSpace
-from nas.task import Classification
-from supernets.spos import SinglePathOneShot
+from espalier.nas.choices import ElasticChoice
+from espalier.nas.gates import Gates
+from espalier.nas.space import SearchSpace
+from espalier.nas.task import Classification
+from espalier.supernets.spos import SinglePathOneShot
 
 
 class Sandwich(SinglePathOneShot):

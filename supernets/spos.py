@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from nas.choices import InputChoice, LayerChoice, ValueChoice
-from supernets.constraints import first_fit, keeps_constraints
-from supernets.strategy import Strategy
+from espalier.nas.choices import InputChoice, LayerChoice, ValueChoice
+from espalier.supernets.constraints import first_fit, keeps_constraints
+from espalier.supernets.strategy import Strategy
 
 
 class SinglePathOneShot(Strategy):

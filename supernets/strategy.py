@@ -10,16 +10,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from nas.architecture import Architecture
-from nas.choices import Choice
-from nas.data.batches import Order
-from nas.device import autocast
-from nas.errors import UserError
-from nas.gates import Gates
-from nas.region import Region
-from nas.space import SearchSpace
-from nas.task import Batch, Classification
-from supernets.alphas import region_gates
+from espalier.nas.architecture import Architecture
+from espalier.nas.choices import Choice
+from espalier.nas.data.batches import Order
+from espalier.nas.device import autocast
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gates
+from espalier.nas.region import Region
+from espalier.nas.space import SearchSpace
+from espalier.nas.task import Batch, Classification
+from espalier.supernets.alphas import region_gates
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,17 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from nas.data.batches import Order
-from nas.device import autocast
-from nas.errors import UserError
-from nas.gates import Gates
-from nas.progress import Track, silent
-from nas.space import SearchSpace
-from nas.task import Batch, Classification
-from nas.training import BatchSource, Training, TrainSettings, train
-from supernets.early_stop import EarlyStop
-from supernets.effective_decay import EffectiveDecay
-from supernets.strategy import Step, Strategy, check_supports
+from espalier.nas.data.batches import Order
+from espalier.nas.device import autocast
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gates
+from espalier.nas.progress import Track, silent
+from espalier.nas.space import SearchSpace
+from espalier.nas.task import Batch, Classification
+from espalier.nas.training import BatchSource, Training, TrainSettings, train
+from espalier.supernets.early_stop import EarlyStop
+from espalier.supernets.effective_decay import EffectiveDecay
+from espalier.supernets.strategy import Step, Strategy, check_supports
 
 
 @runtime_checkable

@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.choices import ElasticChoice
-from nas.elastic.attention import ElasticAttention
-from nas.elastic.conv import ElasticConv2d, kernel_dim
-from nas.elastic.depth import ElasticDepth
-from nas.elastic.dims import Dim
-from nas.elastic.layer import ElasticGate, Mode
-from nas.elastic.linear import ElasticLinear
-from nas.elastic.norm import ElasticBatchNorm2d, ElasticLayerNorm
-from nas.gates import Gates
-from nas.space import SearchSpace
+from espalier.nas.choices import ElasticChoice
+from espalier.nas.elastic.attention import ElasticAttention
+from espalier.nas.elastic.conv import ElasticConv2d, kernel_dim
+from espalier.nas.elastic.depth import ElasticDepth
+from espalier.nas.elastic.dims import Dim
+from espalier.nas.elastic.layer import ElasticGate, Mode
+from espalier.nas.elastic.linear import ElasticLinear
+from espalier.nas.elastic.norm import ElasticBatchNorm2d, ElasticLayerNorm
+from espalier.nas.gates import Gates
+from espalier.nas.space import SearchSpace
 
 
 class ToyElastic(SearchSpace):

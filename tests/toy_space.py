@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nas.choices import InputChoice, LayerChoice, ValueChoice
-from nas.gates import Gates
-from nas.space import SearchSpace
+from espalier.nas.choices import InputChoice, LayerChoice, ValueChoice
+from espalier.nas.gates import Gates
+from espalier.nas.space import SearchSpace
 
 
 class ToySpace(SearchSpace):

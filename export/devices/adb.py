@@ -9,13 +9,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.devices.agent_device import AgentDevice
-from export.devices.agent_file import start_command
-from export.devices.connection import Connection, ConnectionLost, Link, why_it_ended
-from export.devices.location import parse_options
-from export.devices.perf_test import PerfTestLink
-from export.devices.shell import CALL_S, PUSH_S, Ran, called, cannot_keep
-from nas.errors import UserError
+from espalier.export.devices.agent_device import AgentDevice
+from espalier.export.devices.agent_file import start_command
+from espalier.export.devices.connection import Connection, ConnectionLost, Link, why_it_ended
+from espalier.export.devices.location import parse_options
+from espalier.export.devices.perf_test import PerfTestLink
+from espalier.export.devices.shell import CALL_S, PUSH_S, Ran, called, cannot_keep
+from espalier.nas.errors import UserError
 
 FORM = "adb://SERIAL[?perf_test=PATH]"
 OPTIONS = ("perf_test", "python")

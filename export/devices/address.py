@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 
-from export.devices.base import Device
-from nas.errors import UserError
+from espalier.export.devices.base import Device
+from espalier.nas.errors import UserError
 
 KINDS = {
-    "local": "export.devices.local:LocalDevice",
-    "ssh": "export.devices.ssh:SshDevice",
-    "adb": "export.devices.adb:AdbDevice",
-    "replay": "export.devices.replay:ReplayDevice",
+    "local": "espalier.export.devices.local:LocalDevice",
+    "ssh": "espalier.export.devices.ssh:SshDevice",
+    "adb": "espalier.export.devices.adb:AdbDevice",
+    "replay": "espalier.export.devices.replay:ReplayDevice",
 }
 """The class of each kind of device: of an address, what stands before its colon. Those of addresses take the rest."""
 FORMS = ("local", "ssh://USER@HOST[:PORT]", "adb://SERIAL", "replay:FILE")

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from export.devices.agent.errors import Refused
-from export.devices.base import MeasureSpec
-from export.devices.connection import ConnectionLost, ConnectionSilent, Link
-from export.devices.files import ModelFiles, model_files
-from export.timing import contention, summarize, verdict
-from nas.errors import UserError
-from nas.measurement import Measurement
+from espalier.export.devices.agent.errors import Refused
+from espalier.export.devices.base import MeasureSpec
+from espalier.export.devices.connection import ConnectionLost, ConnectionSilent, Link
+from espalier.export.devices.files import ModelFiles, model_files
+from espalier.export.timing import contention, summarize, verdict
+from espalier.nas.errors import UserError
+from espalier.nas.measurement import Measurement
 
 ATTEMPTS = 4
 """Connections that may be lost over one request before it is given up."""

@@ -8,15 +8,15 @@ import shlex
 import zipfile
 from importlib import resources
 
-PACKAGES = ("export", "export.devices", "export.devices.agent")
+PACKAGES = ("espalier.export", "espalier.export.devices", "espalier.export.devices.agent")
 _MAIN = """
 import sys
-import export  # first: it keeps onnxruntime from writing to the disk
+import espalier.export  # first: it keeps onnxruntime from writing to the disk
 try:
     import numpy, onnxruntime
 except ImportError as error:
     sys.exit("its Python %s has no onnxruntime (%s)" % (sys.executable, error))
-from export.devices.agent.serve import main
+from espalier.export.devices.agent.serve import main
 main(sys.argv[1])
 """
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -63,6 +63,7 @@ def agent_file() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(zipfile.ZipInfo("__main__.py", _EPOCH), _MAIN)
+        archive.writestr(zipfile.ZipInfo("espalier/__init__.py", _EPOCH), "")
         for package in PACKAGES:
             whole = package == PACKAGES[-1]
             for source in sorted(resources.files(package).iterdir(), key=lambda path: path.name):

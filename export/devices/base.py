@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from nas.errors import UserError
-from nas.measurement import Measurement
+from espalier.nas.errors import UserError
+from espalier.nas.measurement import Measurement
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import IO, Any, Protocol
 
-from export.devices.agent.errors import Refused
-from export.devices.agent_file import agent_file
-from export.devices.files import ModelFiles
+from espalier.export.devices.agent.errors import Refused
+from espalier.export.devices.agent_file import agent_file
+from espalier.export.devices.files import ModelFiles
 
 SILENCE_S = 300.0
 """Without a sign of life an agent is given up; between signs lies at most one run, or the loading of one file."""
@@ -37,7 +37,7 @@ class Link(Protocol):
     """What a device needs of a connection, whatever is at its other end."""
 
     def ask(self, op: str, **request: Any) -> dict[str, Any]:
-        """The answer to a request (see `export.devices.agent.serve`).
+        """The answer to a request (see `espalier.export.devices.agent.serve`).
 
         Raises:
             Refused: it cannot be met. ConnectionLost: there is no answer.

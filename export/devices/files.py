@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from nas.errors import UserError
+from espalier.nas.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from export.devices.agent_device import AgentDevice
-from export.devices.agent_file import START
-from export.devices.connection import Connection
+from espalier.export.devices.agent_device import AgentDevice
+from espalier.export.devices.agent_file import START
+from espalier.export.devices.connection import Connection
 
 
 class LocalDevice(AgentDevice):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from nas.errors import UserError
+from espalier.nas.errors import UserError
 
 _NAME = re.compile(r"\w[\w.+-]*", re.ASCII)
 """Of users and hosts. Nothing that a shell would read, and no dash at the beginning, so that none is an option."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from export.devices.base import Device, MeasureSpec
-from nas.errors import UserError
+from espalier.export.devices.base import Device, MeasureSpec
+from espalier.nas.errors import UserError
 
 
 @runtime_checkable

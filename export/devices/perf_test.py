@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from export.devices.agent.errors import Refused, why_not_loaded
-from export.devices.agent.inputs import make_inputs
-from export.devices.agent.rounds import MAX_RUNS
-from export.devices.agent.session import SUFFIX
-from export.devices.agent.system import instructions_of
-from export.devices.connection import SILENCE_S, ConnectionLost, ConnectionSilent
-from export.devices.files import ModelFiles
-from export.devices.shell import Ran, Shell
+from espalier.export.devices.agent.errors import Refused, why_not_loaded
+from espalier.export.devices.agent.inputs import make_inputs
+from espalier.export.devices.agent.rounds import MAX_RUNS
+from espalier.export.devices.agent.session import SUFFIX
+from espalier.export.devices.agent.system import instructions_of
+from espalier.export.devices.connection import SILENCE_S, ConnectionLost, ConnectionSilent
+from espalier.export.devices.files import ModelFiles
+from espalier.export.devices.shell import Ran, Shell
 
 PROGRAM = "onnxruntime_perf_test"
 PROVIDERS = {

@@ -15,12 +15,12 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from export.devices.agent.errors import Refused
-from export.devices.agent.session import CPU, SUFFIX, open_session, runner
-from export.devices.agent_device import AgentDevice
-from export.devices.files import ModelFiles
-from export.devices.location import parse_options
-from nas.errors import UserError
+from espalier.export.devices.agent.errors import Refused
+from espalier.export.devices.agent.session import CPU, SUFFIX, open_session, runner
+from espalier.export.devices.agent_device import AgentDevice
+from espalier.export.devices.files import ModelFiles
+from espalier.export.devices.location import parse_options
+from espalier.nas.errors import UserError
 
 WARMUP_RUNS = 10
 COLD_START = 2.0

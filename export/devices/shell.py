@@ -9,8 +9,8 @@ from pathlib import Path
 from shlex import quote
 from typing import Protocol
 
-from export.devices.agent.errors import Refused
-from export.devices.connection import ConnectionLost, ConnectionSilent
+from espalier.export.devices.agent.errors import Refused
+from espalier.export.devices.connection import ConnectionLost, ConnectionSilent
 
 CALL_S = 60.0
 PUSH_S = 600.0

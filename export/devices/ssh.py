@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.devices.agent_device import AgentDevice
-from export.devices.agent_file import start_command
-from export.devices.connection import Connection, Link, why_it_ended
-from export.devices.location import Location, parse
-from export.devices.perf_test import PerfTestLink
-from export.devices.shell import SshShell
-from nas.errors import UserError
+from espalier.export.devices.agent_device import AgentDevice
+from espalier.export.devices.agent_file import start_command
+from espalier.export.devices.connection import Connection, Link, why_it_ended
+from espalier.export.devices.location import Location, parse
+from espalier.export.devices.perf_test import PerfTestLink
+from espalier.export.devices.shell import SshShell
+from espalier.nas.errors import UserError
 
 FORM = "ssh://[USER@]HOST[:PORT][?python=PATH][&config=FILE]"
 OPTIONS = ("python", "config", "perf_test")

@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from export.devices.base import Device, MeasureSpec
-from export.latency_table.contexts import Difference
-from export.onnx import export_onnx
-from nas.architecture import Architecture
-from nas.cost import count
-from nas.errors import UserError
-from nas.files import read_json, write_json
-from nas.intervals import median_interval
-from nas.measurement import Measurement
-from nas.space import SearchSpace
+from espalier.export.devices.base import Device, MeasureSpec
+from espalier.export.latency_table.contexts import Difference
+from espalier.export.onnx import export_onnx
+from espalier.nas.architecture import Architecture
+from espalier.nas.cost.count import count
+from espalier.nas.errors import UserError
+from espalier.nas.files import read_json, write_json
+from espalier.nas.intervals import median_interval
+from espalier.nas.measurement import Measurement
+from espalier.nas.space import SearchSpace
 
 MAX_SLOWER = 1.25
 """Of the reference, against its fastest time so far. Beyond it something else wants the machine: time again."""

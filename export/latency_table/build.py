@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import fx
 
-from export.devices.base import Device, MeasureSpec
-from export.latency_table.bench import Bench
-from export.latency_table.contexts import contexts
-from nas.architecture import Architecture
-from nas.block_table import BlockTable, Entry, space_fingerprint
-from nas.blocks import block_plan
-from nas.progress import Track, silent
-from nas.space import SearchSpace
+from espalier.export.devices.base import Device, MeasureSpec
+from espalier.export.latency_table.bench import Bench
+from espalier.export.latency_table.contexts import contexts
+from espalier.nas.architecture import Architecture
+from espalier.nas.cost.block_table import BlockTable, Entry, space_fingerprint
+from espalier.nas.cost.blocks import block_plan
+from espalier.nas.progress import Track, silent
+from espalier.nas.space import SearchSpace
 
 ANCHORS = 4
 """Networks that are measured whole for what no block has."""
@@ -42,7 +42,7 @@ def build_block_table(
 
         fixed = max(0, median over a few networks a of T(a) - sum_s F_key(s, a))
 
-    Blocks of one key are measured once, see `nas.blocks`; how, see `export.latency_table.contexts` and `bench`.
+    Blocks of one key are measured once, see `nas.cost.blocks`; how, see `export.latency_table.contexts` and `bench`.
 
     Args:
         space: on the CPU; its weights do not matter.

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from nas.architecture import Architecture
-from nas.block_table import BlockTable, Calibration
-from nas.errors import UserError
-from nas.space import SearchSpace
+from espalier.nas.architecture import Architecture
+from espalier.nas.cost.block_table import BlockTable, Calibration
+from espalier.nas.errors import UserError
+from espalier.nas.space import SearchSpace
 
 PENALTIES = (3.0, 1.0, 0.3, 0.1, 0.03)
 """lambda, in relative errors squared, from stiff to free."""

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from export.devices.base import Device, MeasureSpec
-from export.latency_table.bench import Bench
-from export.latency_table.build import with_signal
-from export.latency_table.calibrate import calibrate
-from nas.architecture import Architecture
-from nas.block_table import BlockTable
-from nas.errors import UserError
-from nas.intervals import RESAMPLES, SEED
-from nas.progress import Track, silent
-from nas.space import SearchSpace
+from espalier.export.devices.base import Device, MeasureSpec
+from espalier.export.latency_table.bench import Bench
+from espalier.export.latency_table.build import with_signal
+from espalier.export.latency_table.calibrate import calibrate
+from espalier.nas.architecture import Architecture
+from espalier.nas.cost.block_table import BlockTable
+from espalier.nas.errors import UserError
+from espalier.nas.intervals import RESAMPLES, SEED
+from espalier.nas.progress import Track, silent
+from espalier.nas.space import SearchSpace
 
 HELD_OUT_SEED = 2
 """Other networks than the anchors, of another seed; calibration takes the next ones of the same draw."""

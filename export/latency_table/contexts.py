@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from nas.blocks import Block, Shape
+from espalier.nas.cost.blocks import Block, Shape
 
 REPEATS = 4
 """Blocks in a row, where they keep the shape: four are timed three times as well as one, against the same noise."""

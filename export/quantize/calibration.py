@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from export.quantize.source import Source
+from espalier.export.quantize.source import Source
 
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 BINS = {"minmax": 0, "entropy": 512, "percentile": 2048}

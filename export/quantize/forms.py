@@ -15,12 +15,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from export.errors import ExportError, reason
-from export.quantize.calibration import CalibrationMethod, calibrate, silence
-from export.quantize.half import as_bfloat16, as_float16, at_opset
-from export.quantize.instructions import Int8Scheme
-from export.quantize.source import Source
-from nas.files import atomic_path
+from espalier.export.errors import ExportError, reason
+from espalier.export.quantize.calibration import CalibrationMethod, calibrate, silence
+from espalier.export.quantize.half import as_bfloat16, as_float16, at_opset
+from espalier.export.quantize.instructions import Int8Scheme
+from espalier.export.quantize.source import Source
+from espalier.nas.files import atomic_path
 
 Method = Literal["int8-minmax", "int8-entropy", "int8-percentile", "int8-dynamic", "fp16", "bf16"]
 METHODS: tuple[Method, ...] = get_args(Method)

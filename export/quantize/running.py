@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from export.errors import ExportError, reason
-from export.parity import ROUNDING_ULPS
-from export.quantize.source import Source
+from espalier.export.errors import ExportError, reason
+from espalier.export.parity import ROUNDING_ULPS
+from espalier.export.quantize.source import Source
 
 BATCH = 100
 """Images in a run where the file leaves the batch open."""

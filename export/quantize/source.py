@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.errors import ExportError, reason
+from espalier.export.errors import ExportError, reason
 
 _STANDARD = ("", "ai.onnx")
 _RUNTIME = "com.microsoft"

@@ -1,12 +1,12 @@
 """Labelled images: where they come from, how they are split, and how they reach the device in batches."""
 
-from nas.data.augment import Augment
-from nas.data.balance import Limit
-from nas.data.batches import Batches
-from nas.data.images import Images
-from nas.data.importance import ImportanceSampler
-from nas.data.sources import SOURCES, load
-from nas.data.splits import SplitFractions, Splits, channel_statistics, split
+from espalier.nas.data.augment import Augment
+from espalier.nas.data.balance import Limit
+from espalier.nas.data.batches import Batches
+from espalier.nas.data.images import Images
+from espalier.nas.data.importance import ImportanceSampler
+from espalier.nas.data.sources import SOURCES, load
+from espalier.nas.data.splits import SplitFractions, Splits, channel_statistics, split
 
 __all__ = [
     "SOURCES",

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Generator, Tensor
 
-from nas.settings import Settings
+from espalier.nas.settings import Settings
 
 
 class Augment(Settings):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from nas.errors import UserError
+from espalier.nas.errors import UserError
 
 
 @dataclass(frozen=True)

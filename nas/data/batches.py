@@ -8,11 +8,11 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
-from nas.data import augment as changes
-from nas.data.augment import Augment
-from nas.data.images import Images
-from nas.data.pool import Pool
-from nas.errors import UserError
+from espalier.nas.data import augment as changes
+from espalier.nas.data.augment import Augment
+from espalier.nas.data.images import Images
+from espalier.nas.data.pool import Pool
+from espalier.nas.errors import UserError
 
 
 class Order(Protocol):

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor
 
-from nas.errors import UserError
+from espalier.nas.errors import UserError
 
 Draws = Literal["multinomial", "systematic"]
 Average = Literal["half", "mean"]

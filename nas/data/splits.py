@@ -12,10 +12,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
-from nas.data.balance import apportion, rows_by_class
-from nas.data.images import Images
-from nas.errors import UserError
-from nas.settings import Settings
+from espalier.nas.data.balance import apportion, rows_by_class
+from espalier.nas.data.images import Images
+from espalier.nas.errors import UserError
+from espalier.nas.settings import Settings
 
 PARTS = ("train", "architecture", "selection", "test")
 

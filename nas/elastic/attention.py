@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.elastic.dims import Dim
-from nas.elastic.layer import ElasticGate, Mode
-from nas.elastic.linear import ElasticLinear
-from nas.gates import Gates
+from espalier.nas.elastic.dims import Dim
+from espalier.nas.elastic.layer import ElasticGate, Mode
+from espalier.nas.elastic.linear import ElasticLinear
+from espalier.nas.gates import Gates
 
 
 class ElasticAttention(nn.Module):

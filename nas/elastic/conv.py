@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.choices import ElasticChoice
-from nas.elastic.dims import Coverage, Dim, as_dim
-from nas.elastic.layer import ElasticLayer, Mode, copied
-from nas.gates import Gates
+from espalier.nas.choices import ElasticChoice
+from espalier.nas.elastic.dims import Coverage, Dim, as_dim
+from espalier.nas.elastic.layer import ElasticLayer, Mode, copied
+from espalier.nas.gates import Gates
 
 
 class ElasticConv2d(ElasticLayer):

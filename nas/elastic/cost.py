@@ -6,7 +6,7 @@ architectures drawn choice by choice its expectation is therefore a multilinear 
     E = fixed + sum_t sum_(o_1, ..., o_m) F_t[o_1, ..., o_m] prod_k p^(k)_(o_k)
 
 with one term t for each set of choices that some layers depend on together (for widths, kernels and heads: products of
-sums of coverages). Costs are multiply-accumulates for one image or numbers in parameters, as `nas.cost.count` counts.
+sums of coverages). Costs are multiply-accumulates for one image or numbers in parameters, as `nas.cost.count.count` counts.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from nas.architecture import Architecture
-from nas.choices import Choice, InputChoice, LayerChoice
-from nas.cost import Cost, count
-from nas.elastic.attention import Attend
-from nas.elastic.layer import Elastic, ElasticLayer
-from nas.errors import UserError
-from nas.gates import Gate, Mixture
-from nas.space import SearchSpace
+from espalier.nas.architecture import Architecture
+from espalier.nas.choices import Choice, InputChoice, LayerChoice
+from espalier.nas.cost.count import Cost, count
+from espalier.nas.elastic.attention import Attend
+from espalier.nas.elastic.layer import Elastic, ElasticLayer
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gate, Mixture
+from espalier.nas.space import SearchSpace
 
 Shape = tuple[int, ...]
 Indices = Mapping[str, int]
@@ -41,7 +41,7 @@ class Conditional(Protocol):
 
 
 class ElasticCosts:
-    """The costs of a space's networks in one unit; made by `elastic_costs` and `nas.block_table`.
+    """The costs of a space's networks in one unit; made by `elastic_costs` and `espalier.nas.cost.block_table`.
 
     Attributes:
         unit: of all numbers.

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from nas.choices import Choice, ElasticChoice
-from nas.elastic.layer import Mode
-from nas.gates import Gates, Mixture
+from espalier.nas.choices import Choice, ElasticChoice
+from espalier.nas.elastic.layer import Mode
+from espalier.nas.gates import Gates, Mixture
 
 
 class ElasticDepth(nn.Module):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nas.choices import Choice, ElasticChoice
-from nas.gates import Gates, Mixture
+from espalier.nas.choices import Choice, ElasticChoice
+from espalier.nas.gates import Gates, Mixture
 
 Joint = tuple[int, ...]
 """Indices of the options of several choices, one of each."""

@@ -7,8 +7,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from nas.elastic.dims import Dim
-from nas.gates import Gates
+from espalier.nas.elastic.dims import Dim
+from espalier.nas.gates import Gates
 
 Mode = Literal["superpose", "gate"]
 """What a mixture of widths does.

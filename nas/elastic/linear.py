@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.elastic.dims import Coverage, Dim, as_dim, fixed
-from nas.elastic.layer import Elastic, ElasticLayer, Mode, copied
-from nas.gates import Gates
+from espalier.nas.elastic.dims import Coverage, Dim, as_dim, fixed
+from espalier.nas.elastic.layer import Elastic, ElasticLayer, Mode, copied
+from espalier.nas.gates import Gates
 
 
 class ElasticLinear(ElasticLayer):

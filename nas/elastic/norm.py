@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.elastic.dims import Coverage, Dim
-from nas.elastic.layer import ElasticLayer, Mode
-from nas.gates import Gates
+from espalier.nas.elastic.dims import Coverage, Dim
+from espalier.nas.elastic.layer import ElasticLayer, Mode
+from espalier.nas.gates import Gates
 
 
 class ElasticBatchNorm2d(nn.BatchNorm2d, ElasticLayer):

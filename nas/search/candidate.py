@@ -9,10 +9,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from nas.architecture import Architecture
-from nas.errors import CannotWrite
-from nas.objective import Constraint, Evaluator
-from nas.search.ladder import Climb, Ladder
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import CannotWrite
+from espalier.nas.objective import Constraint, Evaluator
+from espalier.nas.search.latency_cascade import Climb, Ladder
 
 
 @dataclass(frozen=True)

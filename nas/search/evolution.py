@@ -11,7 +11,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.pareto import non_dominated
+from espalier.nas.pareto import non_dominated
 
 
 class RegularizedEvolutionSampler(BaseSampler):

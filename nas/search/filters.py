@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nas.architecture import Architecture
-from nas.objective import Constraint, Evaluator
-from nas.progress import Track
-from nas.search.scores import worths
+from espalier.nas.architecture import Architecture
+from espalier.nas.objective import Constraint, Evaluator
+from espalier.nas.progress import Track
+from espalier.nas.search.scores import worths
 
 
 @dataclass(frozen=True)

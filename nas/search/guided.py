@@ -12,10 +12,10 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.architecture import Architecture
-from nas.objective import Evaluator
-from nas.search.parameters import Parameters, to_architecture
-from nas.search.scores import Allowed, worth
+from espalier.nas.architecture import Architecture
+from espalier.nas.objective import Evaluator
+from espalier.nas.search.parameters import Parameters, to_architecture
+from espalier.nas.search.scores import Allowed, worth
 
 Floats = NDArray[np.float64]
 TRIES_EACH = 2

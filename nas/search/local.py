@@ -10,7 +10,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.search.evolution import mutate, uniform
+from espalier.nas.search.evolution import mutate, uniform
 
 
 class LocalSampler(BaseSampler):

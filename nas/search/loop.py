@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.objective import Constraint, Evaluator, evaluator
-from nas.pareto import non_dominated
-from nas.progress import Track, silent
-from nas.search.candidate import Candidate, judge, nearest_miss
-from nas.search.ladder import Ladder
-from nas.search.scores import Allowed, draw
-from nas.search.settings import SearchSettings
-from nas.space import SearchSpace
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.objective import Constraint, Evaluator, evaluator
+from espalier.nas.pareto import non_dominated
+from espalier.nas.progress import Track, silent
+from espalier.nas.search.candidate import Candidate, judge, nearest_miss
+from espalier.nas.search.latency_cascade import Ladder
+from espalier.nas.search.scores import Allowed, draw
+from espalier.nas.search.settings import SearchSettings
+from espalier.nas.space import SearchSpace
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial, Trial
 
-    from nas.search.surrogate import Surrogate
+    from espalier.nas.search.surrogate import Surrogate
 
 RECORD = "record"
 """The user attribute of a trial that holds what was found out."""
@@ -78,9 +78,9 @@ class Search:
     ) -> None:
         import optuna
 
-        from nas.search.parameters import distributions
-        from nas.search.samplers import sampler
-        from nas.search.storage import open_storage
+        from espalier.nas.search.parameters import distributions
+        from espalier.nas.search.samplers import sampler
+        from espalier.nas.search.storage import open_storage
 
         self.space = space
         self.settings = settings
@@ -149,8 +149,8 @@ class Search:
 
     def _prepare(self, track: Track) -> None:
         """Find the limits of the filters, and queue what the search begins with."""
-        from nas.search.filters import best_share
-        from nas.search.warm_start import WARM_START, warm_start
+        from espalier.nas.search.filters import best_share
+        from espalier.nas.search.warm_start import WARM_START, warm_start
 
         self._limits = [
             *self.constraints,
@@ -193,7 +193,7 @@ class Search:
 
     def _second_look(self) -> Iterator[Candidate]:
         """Measure those of the lowest estimates, where estimates have ruled out everything: they may be wrong."""
-        from nas.search.parameters import to_parameters
+        from espalier.nas.search.parameters import to_parameters
 
         ladder = self.ladder
         if ladder is None:
@@ -221,7 +221,7 @@ class Search:
 
     def _next(self, *, unseen: bool) -> Candidate | None:
         """Ask for an architecture, judge it and tell the result; `None` if it was known already."""
-        from nas.search.parameters import to_architecture, to_parameters
+        from espalier.nas.search.parameters import to_architecture, to_parameters
 
         if unseen:
             architecture = self._draw_unseen()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from nas.architecture import Architecture
-from nas.space import SearchSpace
+from espalier.nas.architecture import Architecture
+from espalier.nas.space import SearchSpace
 
 TRIES = 6
 """Architectures that are asked for certain before the next change is made: where guesses are good, the first fits."""

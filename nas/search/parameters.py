@@ -8,8 +8,8 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from nas.architecture import Architecture, Option
-from nas.space import SearchSpace
+from espalier.nas.architecture import Architecture, Option
+from espalier.nas.space import SearchSpace
 
 Parameters = dict[str, Any]
 """One option for each choice, a tuple of inputs as its JSON."""

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-from nas.architecture import Architecture
-from nas.measurement import Estimate
-from nas.objective import Evaluator
+from espalier.nas.architecture import Architecture
+from espalier.nas.measurement import Estimate
+from espalier.nas.objective import Evaluator
 
 
 class VirtualClock:

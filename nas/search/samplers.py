@@ -9,14 +9,14 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from nas.errors import UserError
-from nas.objective import Evaluator
-from nas.search.evolution import RegularizedEvolutionSampler
-from nas.search.guided import Guide, GuidedSampler, ScoreGuide
-from nas.search.local import LocalSampler
-from nas.search.scores import Allowed
-from nas.search.settings import SamplerName, SearchSettings
-from nas.search.surrogate import LearntGuide, Surrogate
+from espalier.nas.errors import UserError
+from espalier.nas.objective import Evaluator
+from espalier.nas.search.evolution import RegularizedEvolutionSampler
+from espalier.nas.search.guided import Guide, GuidedSampler, ScoreGuide
+from espalier.nas.search.local import LocalSampler
+from espalier.nas.search.scores import Allowed
+from espalier.nas.search.settings import SamplerName, SearchSettings
+from espalier.nas.search.surrogate import LearntGuide, Surrogate
 
 
 def sampler(

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.measurement import Measurement
-from nas.objective import Evaluator
-from nas.progress import Track
-from nas.space import SearchSpace
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.measurement import Measurement
+from espalier.nas.objective import Evaluator
+from espalier.nas.progress import Track
+from espalier.nas.space import SearchSpace
 
 Allowed = Callable[[Architecture], bool]
 """Whether an architecture keeps the limits that are known without effort."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from nas.settings import Settings
+from espalier.nas.settings import Settings
 
 SamplerName = Literal["random", "tpe", "nsga2", "regularized_evolution", "surrogate"]
 Acquisition = Literal["mean", "ucb", "thompson", "expected_improvement"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.storages import BaseStorage, JournalStorage, get_storage
 from optuna.storages.journal import BaseJournalBackend
 
-from nas.errors import CannotWrite, UserError
+from espalier.nas.errors import CannotWrite, UserError
 
 if TYPE_CHECKING:
     from io import BufferedRandom

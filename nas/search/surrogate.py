@@ -9,11 +9,11 @@ import numpy as np
 from optuna.study import Study, StudyDirection
 from optuna.trial import TrialState
 
-from nas.architecture import Architecture
-from nas.predictor import Learner
-from nas.search.guided import Floats
-from nas.search.parameters import to_architecture
-from nas.search.settings import Acquisition, SurrogateSettings
+from espalier.nas.architecture import Architecture
+from espalier.nas.predictor import Learner
+from espalier.nas.search.guided import Floats
+from espalier.nas.search.parameters import to_architecture
+from espalier.nas.search.settings import Acquisition, SurrogateSettings
 
 
 class Surrogate(Learner, Protocol):

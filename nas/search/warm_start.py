@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from optuna.study import Study
 
-from nas.architecture import Architecture
-from nas.objective import Evaluator
-from nas.progress import Track
-from nas.search.parameters import to_parameters
-from nas.search.scores import worths
+from espalier.nas.architecture import Architecture
+from espalier.nas.objective import Evaluator
+from espalier.nas.progress import Track
+from espalier.nas.search.parameters import to_parameters
+from espalier.nas.search.scores import worths
 
 WARM_START = "warm_start"
 """The user attribute of a study that holds the ids of the architectures that it began with."""

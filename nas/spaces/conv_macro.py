@@ -10,14 +10,14 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
-from nas.choices import ElasticChoice
-from nas.elastic.conv import ElasticConv2d, kernel_dim
-from nas.elastic.dims import Dim, as_dim
-from nas.elastic.layer import ElasticGate, Mode
-from nas.errors import UserError
-from nas.gates import Gates
-from nas.space import SearchSpace
-from nas.spaces.options import Kernels
+from espalier.nas.choices import ElasticChoice
+from espalier.nas.elastic.conv import ElasticConv2d, kernel_dim
+from espalier.nas.elastic.dims import Dim, as_dim
+from espalier.nas.elastic.layer import ElasticGate, Mode
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gates
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.options import Kernels
 
 CHANNELS = ((8, 16, 32), (16, 32, 64), (32, 64, 128), (64, 128, 256))
 """Of each searched convolution, to choose from."""
@@ -44,7 +44,7 @@ class ConvMacro(SearchSpace):
         kernels: kernel sizes to choose from, odd numbers.
         dropout: probability.
         reductions: how many of the two max-pools there are; the first is left out first.
-        entanglement: what a mixture of widths does, see `nas.elastic.layer.Mode`.
+        entanglement: what a mixture of widths does, see `espalier.nas.elastic.layer.Mode`.
 
     Raises:
         UserError: widths are so narrow that two of them coincide, or images so small that nothing is left of them.

@@ -13,13 +13,13 @@ from typing import Any
 from pydantic import PositiveInt
 from torch import Tensor, fx, nn
 
-from nas.architecture import Architecture, Option
-from nas.errors import UserError
-from nas.gates import Gates
-from nas.space import Edge, SearchSpace
-from nas.spaces import genotype
-from nas.spaces.darts_cell import KINDS, NODES, Cell, Variant, edge_name, node_name
-from nas.spaces.layers import with_affine
+from espalier.nas.architecture import Architecture, Option
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gates
+from espalier.nas.space import Edge, SearchSpace
+from espalier.nas.spaces import genotype
+from espalier.nas.spaces.darts_cell import KINDS, NODES, Cell, Variant, edge_name, node_name
+from espalier.nas.spaces.layers import with_affine
 
 
 class Darts(SearchSpace):

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nas.choices import InputChoice, LayerChoice, total
-from nas.gates import Gates, Mixture
-from nas.spaces.layers import FactorizedReduce, Noise, dil_conv, relu_conv_bn, sep_conv
+from espalier.nas.choices import InputChoice, LayerChoice, total
+from espalier.nas.gates import Gates, Mixture
+from espalier.nas.spaces.layers import FactorizedReduce, Noise, dil_conv, relu_conv_bn, sep_conv
 
 Variant = Literal["S0", "S1", "S2", "S3", "S4", "S5"]
 KINDS = ("normal", "reduce")

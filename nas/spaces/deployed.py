@@ -14,10 +14,10 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, fx
 
-from nas.architecture import Architecture
-from nas.choices import ValueChoice
-from nas.gates import Gates
-from nas.space import Edge, SearchSpace
+from espalier.nas.architecture import Architecture
+from espalier.nas.choices import ValueChoice
+from espalier.nas.gates import Gates
+from espalier.nas.space import Edge, SearchSpace
 
 Precision = Literal["fp32", "int8"]
 PRECISION, SPARSITY = "precision", "sparsity"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping, Sequence
 
-from nas.errors import UserError
-from nas.spaces.darts_cell import KINDS, NODES
+from espalier.nas.errors import UserError
+from espalier.nas.spaces.darts_cell import KINDS, NODES
 
 Edges = Sequence[tuple[str, int]]
 """Operation and source of the two edges into node 2, then node 3, 4 and 5."""

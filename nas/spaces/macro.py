@@ -10,14 +10,14 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from nas.architecture import Architecture
-from nas.choices import LayerChoice
-from nas.elastic.layer import Mode
-from nas.errors import UserError
-from nas.gates import Gates
-from nas.space import SearchSpace
-from nas.spaces.macro_entangled import EXPANSIONS, EntangledLayer
-from nas.spaces.mobilenet import conv_bn, divisible, keep_last, mbconv
+from espalier.nas.architecture import Architecture
+from espalier.nas.choices import LayerChoice
+from espalier.nas.elastic.layer import Mode
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gates
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.macro_entangled import EXPANSIONS, EntangledLayer
+from espalier.nas.spaces.mobilenet import conv_bn, divisible, keep_last, mbconv
 
 OPTIONS = ("identity", "mb3_k3", "mb6_k5")
 """In the order of the benchmark's digits: nothing, expansion 3 and kernel 3, expansion 6 and kernel 5."""
@@ -45,7 +45,7 @@ class Macro(SearchSpace):
         reductions: how many of the three strides of 2 there are; the earliest are left out.
         entanglement: null gives every option of a layer weights of its own; else the smaller bottleneck is a part of
             the larger one, options are expansions (0 for `identity`), and this is what a mixture of them does, see
-            `nas.elastic.layer.Mode`. The notation stays the benchmark's.
+            `espalier.nas.elastic.layer.Mode`. The notation stays the benchmark's.
 
     Raises:
         UserError: more than three reductions.

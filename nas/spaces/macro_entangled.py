@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from nas.choices import Choice, ElasticChoice, total
-from nas.elastic.conv import kernel_dim
-from nas.elastic.dims import Dim
-from nas.elastic.layer import Mode
-from nas.gates import Gates, Mixture
-from nas.spaces.mobilenet import conv_bn
-from nas.spaces.mobilenetv3 import InvertedBottleneck
+from espalier.nas.choices import Choice, ElasticChoice, total
+from espalier.nas.elastic.conv import kernel_dim
+from espalier.nas.elastic.dims import Dim
+from espalier.nas.elastic.layer import Mode
+from espalier.nas.gates import Gates, Mixture
+from espalier.nas.spaces.mobilenet import conv_bn
+from espalier.nas.spaces.mobilenetv3 import InvertedBottleneck
 
 EXPANSIONS = (0, 3, 6)
 """0 for the identity."""

@@ -10,11 +10,11 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from nas.choices import LayerChoice
-from nas.elastic.conv import ElasticConv2d
-from nas.errors import UserError
-from nas.gates import Gates
-from nas.space import SearchSpace
+from espalier.nas.choices import LayerChoice
+from espalier.nas.elastic.conv import ElasticConv2d
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gates
+from espalier.nas.space import SearchSpace
 
 OPERATIONS = {f"k{kernel}e{expansion}": (kernel, expansion) for kernel in (3, 5, 7) for expansion in (3, 6)}
 """Kernel size of the depthwise convolution and factor by which a block widens, by name."""

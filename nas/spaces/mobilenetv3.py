@@ -12,18 +12,18 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from nas.architecture import Architecture
-from nas.choices import ElasticChoice
-from nas.elastic.conv import ElasticConv2d, kernel_dim
-from nas.elastic.depth import ElasticDepth
-from nas.elastic.dims import Dim
-from nas.elastic.layer import ElasticGate, Mode
-from nas.elastic.linear import ElasticLinear
-from nas.elastic.norm import ElasticBatchNorm2d
-from nas.gates import Gates
-from nas.space import SearchSpace
-from nas.spaces.mobilenet import conv_bn, divisible, he_fan_out, keep_last
-from nas.spaces.options import Kernels, Sizes
+from espalier.nas.architecture import Architecture
+from espalier.nas.choices import ElasticChoice
+from espalier.nas.elastic.conv import ElasticConv2d, kernel_dim
+from espalier.nas.elastic.depth import ElasticDepth
+from espalier.nas.elastic.dims import Dim
+from espalier.nas.elastic.layer import ElasticGate, Mode
+from espalier.nas.elastic.linear import ElasticLinear
+from espalier.nas.elastic.norm import ElasticBatchNorm2d
+from espalier.nas.gates import Gates
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.mobilenet import conv_bn, divisible, he_fan_out, keep_last
+from espalier.nas.spaces.options import Kernels, Sizes
 
 WIDTHS = (16, 16, 24, 40, 80, 112, 160, 960, 1280)
 """Channels of the stem, the fixed block, the five stages and the last two layers."""
@@ -61,7 +61,7 @@ class MobileNetV3(SearchSpace):
         expansions: factors by which a block widens.
         reductions: how many of the five strides of 2 there are; the earliest are left out (5 for images of 224 pixels,
             3 for 32).
-        entanglement: what a mixture of widths and depths does, see `nas.elastic.layer.Mode`.
+        entanglement: what a mixture of widths and depths does, see `espalier.nas.elastic.layer.Mode`.
 
     Raises:
         UserError: more than five reductions.

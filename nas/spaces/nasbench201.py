@@ -12,12 +12,12 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, fx, nn
 
-from nas.architecture import Architecture
-from nas.choices import LayerChoice, total
-from nas.errors import UserError
-from nas.gates import Gates
-from nas.space import ABSENT, ADDED, REPEATED, Edge, SearchSpace
-from nas.spaces.layers import relu_conv_bn, with_affine
+from espalier.nas.architecture import Architecture
+from espalier.nas.choices import LayerChoice, total
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gates
+from espalier.nas.space import ABSENT, ADDED, REPEATED, Edge, SearchSpace
+from espalier.nas.spaces.layers import relu_conv_bn, with_affine
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from torch import nn
 
-from nas.cost_table import CostTable, cost_table
-from nas.errors import UserError
-from nas.places import Place, Shape, places
-from nas.spaces.mobilenet import OPERATIONS, MobileNet
+from espalier.nas.cost.layer_sites import Place, Shape, places
+from espalier.nas.cost.table import CostTable, cost_table
+from espalier.nas.errors import UserError
+from espalier.nas.spaces.mobilenet import OPERATIONS, MobileNet
 
 COLUMN = "mean_ms"
 

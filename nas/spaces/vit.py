@@ -12,18 +12,18 @@ from typing import Literal
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from nas.architecture import Architecture
-from nas.choices import ElasticChoice
-from nas.elastic.attention import ElasticAttention, ElasticMLP
-from nas.elastic.depth import ElasticDepth
-from nas.elastic.dims import Dim
-from nas.elastic.layer import ElasticGate, Mode
-from nas.elastic.linear import ElasticLinear, ElasticParameter
-from nas.elastic.norm import ElasticLayerNorm
-from nas.errors import UserError
-from nas.gates import Gates
-from nas.space import SearchSpace
-from nas.spaces.options import Factors, Sizes
+from espalier.nas.architecture import Architecture
+from espalier.nas.choices import ElasticChoice
+from espalier.nas.elastic.attention import ElasticAttention, ElasticMLP
+from espalier.nas.elastic.depth import ElasticDepth
+from espalier.nas.elastic.dims import Dim
+from espalier.nas.elastic.layer import ElasticGate, Mode
+from espalier.nas.elastic.linear import ElasticLinear, ElasticParameter
+from espalier.nas.elastic.norm import ElasticLayerNorm
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gates
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.options import Factors, Sizes
 
 STD = 0.02
 """Of fresh weights, as in the paper's code: N(0, STD), cut off at two standard deviations."""
@@ -63,7 +63,7 @@ class ViT(SearchSpace):
         depths: numbers of blocks.
         head_size: features of a head.
         patch: height and width of a patch, in pixels.
-        entanglement: what a mixture of sizes does, see `nas.elastic.layer.Mode`.
+        entanglement: what a mixture of sizes does, see `espalier.nas.elastic.layer.Mode`.
 
     Raises:
         UserError: the image is not a whole number of patches.
@@ -128,7 +128,7 @@ class ViT(SearchSpace):
 
 
 class Block(nn.Module):
-    """Attention, then a hidden layer, each after a norm and added to its input; see `nas.elastic.attention`.
+    """Attention, then a hidden layer, each after a norm and added to its input; see `espalier.nas.elastic.attention`.
 
     Args:
         embedding: features of the tokens. heads: of the attention. hidden: features of the hidden layer.

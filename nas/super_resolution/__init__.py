@@ -1,11 +1,11 @@
 """Super-resolution: images at two resolutions, networks that make large ones of small ones, and how they are judged."""
 
-from nas.super_resolution.batches import Patches, WholeImages
-from nas.super_resolution.files import load_pairs
-from nas.super_resolution.networks import on_luma, super_resolution_factory
-from nas.super_resolution.pairs import Pair, Pairs
-from nas.super_resolution.task import Quality, SuperResolution
-from nas.super_resolution.validation import Validation, gain, mean_of_images, validate
+from espalier.nas.super_resolution.batches import Patches, WholeImages
+from espalier.nas.super_resolution.files import load_pairs
+from espalier.nas.super_resolution.networks import on_luma, super_resolution_factory
+from espalier.nas.super_resolution.pairs import Pair, Pairs
+from espalier.nas.super_resolution.task import Quality, SuperResolution
+from espalier.nas.super_resolution.validation import Validation, gain, mean_of_images, validate
 
 __all__ = [
     "Pair",

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Generator, Tensor
 
-from nas.errors import UserError
-from nas.super_resolution.pairs import Pairs
-from nas.task import Batch
+from espalier.nas.errors import UserError
+from espalier.nas.super_resolution.pairs import Pairs
+from espalier.nas.task import Batch
 
 SYMMETRIES = 8
 """Of a square: four rotations, each as it is or mirrored."""

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from nas.errors import UserError
+from espalier.nas.errors import UserError
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Of the training images of DIV2K, per channel from 0 to 1, which EDSR and SwinIR take away and add again."""

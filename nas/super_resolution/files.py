@@ -15,10 +15,10 @@ from typing import IO, TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nas.checkpoint import BROKEN
-from nas.data.sources.fit import require_memory
-from nas.errors import UserError
-from nas.super_resolution.pairs import Pair, Pairs
+from espalier.nas.checkpoint import BROKEN
+from espalier.nas.data.sources.fit import require_memory
+from espalier.nas.errors import UserError
+from espalier.nas.super_resolution.pairs import Pair, Pairs
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -10,10 +10,10 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from nas.errors import UserError
-from nas.super_resolution.edsr import EDSR
-from nas.super_resolution.swinir import SwinIRLight
-from nas.super_resolution.vdsr import VDSR
+from espalier.nas.errors import UserError
+from espalier.nas.super_resolution.edsr import EDSR
+from espalier.nas.super_resolution.swinir import SwinIRLight
+from espalier.nas.super_resolution.vdsr import VDSR
 
 NETWORKS: Mapping[str, type[nn.Module]] = {"edsr": EDSR, "swinir": SwinIRLight, "vdsr": VDSR}
 """Each takes its options by keyword, and the scale, if it depends on it, first."""
@@ -36,7 +36,7 @@ def super_resolution_factory(text: str, scale: int | None = None) -> Callable[[]
     """
     name, _, given = text.partition(":")
     if name.endswith(".py"):
-        from nas.models import network_factory  # which finds the networks here by name
+        from espalier.nas.models import network_factory  # which finds the networks here by name
 
         return network_factory(text, image_shape=(3, 0, 0), classes=0)
     if name not in NETWORKS:

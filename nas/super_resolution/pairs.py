@@ -11,8 +11,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from nas.errors import UserError
-from nas.super_resolution.quality import PEAK, luma
+from espalier.nas.errors import UserError
+from espalier.nas.super_resolution.quality import PEAK, luma
 
 
 @dataclass(frozen=True, eq=False)

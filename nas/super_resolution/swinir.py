@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from nas.errors import UserError
-from nas.super_resolution.edsr import DIV2K_MEAN, conv3x3
+from espalier.nas.errors import UserError
+from espalier.nas.super_resolution.edsr import DIV2K_MEAN, conv3x3
 
 BLOCKED = -100.0
 """Added to the logit of two pixels that the shift has made neighbours and that are none."""

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.device import autocast
-from nas.super_resolution.quality import judged, psnr, shaved, ssim
-from nas.task import Batch
+from espalier.nas.device import autocast
+from espalier.nas.super_resolution.quality import judged, psnr, shaved, ssim
+from espalier.nas.task import Batch
 
 T = TypeVar("T")
 

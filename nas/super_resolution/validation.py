@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas.intervals import bootstrap_interval
-from nas.super_resolution.batches import SYMMETRIES, WholeImages, symmetric, undone
-from nas.super_resolution.pairs import Pairs
-from nas.super_resolution.task import Quality, SuperResolution
+from espalier.nas.intervals import bootstrap_interval
+from espalier.nas.super_resolution.batches import SYMMETRIES, WholeImages, symmetric, undone
+from espalier.nas.super_resolution.pairs import Pairs
+from espalier.nas.super_resolution.task import Quality, SuperResolution
 
 RESAMPLES = 10_000
 FEW = 20
@@ -40,7 +40,7 @@ class MeanOfImages:
 
 
 def mean_of_images(values: Sequence[float]) -> MeanOfImages:
-    """The mean with its percentile bootstrap interval (see `nas.intervals.bootstrap_interval`).
+    """The mean with its percentile bootstrap interval (see `espalier.nas.intervals.bootstrap_interval`).
 
     Images differ much more than networks do, so two networks are compared by the mean of their differences on the same
     images (see `gain`), not by two intervals.

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from nas.super_resolution.edsr import conv3x3
+from espalier.nas.super_resolution.edsr import conv3x3
 
 
 class ConvReLU(nn.Module):

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from predictors.zero_cost.blocks import run_blocks
-from predictors.zero_cost.probe import Probe
-from predictors.zero_cost.score import Score, ScoreError
-from predictors.zero_cost.weights import kaiming_
+from espalier.predictors.zero_cost.blocks import run_blocks
+from espalier.predictors.zero_cost.probe import Probe
+from espalier.predictors.zero_cost.score import Score, ScoreError
+from espalier.predictors.zero_cost.weights import kaiming_
 
 
 class AZExpressivity(Score):

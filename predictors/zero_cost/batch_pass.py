@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from predictors.zero_cost.codes import CodeKernel
-from predictors.zero_cost.probe import Probe, logits
-from predictors.zero_cost.score import ScoreError, layer_weights
+from espalier.predictors.zero_cost.codes import CodeKernel
+from espalier.predictors.zero_cost.probe import Probe, logits
+from espalier.predictors.zero_cost.score import ScoreError, layer_weights
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 
-from predictors.zero_cost.score import ScoreError
+from espalier.predictors.zero_cost.score import ScoreError
 
 See = Callable[[Tensor, Tensor], None]
 

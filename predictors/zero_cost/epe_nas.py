@@ -6,10 +6,10 @@ import itertools
 
 from torch import Tensor
 
-from predictors.zero_cost.batch_pass import BatchPass
-from predictors.zero_cost.jacob_cov import correlations
-from predictors.zero_cost.probe import Probe
-from predictors.zero_cost.score import Score
+from espalier.predictors.zero_cost.batch_pass import BatchPass
+from espalier.predictors.zero_cost.jacob_cov import correlations
+from espalier.predictors.zero_cost.probe import Probe
+from espalier.predictors.zero_cost.score import Score
 
 K = 1e-5
 FEW_CLASSES = 100

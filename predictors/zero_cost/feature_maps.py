@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from predictors.zero_cost.probe import logits
-from predictors.zero_cost.score import ScoreError
+from espalier.predictors.zero_cost.probe import logits
+from espalier.predictors.zero_cost.score import ScoreError
 
 
 class LastMap(TorchDispatchMode):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from predictors.zero_cost.batch_pass import BatchPass, Map
-from predictors.zero_cost.probe import Probe
-from predictors.zero_cost.score import Score
+from espalier.predictors.zero_cost.batch_pass import BatchPass, Map
+from espalier.predictors.zero_cost.probe import Probe
+from espalier.predictors.zero_cost.score import Score
 
 
 class Fisher(Score):

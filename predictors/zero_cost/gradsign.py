@@ -11,8 +11,8 @@ from torch.func import functional_call, grad, replace_all_batch_norm_modules_, v
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from predictors.zero_cost.probe import Probe, logits
-from predictors.zero_cost.score import Score, ScoreError, layer_weights
+from espalier.predictors.zero_cost.probe import Probe, logits
+from espalier.predictors.zero_cost.score import Score, ScoreError, layer_weights
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 CHUNK = 16  # images differentiated at once: as fast as any larger chunk on a CPU, in memory 16 gradients

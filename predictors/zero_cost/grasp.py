@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from predictors.zero_cost.batch_pass import BatchPass
-from predictors.zero_cost.probe import Probe
-from predictors.zero_cost.score import Score
+from espalier.predictors.zero_cost.batch_pass import BatchPass
+from espalier.predictors.zero_cost.probe import Probe
+from espalier.predictors.zero_cost.score import Score
 
 
 class GraSP(Score):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from predictors.zero_cost.batch_pass import BatchPass
-from predictors.zero_cost.probe import Probe
-from predictors.zero_cost.score import Score
+from espalier.predictors.zero_cost.batch_pass import BatchPass
+from espalier.predictors.zero_cost.probe import Probe
+from espalier.predictors.zero_cost.score import Score
 
 K = 1e-5  # of the paper: keeps log and 1/λ finite at λ = 0
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from predictors.zero_cost.probe import Probe
-from predictors.zero_cost.score import Score
+from espalier.predictors.zero_cost.probe import Probe
+from espalier.predictors.zero_cost.score import Score
 
 
 class L2Norm(Score):

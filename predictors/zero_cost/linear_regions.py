@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from predictors.zero_cost.codes import CodeKernel
-from predictors.zero_cost.probe import Probe
-from predictors.zero_cost.score import Score, ScoreError
-from predictors.zero_cost.weights import kaiming_
+from espalier.predictors.zero_cost.codes import CodeKernel
+from espalier.predictors.zero_cost.probe import Probe
+from espalier.predictors.zero_cost.score import Score, ScoreError
+from espalier.predictors.zero_cost.weights import kaiming_
 
 SIZE = 8
 WALKS = 8

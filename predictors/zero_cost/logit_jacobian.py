@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from predictors.zero_cost.probe import logits
-from predictors.zero_cost.score import ScoreError
+from espalier.predictors.zero_cost.probe import logits
+from espalier.predictors.zero_cost.score import ScoreError
 
 
 def logits_and_jacobian(model: nn.Module, layers: Sequence[str], x: Tensor) -> tuple[Tensor, Tensor]:

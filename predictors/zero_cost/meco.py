@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from predictors.zero_cost.probe import Probe, logits
-from predictors.zero_cost.score import Score, ScoreError
+from espalier.predictors.zero_cost.probe import Probe, logits
+from espalier.predictors.zero_cost.score import Score, ScoreError
 
 CHANNELS = 8
 

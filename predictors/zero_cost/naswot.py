@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from predictors.zero_cost.batch_pass import BatchPass
-from predictors.zero_cost.probe import Probe
-from predictors.zero_cost.score import Score, ScoreError
+from espalier.predictors.zero_cost.batch_pass import BatchPass
+from espalier.predictors.zero_cost.probe import Probe
+from espalier.predictors.zero_cost.score import Score, ScoreError
 
 
 class NASWOT(Score):

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from predictors.zero_cost.probe import Probe, logits
-from predictors.zero_cost.score import Score
-from predictors.zero_cost.weights import kaiming_
+from espalier.predictors.zero_cost.probe import Probe, logits
+from espalier.predictors.zero_cost.score import Score
+from espalier.predictors.zero_cost.weights import kaiming_
 
 IMAGES = 16
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.measurement import Estimate
-from nas.space import SearchSpace
-from predictors.zero_cost.examiner import Examiner
-from predictors.zero_cost.probe import Probe
-from predictors.zero_cost.score import Score
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.measurement import Estimate
+from espalier.nas.space import SearchSpace
+from espalier.predictors.zero_cost.probe import Probe
+from espalier.predictors.zero_cost.score import Score
+from espalier.predictors.zero_cost.score_evaluator import Examiner
 
 
 class ZeroCostPredictor:

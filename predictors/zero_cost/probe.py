@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from predictors.zero_cost.score import Reading, Score, ScoreError, layer_weights
+from espalier.predictors.zero_cost.score import Reading, Score, ScoreError, layer_weights
 
 T = TypeVar("T")
 

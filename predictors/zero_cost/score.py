@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from nas.errors import UserError
+from espalier.nas.errors import UserError
 
 if TYPE_CHECKING:
-    from predictors.zero_cost.probe import Probe
+    from espalier.predictors.zero_cost.probe import Probe
 
 Need = Literal["images", "labels", "loss", "activations"]
 BatchNormMode = Literal["each image", "batch", "removed", "unused"]
@@ -63,7 +63,7 @@ class Score(ABC):
         Raises:
             ScoreError: the score is not defined for this network.
         """
-        from predictors.zero_cost.probe import Probe
+        from espalier.predictors.zero_cost.probe import Probe
 
         return Probe(model, x, y, reads=self.reads, seed=seed).ask(self)
 

@@ -7,11 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-from nas.errors import UserError
-from predictors.zero_cost.codes import ReluInputs
-from predictors.zero_cost.probe import Probe, logits
-from predictors.zero_cost.score import Score, ScoreError
-from predictors.zero_cost.weights import gaussian_
+from espalier.nas.errors import UserError
+from espalier.predictors.zero_cost.codes import ReluInputs
+from espalier.predictors.zero_cost.probe import Probe, logits
+from espalier.predictors.zero_cost.score import Score, ScoreError
+from espalier.predictors.zero_cost.weights import gaussian_
 
 IMAGES = 16
 

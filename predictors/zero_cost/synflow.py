@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from predictors.zero_cost.probe import Probe, logits
-from predictors.zero_cost.score import Score, layer_weights
+from espalier.predictors.zero_cost.probe import Probe, logits
+from espalier.predictors.zero_cost.score import Score, layer_weights
 
 
 class SynFlow(Score):

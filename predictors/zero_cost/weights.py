@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from predictors.zero_cost.score import layer_weights
+from espalier.predictors.zero_cost.score import layer_weights
 
 _Norm = _NormBase | nn.GroupNorm | nn.LayerNorm  # the first: batch and instance norms
 

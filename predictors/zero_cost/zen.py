@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from predictors.zero_cost.feature_maps import feature_map
-from predictors.zero_cost.probe import Probe
-from predictors.zero_cost.score import Score
-from predictors.zero_cost.weights import gaussian_
+from espalier.predictors.zero_cost.feature_maps import feature_map
+from espalier.predictors.zero_cost.probe import Probe
+from espalier.predictors.zero_cost.score import Score
+from espalier.predictors.zero_cost.weights import gaussian_
 
 IMAGES = 16
 ALPHA = 1e-2  # of the paper

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from predictors.zero_cost.probe import Probe, logits
-from predictors.zero_cost.score import Score, ScoreError, layer_weights
+from espalier.predictors.zero_cost.probe import Probe, logits
+from espalier.predictors.zero_cost.score import Score, ScoreError, layer_weights
 
 
 class ZiCo(Score):

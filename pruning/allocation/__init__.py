@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from pruning.allocation.erk import erk
-from pruning.allocation.lgreco import lgreco
-from pruning.allocation.scored import global_magnitude, lamp
-from pruning.allocation.uniform import uniform
+from espalier.pruning.allocation.erk import erk
+from espalier.pruning.allocation.lgreco import lgreco
+from espalier.pruning.allocation.scored import global_magnitude, lamp
+from espalier.pruning.allocation.uniform import uniform
 
 ALLOCATIONS: Mapping[str, Callable[..., dict[str, int]]] = {
     "uniform": uniform,

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nas.errors import UserError
-from pruning.allocation.dynamic import Table
-from pruning.allocation.scored import checked
-from pruning.masks import flatten, zeros_at
-from pruning.patterns import Scores
-from pruning.weights import Weights
+from espalier.nas.errors import UserError
+from espalier.pruning.allocation.dynamic import Table
+from espalier.pruning.allocation.scored import checked
+from espalier.pruning.masks import flatten, zeros_at
+from espalier.pruning.patterns import Scores
+from espalier.pruning.weights import Weights
 
 GRID = tuple(1 - 0.85**step for step in range(41))
 """Sparsities whose densities fall geometrically, from 1 to .0015."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.errors import UserError
+from espalier.nas.errors import UserError
 
 Table = np.ndarray[Any, np.dtype[np.float64]]
 """A number for each layer and choice, `(layers, choices)`."""

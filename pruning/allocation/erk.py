@@ -6,9 +6,9 @@ import math
 
 from pydantic import PositiveFloat
 
-from nas.errors import UserError
-from pruning.allocation.rounding import fill, keeps_at, whole, zeros_of
-from pruning.weights import Weights
+from espalier.nas.errors import UserError
+from espalier.pruning.allocation.rounding import fill, keeps_at, whole, zeros_of
+from espalier.pruning.weights import Weights
 
 
 def erk(weights: Weights, sparsity: float, *, kernel: bool = True, power: PositiveFloat = 1.0) -> dict[str, int]:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import PositiveInt
 
-from nas.errors import UserError
-from pruning.allocation.choices import Choices, choices
-from pruning.allocation.dynamic import BUCKETS, cheapest
-from pruning.allocation.rounding import keeps_at
-from pruning.allocation.uniform import uniform
-from pruning.weights import Weights
+from espalier.nas.errors import UserError
+from espalier.pruning.allocation.choices import Choices, choices
+from espalier.pruning.allocation.dynamic import BUCKETS, cheapest
+from espalier.pruning.allocation.rounding import keeps_at
+from espalier.pruning.allocation.uniform import uniform
+from espalier.pruning.weights import Weights
 
 LARGEST_ALPHA = 1e6
 """Budgets are searched from the error of uniform sparsity over this to this times it."""

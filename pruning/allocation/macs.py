@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning.weights import PRUNABLE, prunable_weights
+from espalier.pruning.weights import PRUNABLE, prunable_weights
 
 
 def layer_macs(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, float]:

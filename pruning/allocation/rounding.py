@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nas.errors import UserError
-from pruning.weights import Weights
+from espalier.nas.errors import UserError
+from espalier.pruning.weights import Weights
 
 
 def keeps_at(weights: Weights, sparsity: float) -> int:

@@ -8,11 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from nas.errors import UserError
-from pruning.allocation.rounding import keeps_at
-from pruning.masks import flatten, unflatten
-from pruning.patterns import Globally, Scores
-from pruning.weights import Weights
+from espalier.nas.errors import UserError
+from espalier.pruning.allocation.rounding import keeps_at
+from espalier.pruning.masks import flatten, unflatten
+from espalier.pruning.patterns import Globally, Scores
+from espalier.pruning.weights import Weights
 
 Density = Annotated[float, Field(ge=0, le=1)]
 

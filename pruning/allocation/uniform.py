@@ -7,9 +7,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from nas.errors import UserError
-from pruning.allocation.rounding import fill, keeps_at, whole, zeros_of
-from pruning.weights import Weights
+from espalier.nas.errors import UserError
+from espalier.pruning.allocation.rounding import fill, keeps_at, whole, zeros_of
+from espalier.pruning.weights import Weights
 
 
 def uniform(

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from pruning.mfac.factor import Paging, factor, lower_product
+from espalier.pruning.mfac.factor import Paging, factor, lower_product
 
 
 class Blocks(ABC):

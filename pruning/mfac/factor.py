@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nas.errors import UserError
+from espalier.nas.errors import UserError
 
 PAGE = 4096
 """Columns whose products are added up in float32, before float64 takes the sum; no more of them are copied."""

@@ -9,11 +9,11 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from nas.errors import UserError
-from nas.task import Batch, Task
-from nas.training import Diverged
-from pruning.masks import Masks
-from pruning.weights import Weights
+from espalier.nas.errors import UserError
+from espalier.nas.task import Batch, Task
+from espalier.nas.training import Diverged
+from espalier.pruning.masks import Masks
+from espalier.pruning.weights import Weights
 
 BATCH_SIZE = 32
 """Images of a mini-batch in the authors' code."""

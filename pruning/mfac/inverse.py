@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from pruning.mfac.blocks import Blocks, Narrow, Wide
-from pruning.mfac.factor import PAGE, Paging, full_precision
+from espalier.pruning.mfac.blocks import Blocks, Narrow, Wide
+from espalier.pruning.mfac.factor import PAGE, Paging, full_precision
 
 TOGETHER = 2**16
 """Weights of the blocks that are worked on at once."""

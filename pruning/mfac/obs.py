@@ -10,14 +10,14 @@ import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from nas.errors import UserError
-from nas.task import Batch, Task
-from pruning.masks import Masks, apply_masks, zeros_in
-from pruning.mfac.gradients import BATCH_SIZE, Layout, gradients
-from pruning.mfac.inverse import InverseFisher
-from pruning.patterns import Pattern
-from pruning.pruner import Pruner
-from pruning.weights import Weights
+from espalier.nas.errors import UserError
+from espalier.nas.task import Batch, Task
+from espalier.pruning.masks import Masks, apply_masks, zeros_in
+from espalier.pruning.mfac.gradients import BATCH_SIZE, Layout, gradients
+from espalier.pruning.mfac.inverse import InverseFisher
+from espalier.pruning.patterns import Pattern
+from espalier.pruning.pruner import Pruner
+from espalier.pruning.weights import Weights
 
 Update = Literal["joint", "singles", "none"]
 ROWS = 256

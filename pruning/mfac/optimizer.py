@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.errors import UserError
-from pruning.mfac.window import Window
+from espalier.nas.errors import UserError
+from espalier.pruning.mfac.window import Window
 
 
 class MFAC(torch.optim.Optimizer):

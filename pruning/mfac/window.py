@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.errors import UserError
-from nas.training import Diverged
-from pruning.mfac.factor import Paging, full_precision, gram
+from espalier.nas.errors import UserError
+from espalier.nas.training import Diverged
+from espalier.pruning.mfac.factor import Paging, full_precision, gram
 
 CANCELLED = 1e-4
 """What is left of a sum, relative to its terms, below which float32 has lost four digits of it."""

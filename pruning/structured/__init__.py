@@ -4,8 +4,8 @@ small = shrink(model, (3, 224, 224), Target("macs", share=0.5), importance=Taylo
 small.model, small.groups, small.structure
 """
 
-from pruning.structured.groups import Group
-from pruning.structured.importance import (
+from espalier.pruning.structured.groups import Group
+from espalier.pruning.structured.importance import (
     BatchNormScale,
     Importance,
     Magnitude,
@@ -14,8 +14,8 @@ from pruning.structured.importance import (
     Taylor,
     mean_gradients,
 )
-from pruning.structured.search import Target
-from pruning.structured.shrink import Shrunk, groups_of, shrink
+from espalier.pruning.structured.search import Target
+from espalier.pruning.structured.shrink import Shrunk, groups_of, shrink
 
 __all__ = [
     "BatchNormScale",

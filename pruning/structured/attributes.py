@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning.structured.groups import Attribute, Member, Units
-from pruning.structured.layers import channels
-from pruning.weights import PRUNABLE
+from espalier.pruning.structured.groups import Attribute, Member, Units
+from espalier.pruning.structured.layers import channels
+from espalier.pruning.weights import PRUNABLE
 
 PROJECTIONS = ("proj", "out_proj", "project")
 SEPARATE = (("q", "k", "v"), ("q", "kv"), ("q_proj", "k_proj", "v_proj"), ("queries", "keys", "values"))

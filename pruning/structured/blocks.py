@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning.structured.groups import Units
-from pruning.weights import PRUNABLE, matches
+from espalier.pruning.structured.groups import Units
+from espalier.pruning.weights import PRUNABLE, matches
 
 
 def residual_blocks(

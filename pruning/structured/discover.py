@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruning.structured.attributes import attention_heads, hidden_layers, tied_chunks
-from pruning.structured.graph import Fixed, Link, links
-from pruning.structured.groups import Kind, Member, Units
-from pruning.structured.layers import Side, averages, channels
-from pruning.weights import CONVOLUTIONS, PRUNABLE, check_patterns, matches
+from espalier.pruning.structured.attributes import attention_heads, hidden_layers, tied_chunks
+from espalier.pruning.structured.graph import Fixed, Link, links
+from espalier.pruning.structured.groups import Kind, Member, Units
+from espalier.pruning.structured.layers import Side, averages, channels
+from espalier.pruning.weights import CONVOLUTIONS, PRUNABLE, check_patterns, matches
 
 
 def discover(

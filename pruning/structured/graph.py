@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pruning.structured.layers import Side, averages, channels
-from pruning.weights import CONVOLUTIONS, PRUNABLE
+from espalier.pruning.structured.layers import Side, averages, channels
+from espalier.pruning.weights import CONVOLUTIONS, PRUNABLE
 
 OUTPUTS = "the network's outputs"
 

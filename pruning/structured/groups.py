@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pruning.structured.layers import Side
+from espalier.pruning.structured.layers import Side
 
 Kind = Literal["channels", "heads", "normalised", "block"]
 

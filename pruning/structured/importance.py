@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nas.errors import UserError
-from pruning.structured.groups import Member, Units
-from pruning.weights import PRUNABLE
+from espalier.nas.errors import UserError
+from espalier.pruning.structured.groups import Member, Units
+from espalier.pruning.weights import PRUNABLE
 
 
 class Importance(Protocol):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from pruning.weights import CONVOLUTIONS, PRUNABLE
+from espalier.pruning.weights import CONVOLUTIONS, PRUNABLE
 
 Side = tuple[str, str]
 """A layer's or a bare parameter's name in the network, and `out`, `in`, or the number of the parameter's dimension.

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pruning.structured.groups import Removed, Units, lowest_units
+from espalier.pruning.structured.groups import Removed, Units, lowest_units
 
 Ratio = Literal["global", "uniform"]
 """`global`: whatever is least important in the whole network. `uniform`: the same share of every group."""

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from pruning.structured.attributes import follow_layers
-from pruning.structured.groups import Removed, Units
-from pruning.structured.layers import channels, cut, selected, silence, silence_parameter
+from espalier.pruning.structured.attributes import follow_layers
+from espalier.pruning.structured.groups import Removed, Units
+from espalier.pruning.structured.layers import channels, cut, selected, silence, silence_parameter
 
 
 def remove(model: nn.Module, groups: Iterable[Units], removed: Removed) -> None:

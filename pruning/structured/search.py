@@ -9,13 +9,13 @@ from typing import Literal
 
 from torch import nn
 
-from nas.cost import count
-from nas.errors import UserError
-from pruning.allocation.macs import layer_macs
-from pruning.structured.blocks import layers_in
-from pruning.structured.groups import Removed, Units
-from pruning.structured.order import Order
-from pruning.structured.removal import remove
+from espalier.nas.cost.count import count
+from espalier.nas.errors import UserError
+from espalier.pruning.allocation.macs import layer_macs
+from espalier.pruning.structured.blocks import layers_in
+from espalier.pruning.structured.groups import Removed, Units
+from espalier.pruning.structured.order import Order
+from espalier.pruning.structured.removal import remove
 
 SLACK = 0.01
 """Share of the dense network's cost that is not worth looking for steps to take back."""
@@ -26,7 +26,7 @@ class Target:
     """What the smaller network costs at most.
 
     Attributes:
-        of: `macs` or `params`, as `nas.cost.count` has them, or a function that measures a network, such as its latency
+        of: `macs` or `params`, as `nas.cost.count.count` has them, or a function that measures a network, such as its latency
             in ms; the network it is given is in evaluation mode, on the device of the dense one.
         share: of what the dense network has. most: instead, in the unit of what is measured.
 

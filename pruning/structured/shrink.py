@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.errors import UserError
-from pruning.structure import structure_of
-from pruning.structured.blocks import layers_in, residual_blocks
-from pruning.structured.discover import discover
-from pruning.structured.groups import Group, Kind, Removed, Units, steps
-from pruning.structured.importance import Importance, Magnitude
-from pruning.structured.order import Order, Ratio, halves, order
-from pruning.structured.removal import forget
-from pruning.structured.search import Costs, Target, given_back, shortest
-from pruning.structured.trust import Probe, equal
+from espalier.nas.errors import UserError
+from espalier.pruning.structure import structure_of
+from espalier.pruning.structured.blocks import layers_in, residual_blocks
+from espalier.pruning.structured.discover import discover
+from espalier.pruning.structured.groups import Group, Kind, Removed, Units, steps
+from espalier.pruning.structured.importance import Importance, Magnitude
+from espalier.pruning.structured.order import Order, Ratio, halves, order
+from espalier.pruning.structured.removal import forget
+from espalier.pruning.structured.search import Costs, Target, given_back, shortest
+from espalier.pruning.structured.verify import Probe, equal
 
 FIRST: tuple[Kind, ...] = ("channels", "heads", "block")
 LAST: Kind = "normalised"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nas.files import write_text
+from espalier.nas.files import write_text
 
 
 def write_report(run: Path) -> Path:
@@ -15,10 +15,10 @@ def write_report(run: Path) -> Path:
     Raises:
         UserError: `run` is no run folder, one of its files is damaged, or it cannot be written.
     """
-    from recipes.report.loading import load_run
-    from recipes.report.networks import gather_networks
-    from recipes.report.page import render
-    from recipes.report.pareto import write_pareto
+    from espalier.recipes.records.reading import load_run
+    from espalier.recipes.report.networks import gather_networks
+    from espalier.recipes.report.page import render
+    from espalier.recipes.report.pareto import write_pareto
 
     loaded = load_run(run)
     networks = gather_networks(loaded)

@@ -7,9 +7,9 @@ from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from recipes.report.networks import Network
-from recipes.report.records import Supernet, SupernetEpoch, SupernetPart
-from recipes.report.style import DASHES, PALETTE, SHORT_ID, layout
+from espalier.recipes.records.stages import Supernet, SupernetEpoch, SupernetPart
+from espalier.recipes.report.networks import Network
+from espalier.recipes.report.style import DASHES, PALETTE, SHORT_ID, layout
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

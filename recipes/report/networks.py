@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nas.measurement import Measurement
-from nas.pareto import non_dominated
-from recipes.report.loading import Run
-from recipes.report.records import ExportedFile, TrainedNetwork
+from espalier.nas.measurement import Measurement
+from espalier.nas.pareto import non_dominated
+from espalier.recipes.records.reading import Run
+from espalier.recipes.records.stages import ExportedFile, TrainedNetwork
 
 BUNDLE_FILES = ("model.onnx", "model.safetensors", "model.py", "README.md", "latency.json")
 

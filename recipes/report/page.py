@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recipes.report import selection, sentences
-from recipes.report.curves import curves_figure, supernet_figure
-from recipes.report.drawing import draw
-from recipes.report.guesses import estimate_scatters, rank_scatters, search_figure
-from recipes.report.loading import Run
-from recipes.report.measured import latency_figure, pareto_figure
-from recipes.report.networks import Network
+from espalier.recipes.records.reading import Run
+from espalier.recipes.report import narrative, selection
+from espalier.recipes.report.curves import curves_figure, supernet_figure
+from espalier.recipes.report.drawing import draw
+from espalier.recipes.report.estimate_figures import estimate_scatters, rank_scatters, search_figure
+from espalier.recipes.report.measurement_figures import latency_figure, pareto_figure
+from espalier.recipes.report.networks import Network
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -35,7 +35,7 @@ def render(run: Run, networks: Sequence[Network]) -> str:
             run=run,
             stages=stages,
             networks=networks,
-            say=sentences,
+            say=narrative,
             selection=selection,
             figures={
                 "pareto": figure_json(pareto_figure(networks)),
@@ -61,7 +61,7 @@ def environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
-        loader=PackageLoader("recipes.report"),
+        loader=PackageLoader("espalier.recipes.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from nas.files import write_text
-from recipes.report.networks import Network
+from espalier.nas.files import write_text
+from espalier.recipes.report.networks import Network
 
 COLUMNS = (
     "id",

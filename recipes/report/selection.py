@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recipes.report.records import Comparison, Decision, Diagnosis, Select, Split
-from recipes.report.sentences import significant
+from espalier.recipes.records.stages import Comparison, Decision, Diagnosis, Select, Split
+from espalier.recipes.report.narrative import significant
 
 SIGNIFICANT = 2
 """Standard errors; a smaller margin may be chance."""

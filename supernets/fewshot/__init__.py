@@ -4,8 +4,8 @@ Zhao et al., "Few-Shot Neural Architecture Search", ICML 2021, with the splits o
 with Gradient Matching", ICLR 2022.
 """
 
-from supernets.fewshot.plan import FewShotSettings
-from supernets.fewshot.split import Split
-from supernets.fewshot.tree import Leaf, MakeTraining, Tree, train_tree
+from espalier.supernets.fewshot.plan import FewShotSettings
+from espalier.supernets.fewshot.split import Split
+from espalier.supernets.fewshot.tree import Leaf, MakeTraining, Tree, train_tree
 
 __all__ = ["FewShotSettings", "Leaf", "MakeTraining", "Split", "Tree", "train_tree"]

@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from nas.settings import Settings
-from supernets.fewshot.partition import few_enough
+from espalier.nas.settings import Settings
+from espalier.supernets.fewshot.partition import few_enough
 
 
 class FewShotSettings(Settings):

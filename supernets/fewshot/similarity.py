@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nas.choices import Choice
-from nas.gates import Gates, Mixture
-from nas.space import SearchSpace
-from nas.task import Batch
-from nas.training import Diverged
-from supernets.constraints import first_fit, keeps_constraints
-from supernets.noise import paired_noise
-from supernets.statistics import frozen_statistics
-from supernets.strategy import Strategy
+from espalier.nas.choices import Choice
+from espalier.nas.gates import Gates, Mixture
+from espalier.nas.space import SearchSpace
+from espalier.nas.task import Batch
+from espalier.nas.training import Diverged
+from espalier.supernets.constraints import first_fit, keeps_constraints
+from espalier.supernets.noise import paired_noise
+from espalier.supernets.statistics import frozen_statistics
+from espalier.supernets.strategy import Strategy
 
 Gradients = Mapping[str, Tensor]
 """Gradient by parameter name; a parameter that is missing has gradient zero."""

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from nas.choices import InputChoice
-from nas.region import Region
-from nas.space import SearchSpace
-from supernets.fewshot.partition import (
+from espalier.nas.choices import InputChoice
+from espalier.nas.region import Region
+from espalier.nas.space import SearchSpace
+from espalier.supernets.fewshot.partition import (
     TIE,
     Groups,
     best_cut,

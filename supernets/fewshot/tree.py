@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from nas.checkpoint import load_state, save_state
-from nas.device import autocast
-from nas.errors import UserError
-from nas.files import read_json, write_json
-from nas.gates import Gates
-from nas.progress import Track, silent
-from nas.region import Region
-from nas.space import SearchSpace
-from nas.task import Batch
-from nas.training import BatchSource
-from supernets.fewshot.plan import FewShotSettings, Node, first_stuck, plan
-from supernets.fewshot.similarity import GradientDistances
-from supernets.fewshot.split import Split, option_counts, split_at_random, split_by_gradients, splittable
-from supernets.trainer import SupernetTraining
+from espalier.nas.checkpoint import load_state, save_state
+from espalier.nas.device import autocast
+from espalier.nas.errors import UserError
+from espalier.nas.files import read_json, write_json
+from espalier.nas.gates import Gates
+from espalier.nas.progress import Track, silent
+from espalier.nas.region import Region
+from espalier.nas.space import SearchSpace
+from espalier.nas.task import Batch
+from espalier.nas.training import BatchSource
+from espalier.supernets.fewshot.plan import FewShotSettings, Node, first_stuck, plan
+from espalier.supernets.fewshot.similarity import GradientDistances
+from espalier.supernets.fewshot.split import Split, option_counts, split_at_random, split_by_gradients, splittable
+from espalier.supernets.trainer import SupernetTraining
 
 Row = dict[str, float]
 

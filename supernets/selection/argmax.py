@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from nas.architecture import Architecture
-from nas.choices import InputChoice, LayerChoice
-from nas.region import Region
-from nas.space import SearchSpace
+from espalier.nas.architecture import Architecture
+from espalier.nas.choices import InputChoice, LayerChoice
+from espalier.nas.region import Region
+from espalier.nas.space import SearchSpace
 
 
 def argmax(space: SearchSpace, preferences: Mapping[str, Tensor], region: Region) -> Architecture:

@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nas.training import Diverged
-from supernets.evaluation import Evaluation
-from supernets.selection.decisions import Comparison
+from espalier.nas.training import Diverged
+from espalier.supernets.evaluation import Evaluation
+from espalier.supernets.selection.decisions import Comparison
 
 Criterion = Literal["auto", "accuracy", "loss"]
 Hurts = Literal["most", "least"]

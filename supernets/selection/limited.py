@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from nas.architecture import Architecture, Option
-from nas.cost_table import CostTable
-from nas.elastic.cost import ElasticCosts
-from nas.region import Region
-from nas.space import SearchSpace
-from supernets.selection.prices import at_price
+from espalier.nas.architecture import Architecture, Option
+from espalier.nas.cost.table import CostTable
+from espalier.nas.elastic.cost import ElasticCosts
+from espalier.nas.region import Region
+from espalier.nas.space import SearchSpace
+from espalier.supernets.selection.prices import at_price
 
 HALVINGS = 60
 """Of the interval of prices: to the last digit."""

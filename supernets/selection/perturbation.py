@@ -11,17 +11,17 @@ from typing import Any, Literal
 import torch
 from pydantic import ValidationError
 
-from nas.architecture import Architecture
-from nas.choices import InputChoice
-from nas.errors import UserError
-from nas.gates import Gates, Mixture
-from nas.progress import Track, silent
-from nas.space import SearchSpace
-from supernets.evaluation import Evaluate
-from supernets.selection.criterion import Criterion, compare
-from supernets.selection.decisions import Comparison, Decision
-from supernets.selection.visits import Visit, keeps_edges, plan_visits, visit_epochs
-from supernets.strategy import Strategy
+from espalier.nas.architecture import Architecture
+from espalier.nas.choices import InputChoice
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gates, Mixture
+from espalier.nas.progress import Track, silent
+from espalier.nas.space import SearchSpace
+from espalier.supernets.evaluation import Evaluate
+from espalier.supernets.selection.criterion import Criterion, compare
+from espalier.supernets.selection.decisions import Comparison, Decision
+from espalier.supernets.selection.schedule import Visit, keeps_edges, plan_visits, visit_epochs
+from espalier.supernets.strategy import Strategy
 
 Topology = Literal["conditional", "leave_one_out"]
 

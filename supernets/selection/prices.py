@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from nas.architecture import Architecture
-from nas.cost_table import CostTable
-from nas.elastic.cost import ElasticCosts
-from nas.region import Region
-from nas.space import SearchSpace
-from supernets.selection.argmax import argmax
+from espalier.nas.architecture import Architecture
+from espalier.nas.cost.table import CostTable
+from espalier.nas.elastic.cost import ElasticCosts
+from espalier.nas.region import Region
+from espalier.nas.space import SearchSpace
+from espalier.supernets.selection.argmax import argmax
 
 AtPrice = Callable[[float], Architecture]
 LEAST = -1e6

@@ -9,7 +9,7 @@ from board import board, running_board  # noqa: F401 - fixtures
 from small_networks import SHAPE, small_network
 from torch import fx
 
-from export.onnx import Exported, export_onnx
+from espalier.export.onnx import Exported, export_onnx
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from export.devices.base import MeasureSpec
-from export.timing import summarize
-from nas.measurement import Measurement
+from espalier.export.devices.base import MeasureSpec
+from espalier.export.timing import summarize
+from espalier.nas.measurement import Measurement
 
 CALL_MS = 0.5
 """What a network costs without its layers."""
@@ -118,4 +118,4 @@ class ScriptedDevice:
 @pytest.fixture
 def without_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables are built without ONNX files."""
-    monkeypatch.setattr("export.latency_table.bench.export_onnx", written)
+    monkeypatch.setattr("espalier.export.latency_table.bench.export_onnx", written)

@@ -6,9 +6,9 @@ import io
 from pathlib import Path
 from typing import Any, cast
 
-from export.devices.agent.serve import Agent
-from export.devices.agent_device import AgentDevice
-from export.devices.connection import Link
+from espalier.export.devices.agent.serve import Agent
+from espalier.export.devices.agent_device import AgentDevice
+from espalier.export.devices.connection import Link
 
 
 class InProcess:

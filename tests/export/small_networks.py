@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import fx, nn
 
-from nas.spaces.nasbench201 import NasBench201
+from espalier.nas.spaces.nasbench201 import NasBench201
 
 SHAPE = (3, 8, 8)
 

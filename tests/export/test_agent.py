@@ -14,11 +14,11 @@ import pytest
 from onnx import TensorProto
 from onnx_files import make_file
 
-from export.devices.agent import counters, lock, rounds
-from export.devices.agent.errors import Refused
-from export.devices.agent.inputs import make_inputs
-from export.devices.agent.session import CPU, open_session, provider_name
-from export.devices.agent.store import PREFIX, Store
+from espalier.export.devices.agent import counters, lock, rounds
+from espalier.export.devices.agent.errors import Refused
+from espalier.export.devices.agent.inputs import make_inputs
+from espalier.export.devices.agent.session import CPU, open_session, provider_name
+from espalier.export.devices.agent.store import PREFIX, Store
 
 
 class Clock:
@@ -169,7 +169,7 @@ def test_what_a_killed_agent_left_is_removed_by_the_next(tmp_path: Path) -> None
     for folder in (dead, alive, own, other):
         folder.mkdir()
     script = (
-        "import sys; from pathlib import Path; from export.devices.agent.store import Store;"
+        "import sys; from pathlib import Path; from espalier.export.devices.agent.store import Store;"
         "store = Store(Path(sys.argv[1])); import os; os._exit(1)"
     )
     subprocess.run([sys.executable, "-c", script, str(dead)], check=False)

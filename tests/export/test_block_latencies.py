@@ -11,19 +11,19 @@ import pytest
 import torch
 from device_by_layers import CALL_MS, ScriptedDevice, additive_ms, layer_ms, without_exporter
 
-from export.devices.base import MeasureSpec
-from export.latency_table.build import build_block_table, looks_at_its_image
-from export.latency_table.check import TableCheck, check_table
-from nas.architecture import Architecture
-from nas.block_table import BlockTable, read_block_table
-from nas.errors import UserError
-from nas.region import Region
-from nas.space import SearchSpace
-from nas.spaces.macro import Macro
-from nas.spaces.mobilenet import MobileNet
-from nas.spaces.mobilenetv3 import MobileNetV3
-from nas.spaces.nasbench201 import NasBench201
-from nas.spaces.vit import ViT
+from espalier.export.devices.base import MeasureSpec
+from espalier.export.latency_table.build import build_block_table, looks_at_its_image
+from espalier.export.latency_table.check import TableCheck, check_table
+from espalier.nas.architecture import Architecture
+from espalier.nas.cost.block_table import BlockTable, read_block_table
+from espalier.nas.errors import UserError
+from espalier.nas.region import Region
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.macro import Macro
+from espalier.nas.spaces.mobilenet import MobileNet
+from espalier.nas.spaces.mobilenetv3 import MobileNetV3
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.nas.spaces.vit import ViT
 
 __all__ = ["without_exporter"]
 

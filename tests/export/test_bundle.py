@@ -12,8 +12,8 @@ from safetensors import safe_open
 from small_networks import SHAPE
 from torch import fx
 
-from export.bundle import write_bundle
-from nas.errors import UserError
+from espalier.export.bundle import write_bundle
+from espalier.nas.errors import UserError
 
 CLASSES = ("cat", "dog", "straße", "d|e", "fox")
 FRESH = """

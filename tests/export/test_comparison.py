@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from in_process import in_process_device
 
-from export.comparison import MIN_ROUNDS, compare
-from export.devices.agent import rounds
-from export.devices.base import MeasureSpec
-from export.devices.local import LocalDevice
-from export.timing import summarize
-from nas.errors import UserError
-from nas.measurement import Measurement
+from espalier.export.comparison import MIN_ROUNDS, compare
+from espalier.export.devices.agent import rounds
+from espalier.export.devices.base import MeasureSpec
+from espalier.export.devices.local import LocalDevice
+from espalier.export.timing import summarize
+from espalier.nas.errors import UserError
+from espalier.nas.measurement import Measurement
 
 SPEC = MeasureSpec(threads=1, sessions=5)
 A, B, C = Path("a.onnx"), Path("b.onnx"), Path("c.onnx")

@@ -14,12 +14,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from export import compress
-from export.compress import smallest_onnx
-from export.devices.agent.session import CPU, open_session
-from export.onnx import export_onnx
-from export.sparse_weights import coo, packed, relative_index
-from nas.errors import UserError
+from espalier.export import compress
+from espalier.export.compress import smallest_onnx
+from espalier.export.devices.agent.session import CPU, open_session
+from espalier.export.onnx import export_onnx
+from espalier.export.sparse_weights import coo, packed, relative_index
+from espalier.nas.errors import UserError
 
 SHAPE = (3, 8, 8)
 

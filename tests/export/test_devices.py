@@ -14,14 +14,14 @@ from onnx import TensorProto
 from onnx_files import make_custom_file, make_endless_file, make_external_file, make_file
 from phone import SERIAL, Phone, make_perf_test
 
-from export.devices import connection
-from export.devices.address import open_device
-from export.devices.agent_device import ATTEMPTS, AgentDevice
-from export.devices.agent_file import START
-from export.devices.base import Device, MeasureSpec
-from export.devices.local import LocalDevice
-from nas.errors import UserError
-from nas.measurement import Measurement
+from espalier.export.devices import connection
+from espalier.export.devices.address import open_device
+from espalier.export.devices.agent_device import ATTEMPTS, AgentDevice
+from espalier.export.devices.agent_file import START
+from espalier.export.devices.base import Device, MeasureSpec
+from espalier.export.devices.local import LocalDevice
+from espalier.nas.errors import UserError
+from espalier.nas.measurement import Measurement
 
 QUICK = MeasureSpec(threads=1, sessions=2, seconds=0.02, min_runs=3)
 

@@ -10,13 +10,13 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from export.devices.base import MeasureSpec
-from export.devices.local import LocalDevice
-from export.drift import MAX_SLOWDOWN, Drift, Probe, measure_batch
-from export.reference import CHANNELS, SIDE, write_reference
-from export.timing import summarize
-from nas.errors import UserError
-from nas.measurement import Measurement, Verdict
+from espalier.export.devices.base import MeasureSpec
+from espalier.export.devices.local import LocalDevice
+from espalier.export.drift import MAX_SLOWDOWN, Drift, Probe, measure_batch
+from espalier.export.reference import CHANNELS, SIDE, write_reference
+from espalier.export.timing import summarize
+from espalier.nas.errors import UserError
+from espalier.nas.measurement import Measurement, Verdict
 
 SPEC = MeasureSpec(threads=1, sessions=2)
 MS = {"reference": 2.0, "a": 5.0, "b": 1.0, "c": 7.0}

@@ -11,11 +11,11 @@ from onnx_files import make_file
 from PIL import Image
 from scripted_agent import QUIET, ScriptedAgent
 
-from export.devices.agent.requests import STEPS
-from export.devices.base import MeasureSpec
-from export.devices.local import LocalDevice
-from export.end_to_end import MAX_IMAGES, image_files, measure_end_to_end
-from nas.errors import UserError
+from espalier.export.devices.agent.requests import STEPS
+from espalier.export.devices.base import MeasureSpec
+from espalier.export.devices.local import LocalDevice
+from espalier.export.end_to_end import MAX_IMAGES, image_files, measure_end_to_end
+from espalier.nas.errors import UserError
 
 SPEC = MeasureSpec(threads=1, sessions=2, seconds=0.02, min_runs=3)
 

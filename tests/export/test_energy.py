@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 from scripted_agent import ScriptedAgent, a_round
 
-from export.devices.agent import energy
-from export.devices.agent_device import AgentDevice
-from export.devices.base import MeasureSpec
+from espalier.export.devices.agent import energy
+from espalier.export.devices.agent_device import AgentDevice
+from espalier.export.devices.base import MeasureSpec
 
 
 def domain(folder: Path, name: str, label: str, microjoules: int) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from export.devices.agent.errors import Refused
-from export.devices.agent.fresh import in_fresh_process
-from export.devices.base import MeasureSpec
-from export.devices.local import LocalDevice
+from espalier.export.devices.agent.errors import Refused
+from espalier.export.devices.agent.fresh import in_fresh_process
+from espalier.export.devices.base import MeasureSpec
+from espalier.export.devices.local import LocalDevice
 
 
 def request(path: Path) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from scripted_agent import QUIET, ScriptedAgent
 
-from export.devices.agent.errors import Refused
-from export.devices.agent.load import under_load
-from export.devices.base import MeasureSpec
-from export.devices.local import LocalDevice
-from export.load import measure_load
-from nas.errors import UserError
+from espalier.export.devices.agent.errors import Refused
+from espalier.export.devices.agent.load import under_load
+from espalier.export.devices.base import MeasureSpec
+from espalier.export.devices.local import LocalDevice
+from espalier.export.load import measure_load
+from espalier.nas.errors import UserError
 
 SPEC = MeasureSpec(threads=1, sessions=2, seconds=2.0, fresh_processes=True)
 

@@ -9,9 +9,9 @@ import torch
 from small_networks import SHAPE, cell_network, small_network
 from torch import nn
 
-from export.errors import ExportError
-from export.onnx import Exported, export_onnx
-from export.parity import check_parity
+from espalier.export.errors import ExportError
+from espalier.export.onnx import Exported, export_onnx
+from espalier.export.parity import check_parity
 
 
 def test_dynamo_file_is_named_dynamic_self_contained_and_near(exported: Exported) -> None:

@@ -11,12 +11,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_networks import SHAPE, small_network
 
-from export.devices.agent.operators import nodes_of
-from export.devices.base import MeasureSpec
-from export.devices.local import LocalDevice
-from export.fusion import Origin, origins
-from export.onnx import export_onnx
-from export.operators import RUNTIME, UNNAMED, profile_operators, scaled_profile
+from espalier.export.devices.agent.operators import nodes_of
+from espalier.export.devices.base import MeasureSpec
+from espalier.export.devices.local import LocalDevice
+from espalier.export.fusion import Origin, origins
+from espalier.export.onnx import export_onnx
+from espalier.export.operators import RUNTIME, UNNAMED, profile_operators, scaled_profile
 
 
 def event(name: str, ts: int, dur: int, index: int = 0, op: str = "Conv") -> dict[str, Any]:

@@ -12,14 +12,14 @@ from onnx import TensorProto
 from onnx_files import make_file
 from phone import SERIAL, Phone, make_perf_test
 
-from export.devices.adb import phones
-from export.devices.address import open_device
-from export.devices.agent.errors import Refused
-from export.devices.agent_device import AgentDevice
-from export.devices.base import Device, MeasureSpec
-from export.devices.perf_test import RESULTS, WARMUP_RUNS, _read
-from export.devices.shell import Ran
-from nas.errors import UserError
+from espalier.export.devices.adb import phones
+from espalier.export.devices.address import open_device
+from espalier.export.devices.agent.errors import Refused
+from espalier.export.devices.agent_device import AgentDevice
+from espalier.export.devices.base import Device, MeasureSpec
+from espalier.export.devices.perf_test import RESULTS, WARMUP_RUNS, _read
+from espalier.export.devices.shell import Ran
+from espalier.nas.errors import UserError
 
 QUICK = MeasureSpec(threads=1, sessions=2, seconds=0.02, min_runs=3)
 
@@ -87,7 +87,7 @@ def test_a_phone_that_comes_back_has_the_files_still(
         again.append(seconds)
         phone.becomes("device")
 
-    monkeypatch.setattr("export.devices.agent_device.time.sleep", wait)
+    monkeypatch.setattr("espalier.export.devices.agent_device.time.sleep", wait)
     phone.becomes("offline")
     assert device.measure(onnx_file, QUICK).latency.count >= 6
     assert again.count(0.0) == 1  # others sleep too

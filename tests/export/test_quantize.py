@@ -12,15 +12,15 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from export.errors import ExportError
-from export.onnx import export_onnx
-from export.quantize.calibration import calibrate, calibration_batches
-from export.quantize.forms import METHODS, Method, Quantizer
-from export.quantize.half import as_bfloat16
-from export.quantize.instructions import Int8Scheme, int8_scheme
-from export.quantize.running import depends_on_input, outputs
-from export.quantize.source import Source, read_source
-from nas.spaces.vit import ViT
+from espalier.export.errors import ExportError
+from espalier.export.onnx import export_onnx
+from espalier.export.quantize.calibration import calibrate, calibration_batches
+from espalier.export.quantize.forms import METHODS, Method, Quantizer
+from espalier.export.quantize.half import as_bfloat16
+from espalier.export.quantize.instructions import Int8Scheme, int8_scheme
+from espalier.export.quantize.running import depends_on_input, outputs
+from espalier.export.quantize.source import Source, read_source
+from espalier.nas.spaces.vit import ViT
 
 UNSIGNED = Int8Scheme(signed=False, reduce_range=False, reason="")
 REDUCED = Int8Scheme(signed=False, reduce_range=True, reason="")

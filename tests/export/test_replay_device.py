@@ -14,10 +14,10 @@ import pytest
 from onnx import TensorProto
 from onnx_files import make_file
 
-from export.devices.address import open_device
-from export.devices.base import Device, MeasureSpec
-from export.devices.replay import COLD_START, WARMUP_RUNS
-from nas.errors import UserError
+from espalier.export.devices.address import open_device
+from espalier.export.devices.base import Device, MeasureSpec
+from espalier.export.devices.replay import COLD_START, WARMUP_RUNS
+from espalier.nas.errors import UserError
 
 SPEC = MeasureSpec(sessions=2, seconds=0.1, min_runs=3)
 
@@ -81,8 +81,8 @@ def test_noise_is_that_of_the_file(tmp_path: Path, identities: Path) -> None:
     there = subprocess.run(
         [
             *(sys.executable, "-c"),
-            "import sys, json; from pathlib import Path; from export.devices.address import open_device;"
-            "from export.devices.base import MeasureSpec; device = open_device(sys.argv[1], where='');"
+            "import sys, json; from pathlib import Path; from espalier.export.devices.address import open_device;"
+            "from espalier.export.devices.base import MeasureSpec; device = open_device(sys.argv[1], where='');"
             "spec = MeasureSpec(sessions=2, seconds=0.1, min_runs=3);"
             "print(json.dumps(device.measure(Path(sys.argv[2]), spec).latency.values))",
             *(f"replay:{tmp_path / 'script.json'}", str(identities)),

@@ -7,8 +7,8 @@ import torch
 from small_networks import SHAPE, cell_network, small_network
 from torch import fx, nn
 
-from export.errors import ExportError
-from export.source import check_source, python_source
+from espalier.export.errors import ExportError
+from espalier.export.source import check_source, python_source
 
 IMAGES = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(1))
 

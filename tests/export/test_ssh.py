@@ -14,13 +14,13 @@ from board import Board, make_key, until
 from onnx import TensorProto
 from onnx_files import make_file
 
-from export.devices import connection
-from export.devices.address import open_device
-from export.devices.agent_device import ATTEMPTS
-from export.devices.base import MeasureSpec
-from export.devices.location import parse
-from export.devices.ssh import FORM, OPTIONS, SshDevice
-from nas.errors import UserError
+from espalier.export.devices import connection
+from espalier.export.devices.address import open_device
+from espalier.export.devices.agent_device import ATTEMPTS
+from espalier.export.devices.base import MeasureSpec
+from espalier.export.devices.location import parse
+from espalier.export.devices.ssh import FORM, OPTIONS, SshDevice
+from espalier.nas.errors import UserError
 
 QUICK = MeasureSpec(threads=1, sessions=3, seconds=0.03, min_runs=3)
 
@@ -80,8 +80,8 @@ def test_a_batch_goes_on_after_a_cut(board: Board, onnx_file: Path, monkeypatch:
 
 def test_a_client_that_dies_leaves_nothing(board: Board, onnx_file: Path) -> None:
     script = (
-        "import sys, os; from pathlib import Path; from export.devices.address import open_device;"
-        "from export.devices import connection; from export.devices.base import MeasureSpec;"
+        "import sys, os; from pathlib import Path; from espalier.export.devices.address import open_device;"
+        "from espalier.export.devices import connection; from espalier.export.devices.base import MeasureSpec;"
         "write = connection.Connection._write\n"
         "def dying(self, content):\n"
         "    write(self, content)\n"

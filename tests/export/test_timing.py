@@ -8,10 +8,10 @@ import pytest
 from scripted_agent import QUIET as QUIET_COUNTERS
 from scripted_agent import ScriptedAgent, a_round
 
-from export import timing
-from export.devices.agent_device import AgentDevice
-from export.devices.base import MeasureSpec
-from export.timing import CpuContention, contention, summarize, verdict
+from espalier.export import timing
+from espalier.export.devices.agent_device import AgentDevice
+from espalier.export.devices.base import MeasureSpec
+from espalier.export.timing import CpuContention, contention, summarize, verdict
 
 QUIET = CpuContention(other_cpu_share=0.01, steal_share=0.0, involuntary_switches_per_s=2.0)
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.architecture import Architecture
-from nas.errors import UserError
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
 
 OPTIONS = st.one_of(
     st.text(max_size=8),

@@ -10,23 +10,23 @@ from typing import Any
 
 import pytest
 import torch
-from toy_space import ToySpace
 
-from nas.architecture import Architecture
-from nas.block_table import BlockTable, Entry, read_block_table, space_fingerprint
-from nas.blocks import BlockPlan, block_plan, state_of
-from nas.cost_file import read_cost_table
-from nas.cost_table import CostTable
-from nas.elastic.cost import ElasticCosts
-from nas.errors import UserError
-from nas.region import Region
-from nas.space import ABSENT, SearchSpace
-from nas.spaces.conv_macro import ConvMacro
-from nas.spaces.darts import Darts
-from nas.spaces.mobilenet import MobileNet
-from nas.spaces.mobilenetv3 import MobileNetV3
-from nas.spaces.nasbench201 import EDGES, NasBench201, edge_name
-from nas.spaces.vit import ViT
+from espalier.nas.architecture import Architecture
+from espalier.nas.cost.block_table import BlockTable, Entry, read_block_table, space_fingerprint
+from espalier.nas.cost.blocks import BlockPlan, block_plan, state_of
+from espalier.nas.cost.files import read_cost_table
+from espalier.nas.cost.table import CostTable
+from espalier.nas.elastic.cost import ElasticCosts
+from espalier.nas.errors import UserError
+from espalier.nas.region import Region
+from espalier.nas.space import ABSENT, SearchSpace
+from espalier.nas.spaces.conv_macro import ConvMacro
+from espalier.nas.spaces.darts import Darts
+from espalier.nas.spaces.mobilenet import MobileNet
+from espalier.nas.spaces.mobilenetv3 import MobileNetV3
+from espalier.nas.spaces.nasbench201 import EDGES, NasBench201, edge_name
+from espalier.nas.spaces.vit import ViT
+from toy_space import ToySpace
 
 
 def tiny_vit() -> ViT:

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from toy_space import ToySpace
 
-from nas.choices import InputChoice, LayerChoice, ValueChoice, total
-from nas.gates import Mixture, mixture
+from espalier.nas.choices import InputChoice, LayerChoice, ValueChoice, total
+from espalier.nas.gates import Mixture, mixture
+from toy_space import ToySpace
 
 
 def test_a_mixture_is_the_weighted_sum_of_its_active_options() -> None:

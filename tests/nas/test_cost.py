@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from nas.cost import Cost, count
+from espalier.nas.cost.count import Cost, count
 
 
 def test_hand_counted() -> None:

@@ -12,20 +12,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_space import ToyCell, ToySpace
 
-from nas.architecture import Architecture
-from nas.cost import CostCounter
-from nas.cost_file import read_cost_table
-from nas.cost_table import CostTable, cost_table
-from nas.errors import UserError
-from nas.macs_table import macs_table
-from nas.region import Region
-from nas.space import SearchSpace
-from nas.spaces.darts import Darts
-from nas.spaces.mobilenet import OPERATIONS, MobileNet
-from nas.spaces.nasbench201 import NasBench201
-from nas.spaces.pixel1 import block_key, conv_key, pixel1_table
+from espalier.nas.architecture import Architecture
+from espalier.nas.cost.count import CostCounter
+from espalier.nas.cost.files import read_cost_table
+from espalier.nas.cost.macs import macs_table
+from espalier.nas.cost.table import CostTable, cost_table
+from espalier.nas.errors import UserError
+from espalier.nas.region import Region
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.darts import Darts
+from espalier.nas.spaces.mobilenet import OPERATIONS, MobileNet
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.nas.spaces.pixel1 import block_key, conv_key, pixel1_table
+from toy_space import ToyCell, ToySpace
 
 SPACES: dict[str, Callable[[], SearchSpace]] = {
     "nasbench201": lambda: NasBench201((1, 8, 8), 10, channels=2, cells=2),

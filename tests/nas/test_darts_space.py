@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.gates import Gate, Mixture, mixture
-from nas.spaces.darts import Darts
-from nas.spaces.darts_cell import KINDS, Cell, Variant, operation, operations
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gate, Mixture, mixture
+from espalier.nas.spaces.darts import Darts
+from espalier.nas.spaces.darts_cell import KINDS, Cell, Variant, operation, operations
 
 OPERATIONS = (
     "none",

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from torch import Generator, Tensor
 from torch.nn.functional import pad
 
-from nas.data import Augment, Batches, Images
-from nas.data.augment import erase, erasing_boxes, flip, mix
-from nas.data.pool import Pool
-from nas.errors import UserError
+from espalier.nas.data import Augment, Batches, Images
+from espalier.nas.data.augment import erase, erasing_boxes, flip, mix
+from espalier.nas.data.pool import Pool
+from espalier.nas.errors import UserError
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from nas.data import Images
+from espalier.nas.data import Images
 
 PIXELS = torch.arange(2 * 3 * 4 * 5, dtype=torch.uint8).view(2, 3, 4, 5)
 LABELS = torch.tensor([1, 0])
@@ -72,6 +72,6 @@ def test_to_its_own_device_is_itself() -> None:
 
 def test_importing_the_package_loads_no_heavy_library() -> None:
     heavy = "{'sklearn', 'pyarrow', 'torchvision', 'timm', 'PIL', 'pandas', 'psutil'}"
-    code = f"import sys, nas.data; sys.exit(', '.join({heavy} & set(sys.modules)))"
+    code = f"import sys, espalier.nas.data; sys.exit(', '.join({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == ""

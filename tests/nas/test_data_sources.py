@@ -15,9 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from nas.data import SOURCES, Images, Limit, load
-from nas.data.sources import fit
-from nas.errors import UserError
+from espalier.nas.data import SOURCES, Images, Limit, load
+from espalier.nas.data.sources import fit
+from espalier.nas.errors import UserError
 
 TRAIN, TEST = slice(0, 100), slice(100, 160)
 

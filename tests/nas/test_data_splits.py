@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nas.data import Images, SplitFractions, Splits, split
-from nas.data.balance import Limit, apportion
-from nas.data.splits import PARTS
-from nas.errors import UserError
+from espalier.nas.data import Images, SplitFractions, Splits, split
+from espalier.nas.data.balance import Limit, apportion
+from espalier.nas.data.splits import PARTS
+from espalier.nas.errors import UserError
 
 
 def shares_of(*shares: float) -> SplitFractions:

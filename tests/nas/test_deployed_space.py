@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from toy_space import ToySpace
 
-from nas.architecture import Architecture
-from nas.choices import ValueChoice
-from nas.errors import UserError
-from nas.space import SearchSpace
-from nas.spaces.deployed import Deployed
-from nas.spaces.nasbench201 import NasBench201
+from espalier.nas.architecture import Architecture
+from espalier.nas.choices import ValueChoice
+from espalier.nas.errors import UserError
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.deployed import Deployed
+from espalier.nas.spaces.nasbench201 import NasBench201
+from toy_space import ToySpace
 
 CELL = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
 

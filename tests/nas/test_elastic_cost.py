@@ -7,12 +7,12 @@ import math
 
 import pytest
 import torch
-from toy_elastic import ToyElastic
 
-from nas.architecture import Architecture
-from nas.cost import CostCounter
-from nas.elastic.cost import ElasticCosts, elastic_costs
-from nas.region import Region
+from espalier.nas.architecture import Architecture
+from espalier.nas.cost.count import CostCounter
+from espalier.nas.elastic.cost import ElasticCosts, elastic_costs
+from espalier.nas.region import Region
+from toy_elastic import ToyElastic
 
 
 @pytest.fixture(scope="module")

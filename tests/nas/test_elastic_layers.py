@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nas.choices import ElasticChoice
-from nas.elastic.attention import ElasticAttention, ElasticMLP
-from nas.elastic.conv import ElasticConv2d, kernel_dim
-from nas.elastic.depth import ElasticDepth
-from nas.elastic.dims import Coverage, Dim
-from nas.elastic.layer import ElasticGate, ElasticLayer, Mode
-from nas.elastic.linear import ElasticLinear, ElasticParameter
-from nas.elastic.norm import ElasticBatchNorm2d, ElasticLayerNorm
-from nas.gates import Gates, Mixture, mixture
+from espalier.nas.choices import ElasticChoice
+from espalier.nas.elastic.attention import ElasticAttention, ElasticMLP
+from espalier.nas.elastic.conv import ElasticConv2d, kernel_dim
+from espalier.nas.elastic.depth import ElasticDepth
+from espalier.nas.elastic.dims import Coverage, Dim
+from espalier.nas.elastic.layer import ElasticGate, ElasticLayer, Mode
+from espalier.nas.elastic.linear import ElasticLinear, ElasticParameter
+from espalier.nas.elastic.norm import ElasticBatchNorm2d, ElasticLayerNorm
+from espalier.nas.gates import Gates, Mixture, mixture
 
 E = ElasticChoice("embedding", (8, 12, 16))
 W = ElasticChoice("width", (2, 4, 6))

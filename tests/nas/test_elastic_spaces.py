@@ -12,20 +12,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.onnx import export_onnx
-from export.source import check_source, python_source
-from nas.architecture import Architecture
-from nas.cost import CostCounter
-from nas.elastic.cost import elastic_costs
-from nas.elastic.layer import Mode
-from nas.elastic.norm import ElasticLayerNorm
-from nas.errors import UserError
-from nas.gates import Mixture, mixture
-from nas.space import SearchSpace
-from nas.spaces.conv_macro import ConvMacro
-from nas.spaces.macro import Macro
-from nas.spaces.mobilenetv3 import MobileNetV3
-from nas.spaces.vit import ViT
+from espalier.export.onnx import export_onnx
+from espalier.export.source import check_source, python_source
+from espalier.nas.architecture import Architecture
+from espalier.nas.cost.count import CostCounter
+from espalier.nas.elastic.cost import elastic_costs
+from espalier.nas.elastic.layer import Mode
+from espalier.nas.elastic.norm import ElasticLayerNorm
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Mixture, mixture
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.conv_macro import ConvMacro
+from espalier.nas.spaces.macro import Macro
+from espalier.nas.spaces.mobilenetv3 import MobileNetV3
+from espalier.nas.spaces.vit import ViT
 
 SMALL: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "conv_macro": (ConvMacro, {"width": 0.25, "reductions": 1, "dropout": 0.0}),

@@ -15,22 +15,22 @@ import pytest
 import torch
 from pydantic import ValidationError
 from test_search import NearestNeighbours, convolutions, evaluators, make
-from toy_space import ToySpace
 
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.measurement import Estimate
-from nas.objective import Evaluator
-from nas.progress import silent
-from nas.search.filters import best_share
-from nas.search.guided import Floats, GuidedSampler
-from nas.search.local import LocalSampler
-from nas.search.parameters import distributions, to_architecture, to_parameters
-from nas.search.scores import draw, worth
-from nas.search.settings import SurrogateSettings
-from nas.search.surrogate import ACQUISITIONS, LearntGuide, expected_improvement, normal_scores
-from nas.search.warm_start import WARM_START
-from nas.spaces.nasbench201 import NasBench201
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.measurement import Estimate
+from espalier.nas.objective import Evaluator
+from espalier.nas.progress import silent
+from espalier.nas.search.filters import best_share
+from espalier.nas.search.guided import Floats, GuidedSampler
+from espalier.nas.search.local import LocalSampler
+from espalier.nas.search.parameters import distributions, to_architecture, to_parameters
+from espalier.nas.search.scores import draw, worth
+from espalier.nas.search.settings import SurrogateSettings
+from espalier.nas.search.surrogate import ACQUISITIONS, LearntGuide, expected_improvement, normal_scores
+from espalier.nas.search.warm_start import WARM_START
+from espalier.nas.spaces.nasbench201 import NasBench201
+from toy_space import ToySpace
 
 BASES = ("random", "regularized_evolution", "nsga2", "tpe")
 

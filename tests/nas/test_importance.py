@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from nas.data import Augment, Batches, Images, ImportanceSampler
-from nas.data.importance import Average, Draws, average, effective_share, systematic
-from nas.errors import UserError
-from nas.task import Classification
+from espalier.nas.data import Augment, Batches, Images, ImportanceSampler
+from espalier.nas.data.importance import Average, Draws, average, effective_share, systematic
+from espalier.nas.errors import UserError
+from espalier.nas.task import Classification
 
 
 def seeded(seed: int = 0) -> Generator:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nas.intervals import median_interval
+from espalier.nas.intervals import median_interval
 
 
 def test_the_interval_of_many_values_is_that_of_the_order_statistics() -> None:

@@ -12,16 +12,16 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from toy_space import ToySpace
 
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.measurement import Estimate, Latency, Measurement
-from nas.objective import Evaluator
-from nas.search.candidate import Candidate
-from nas.search.ladder import Climb, Ladder, Range
-from nas.search.loop import Search
-from nas.search.settings import SearchSettings
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.measurement import Estimate, Latency, Measurement
+from espalier.nas.objective import Evaluator
+from espalier.nas.search.candidate import Candidate
+from espalier.nas.search.latency_cascade import Climb, Ladder, Range
+from espalier.nas.search.loop import Search
+from espalier.nas.search.settings import SearchSettings
+from toy_space import ToySpace
 
 LIMIT = 5.0
 Guess = tuple[float, float, float]

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from nas.cost import CostCounter
-from nas.errors import UserError
-from nas.gates import mixture
-from nas.spaces.macro import Macro
+from espalier.nas.cost.count import CostCounter
+from espalier.nas.errors import UserError
+from espalier.nas.gates import mixture
+from espalier.nas.spaces.macro import Macro
 
 
 @pytest.fixture(scope="module")

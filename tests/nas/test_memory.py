@@ -10,7 +10,7 @@ import pytest
 
 COUNT = """
 import resource
-from nas.memory import keep_freed_memory
+from espalier.nas.memory import keep_freed_memory
 {call}
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

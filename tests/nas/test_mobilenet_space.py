@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.architecture import Architecture
-from nas.cost import CostCounter
-from nas.errors import UserError
-from nas.gates import mixture
-from nas.spaces.mobilenet import STRIDES, MobileNet, divisible, keep_last
+from espalier.nas.architecture import Architecture
+from espalier.nas.cost.count import CostCounter
+from espalier.nas.errors import UserError
+from espalier.nas.gates import mixture
+from espalier.nas.spaces.mobilenet import STRIDES, MobileNet, divisible, keep_last
 
 K3E3, K3E6, K5E3, K5E6, K7E3, K7E6, ZERO = "k3e3", "k3e6", "k5e3", "k5e6", "k7e3", "k7e6", "zero"
 MOBILE = (

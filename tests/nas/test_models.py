@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.errors import UserError
-from nas.models import network_factory
+from espalier.nas.errors import UserError
+from espalier.nas.models import network_factory
 
 OWN = """\
 import torch

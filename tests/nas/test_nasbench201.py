@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from nas.cost import CostCounter
-from nas.errors import UserError
-from nas.spaces.nasbench201 import OPERATIONS, NasBench201
+from espalier.nas.cost.count import CostCounter
+from espalier.nas.errors import UserError
+from espalier.nas.spaces.nasbench201 import OPERATIONS, NasBench201
 
 ALL_NONE = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
 ALL_3X3 = ALL_NONE.replace("none", "nor_conv_3x3")

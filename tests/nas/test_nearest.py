@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import pytest
 import torch
 
-from nas.architecture import Architecture
-from nas.search.nearest import nearest_within, one_change
-from nas.spaces.nasbench201 import NasBench201
+from espalier.nas.architecture import Architecture
+from espalier.nas.search.nearest import nearest_within, one_change
+from espalier.nas.spaces.nasbench201 import NasBench201
 
 MS = {"none": 0.0, "skip_connect": 0.1, "avg_pool_3x3": 0.5, "nor_conv_1x1": 1.0, "nor_conv_3x3": 3.0}
 WORTH = {"none": 0.0, "avg_pool_3x3": 0.5, "skip_connect": 1.0, "nor_conv_1x1": 2.5, "nor_conv_3x3": 3.0}

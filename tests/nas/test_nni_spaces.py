@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import fx, nn
 
-from export.bundle import write_bundle
-from export.onnx import export_onnx
-from nas.architecture import Architecture
-from nas.cost import CostCounter, count
-from nas.errors import UserError
-from nas.gates import mixture
-from nas.spaces.nni.library import hub
-from nas.spaces.nni.space import NniSpace
-from supernets.statistics import frozen_statistics
+from espalier.export.bundle import write_bundle
+from espalier.export.onnx import export_onnx
+from espalier.nas.architecture import Architecture
+from espalier.nas.cost.count import CostCounter, count
+from espalier.nas.errors import UserError
+from espalier.nas.gates import mixture
+from espalier.nas.spaces.nni.library import hub
+from espalier.nas.spaces.nni.space import NniSpace
+from espalier.supernets.statistics import frozen_statistics
 
 pytest.importorskip("nni", reason="NNI is not installed; it has wheels for x86-64 only")
 
@@ -173,7 +173,7 @@ def test_replaced_parts_compute_what_nnis_do(name: str, monkeypatch: pytest.Monk
         for as_nni_has_it in (False, True):
             with monkeypatch.context() as patch:
                 if as_nni_has_it:
-                    patch.setattr("nas.spaces.nni.blueprint.repair", lambda network, *_: network)
+                    patch.setattr("espalier.nas.spaces.nni.blueprint.repair", lambda network, *_: network)
                 torch.manual_seed(5)
                 network = space._blueprint.network(space.to_sample(architecture)).eval()
             outputs.append(network(images()))
@@ -181,7 +181,7 @@ def test_replaced_parts_compute_what_nnis_do(name: str, monkeypatch: pytest.Monk
 
 
 def test_stochastic_depth_drops_whole_images() -> None:
-    from nas.spaces.nni.repairs import SampleDropout
+    from espalier.nas.spaces.nni.repairs import SampleDropout
 
     torch.manual_seed(0)
     y = SampleDropout(0.5).train()(torch.ones(400, 2, 3, 3)).flatten(1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from nas.paired import PairedDrop, Z, score_interval
+from espalier.nas.paired import PairedDrop, Z, score_interval
 
 
 @pytest.mark.parametrize("n", [1, 44, 100, 10_000])

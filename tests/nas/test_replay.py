@@ -8,12 +8,12 @@ import pytest
 import torch
 from test_search import convolutions, make
 
-from nas.objective import Evaluator
-from nas.search.loop import Search
-from nas.search.replay import VirtualClock, replay
-from nas.search.settings import SearchSettings
-from nas.spaces.nasbench201 import NasBench201
-from nas.table import read_table
+from espalier.nas.benchmark_table import read_table
+from espalier.nas.objective import Evaluator
+from espalier.nas.search.loop import Search
+from espalier.nas.search.replay import VirtualClock, replay
+from espalier.nas.search.settings import SearchSettings
+from espalier.nas.spaces.nasbench201 import NasBench201
 
 TABLE = Path(__file__).parents[2] / "../shared/data/nasbench201_cifar10.csv.gz"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.files import atomic_path, read_json, write_json, write_text
-from nas.run import RunFolder
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.files import atomic_path, read_json, write_json, write_text
+from espalier.nas.run import RunFolder
 
 
 def test_a_file_is_whole_or_absent(tmp_path: Path) -> None:
@@ -54,7 +54,10 @@ def test_unreadable_json_is_named(tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    script = "import sys, nas.run, pathlib\nwith nas.run.RunFolder(pathlib.Path(sys.argv[1])).lock(): print('mine')"
+    script = (
+        "import sys, pathlib; from espalier.nas.run import RunFolder\n"
+        "with RunFolder(pathlib.Path(sys.argv[1])).lock(): print('mine')"
+    )
     command = [sys.executable, "-c", script, str(tmp_path)]
     with RunFolder(tmp_path).lock():
         blocked = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -16,17 +16,17 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from toy_space import ToySpace
 
-from nas.architecture import Architecture
-from nas.errors import CannotWrite, UserError
-from nas.measurement import Estimate
-from nas.objective import Constraint, Evaluator
-from nas.predictor import History
-from nas.search.loop import Search
-from nas.search.settings import SamplerName, SearchSettings
-from nas.search.storage import RunJournal
-from nas.spaces.nasbench201 import NasBench201
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import CannotWrite, UserError
+from espalier.nas.measurement import Estimate
+from espalier.nas.objective import Constraint, Evaluator
+from espalier.nas.predictor import History
+from espalier.nas.search.loop import Search
+from espalier.nas.search.settings import SamplerName, SearchSettings
+from espalier.nas.search.storage import RunJournal
+from espalier.nas.spaces.nasbench201 import NasBench201
+from toy_space import ToySpace
 
 SAMPLERS = get_args(SamplerName)
 
@@ -286,7 +286,7 @@ SCRIPT = """
     from pathlib import Path
     sys.path[:0] = {tests!r}
     from test_search import convolutions, evaluators, make
-    from nas.spaces.nasbench201 import NasBench201
+    from espalier.nas.spaces.nasbench201 import NasBench201
 
     def value(architecture):
         print(architecture.id, flush=True)

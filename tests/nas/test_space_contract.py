@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 import torch
 from torch import fx, nn
-from toy_space import ToySpace
 
-from nas.architecture import Architecture
-from nas.cost import CostCounter, count
-from nas.errors import UserError
-from nas.space import SearchSpace
-from nas.spaces.conv_macro import ConvMacro
-from nas.spaces.darts import Darts
-from nas.spaces.deployed import Deployed
-from nas.spaces.macro import Macro
-from nas.spaces.mobilenet import MobileNet
-from nas.spaces.mobilenetv3 import MobileNetV3
-from nas.spaces.nasbench201 import NasBench201
-from nas.spaces.vit import ViT
+from espalier.nas.architecture import Architecture
+from espalier.nas.cost.count import CostCounter, count
+from espalier.nas.errors import UserError
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.conv_macro import ConvMacro
+from espalier.nas.spaces.darts import Darts
+from espalier.nas.spaces.deployed import Deployed
+from espalier.nas.spaces.macro import Macro
+from espalier.nas.spaces.mobilenet import MobileNet
+from espalier.nas.spaces.mobilenetv3 import MobileNetV3
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.nas.spaces.vit import ViT
+from toy_space import ToySpace
 
 SMALL_VIT: dict[str, Any] = {
     "embeddings": (8, 12, 16),

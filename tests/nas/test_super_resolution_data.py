@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nas.errors import UserError
-from nas.super_resolution import Pair, Pairs, Patches, WholeImages, load_pairs
-from nas.super_resolution.batches import SYMMETRIES, symmetric, undone
-from nas.super_resolution.pairs import bicubic
+from espalier.nas.errors import UserError
+from espalier.nas.super_resolution import Pair, Pairs, Patches, WholeImages, load_pairs
+from espalier.nas.super_resolution.batches import SYMMETRIES, symmetric, undone
+from espalier.nas.super_resolution.pairs import bicubic
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:

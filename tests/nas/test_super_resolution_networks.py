@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.onnx import export_onnx
-from nas.checkpoint import load_weights
-from nas.errors import UserError
-from nas.models import network_factory
-from nas.super_resolution import SuperResolution, WholeImages, load_pairs, on_luma, super_resolution_factory
-from nas.super_resolution.swinir import SwinBlock, joined, shift_mask, windows
+from espalier.export.onnx import export_onnx
+from espalier.nas.checkpoint import load_weights
+from espalier.nas.errors import UserError
+from espalier.nas.models import network_factory
+from espalier.nas.super_resolution import SuperResolution, WholeImages, load_pairs, on_luma, super_resolution_factory
+from espalier.nas.super_resolution.swinir import SwinBlock, joined, shift_mask, windows
 
 SMALL = {
     "edsr": "edsr:blocks=2,channels=8",

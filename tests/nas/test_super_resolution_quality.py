@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.super_resolution import Pair, Pairs, SuperResolution, WholeImages, load_pairs
-from nas.super_resolution.pairs import bicubic
-from nas.super_resolution.quality import judged, luma, psnr, shaved, ssim
-from nas.task import Classification, Task
+from espalier.nas.super_resolution import Pair, Pairs, SuperResolution, WholeImages, load_pairs
+from espalier.nas.super_resolution.pairs import bicubic
+from espalier.nas.super_resolution.quality import judged, luma, psnr, shaved, ssim
+from espalier.nas.task import Classification, Task
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

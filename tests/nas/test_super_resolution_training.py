@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from nas.super_resolution import (
+from espalier.nas.super_resolution import (
     Pair,
     Pairs,
     Patches,
@@ -23,9 +23,9 @@ from nas.super_resolution import (
     super_resolution_factory,
     validate,
 )
-from nas.super_resolution.pairs import bicubic
-from nas.super_resolution.validation import SelfEnsemble
-from nas.training import Training, TrainSettings, train
+from espalier.nas.super_resolution.pairs import bicubic
+from espalier.nas.super_resolution.validation import SelfEnsemble
+from espalier.nas.training import Training, TrainSettings, train
 
 TASK = SuperResolution(2)
 

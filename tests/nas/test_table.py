@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from nas.errors import UserError
-from nas.spaces.nasbench201 import NasBench201
-from nas.table import read_table
+from espalier.nas.benchmark_table import read_table
+from espalier.nas.errors import UserError
+from espalier.nas.spaces.nasbench201 import NasBench201
 
 CELL = "|none~0|+|none~0|none~1|+|none~0|none~1|{}~2|"
 ROWS = f"arch,good,bad\n{CELL.format('none')},1.5,x\n{CELL.format('skip_connect')},2,nan\n"

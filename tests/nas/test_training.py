@@ -11,10 +11,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from nas.checkpoint import load_state, load_weights, save_state, save_weights
-from nas.errors import UserError
-from nas.task import Classification
-from nas.training import Diverged, Training, TrainSettings, learning_rate_schedule, train
+from espalier.nas.checkpoint import load_state, load_weights, save_state, save_weights
+from espalier.nas.errors import UserError
+from espalier.nas.task import Classification
+from espalier.nas.training import Diverged, Training, TrainSettings, learning_rate_schedule, train
 
 TASK = Classification(num_classes=3)
 

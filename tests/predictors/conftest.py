@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nas.spaces.nasbench201 import NasBench201
+from espalier.nas.spaces.nasbench201 import NasBench201
 
 Batch = tuple[Tensor, Tensor]
 Rows = list[dict[str, str]]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from predictors.zero_cost.az_nas import (
+from espalier.predictors.zero_cost.az_nas import (
     AZExpressivity,
     AZProgressivity,
     AZTrainability,
@@ -18,8 +18,8 @@ from predictors.zero_cost.az_nas import (
     entropy,
     trainability,
 )
-from predictors.zero_cost.probe import Probe
-from predictors.zero_cost.score import Score, ScoreError
+from espalier.predictors.zero_cost.probe import Probe
+from espalier.predictors.zero_cost.score import Score, ScoreError
 
 SIGNS = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=3)))  # all g of three channels: mean g gᵀ = 1
 

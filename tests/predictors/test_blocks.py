@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.spaces.nasbench201 import NasBench201
-from predictors.zero_cost.blocks import block_ends, run_blocks, traced
-from predictors.zero_cost.score import ScoreError
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.predictors.zero_cost.blocks import block_ends, run_blocks, traced
+from espalier.predictors.zero_cost.score import ScoreError
 
 CELL = "|nor_conv_3x3~0|+|nor_conv_1x1~0|avg_pool_3x3~1|+|skip_connect~0|none~1|nor_conv_3x3~2|"
 

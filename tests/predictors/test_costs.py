@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from nas.architecture import Architecture
-from nas.cost import CostCounter
-from nas.errors import UserError
-from nas.predictor import Predictor
-from nas.spaces.nasbench201 import NasBench201
-from predictors.costs import MacsPredictor, ParamsPredictor
+from espalier.nas.architecture import Architecture
+from espalier.nas.cost.count import CostCounter
+from espalier.nas.errors import UserError
+from espalier.nas.predictor import Predictor
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.predictors.costs import MacsPredictor, ParamsPredictor
 
 ALL_3X3 = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 PARAMS = {

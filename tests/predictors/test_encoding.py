@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from toy_space import ToySpace
 
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.space import SearchSpace
-from nas.spaces.nasbench201 import NasBench201
-from predictors.arrows import live_arrows
-from predictors.encoding import ENCODINGS, OneHot, Paths, Subgraphs, encoding
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.predictors.cell_graph import live_arrows
+from espalier.predictors.encoding import ENCODINGS, OneHot, Paths, Subgraphs, encoding
+from toy_space import ToySpace
 
 SKIPS = "|skip_connect~0|+|none~0|nor_conv_3x3~1|+|none~0|none~1|avg_pool_3x3~2|"
 """One path: 0 -> 1 -> 2 -> 3."""

@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toy_space import ToySpace
 
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.measurement import Estimate
-from predictors.ensemble import RankEnsemble, aggregate_ranks
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.measurement import Estimate
+from espalier.predictors.ensemble import RankEnsemble, aggregate_ranks
+from toy_space import ToySpace
 
 UP = {"a": True, "b": True}
 

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from predictors.zero_cost.batch_pass import BatchPass, Map
-from predictors.zero_cost.epe_nas import EPENAS, separation
-from predictors.zero_cost.fisher import Fisher, information
-from predictors.zero_cost.grad_norm import GradNorm
-from predictors.zero_cost.grasp import GraSP
-from predictors.zero_cost.jacob_cov import JacobCov, correlations, spread
-from predictors.zero_cost.l2_norm import L2Norm
-from predictors.zero_cost.plain import Plain
-from predictors.zero_cost.probe import Probe
-from predictors.zero_cost.score import ScoreError
-from predictors.zero_cost.snip import SNIP
+from espalier.predictors.zero_cost.batch_pass import BatchPass, Map
+from espalier.predictors.zero_cost.epe_nas import EPENAS, separation
+from espalier.predictors.zero_cost.fisher import Fisher, information
+from espalier.predictors.zero_cost.grad_norm import GradNorm
+from espalier.predictors.zero_cost.grasp import GraSP
+from espalier.predictors.zero_cost.jacob_cov import JacobCov, correlations, spread
+from espalier.predictors.zero_cost.l2_norm import L2Norm
+from espalier.predictors.zero_cost.plain import Plain
+from espalier.predictors.zero_cost.probe import Probe
+from espalier.predictors.zero_cost.score import ScoreError
+from espalier.predictors.zero_cost.snip import SNIP
 
 Batch = tuple[Tensor, Tensor]
 

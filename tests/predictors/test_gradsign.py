@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas.spaces.nasbench201 import NasBench201
-from predictors.zero_cost.gradsign import GradSign, agreement, one_by_one, sign_sums
-from predictors.zero_cost.score import ScoreError, layer_weights
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.predictors.zero_cost.gradsign import GradSign, agreement, one_by_one, sign_sums
+from espalier.predictors.zero_cost.score import ScoreError, layer_weights
 
 Batch = tuple[Tensor, Tensor]
 

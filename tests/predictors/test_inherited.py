@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from torch import Tensor, nn
-from toy_elastic import ToyElastic
 
-from nas.region import Region
-from nas.space import SearchSpace
-from nas.spaces.darts import Darts
-from nas.spaces.macro import Macro
-from nas.spaces.nasbench201 import NasBench201
-from nas.task import Classification
-from predictors.inherited import InheritedAccuracy
+from espalier.nas.region import Region
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.darts import Darts
+from espalier.nas.spaces.macro import Macro
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.nas.task import Classification
+from espalier.predictors.inherited import InheritedAccuracy
+from toy_elastic import ToyElastic
 
 TASK = Classification(10)
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.measurement import Estimate
-from nas.spaces.nasbench201 import NasBench201
-from predictors.encoding import Operations
-from predictors.latency import CostGuide, Guides, LatencyPredictor, spread
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.measurement import Estimate
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.predictors.encoding import Operations
+from espalier.predictors.latency import CostGuide, Guides, LatencyPredictor, spread
 
 MS = {"none": 0.1, "skip_connect": 0.2, "avg_pool_3x3": 0.5, "nor_conv_1x1": 1.0, "nor_conv_3x3": 3.0}
 

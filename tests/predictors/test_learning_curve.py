@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nas.errors import UserError
-from predictors.conformal import calibrate
-from predictors.learning_curve import LearningCurve
+from espalier.nas.errors import UserError
+from espalier.predictors.conformal import calibrate
+from espalier.predictors.learning_curve import LearningCurve
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]

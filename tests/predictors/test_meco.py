@@ -7,8 +7,8 @@ import torch
 from scipy.linalg import hadamard
 from torch import Tensor, nn
 
-from predictors.zero_cost.meco import MeCo, MeCoOpt, least_eigenvalue
-from predictors.zero_cost.score import Score, ScoreError
+from espalier.predictors.zero_cost.meco import MeCo, MeCoOpt, least_eigenvalue
+from espalier.predictors.zero_cost.score import Score, ScoreError
 
 ORTHOGONAL = torch.from_numpy(hadamard(32)[1:]).float()  # 31 rows, centred, without any correlation
 

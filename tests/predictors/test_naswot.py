@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from predictors.zero_cost.codes import code_kernel
-from predictors.zero_cost.naswot import NASWOT
-from predictors.zero_cost.score import ScoreError
+from espalier.predictors.zero_cost.codes import code_kernel
+from espalier.predictors.zero_cost.naswot import NASWOT
+from espalier.predictors.zero_cost.score import ScoreError
 
 # two images, ten units, and three of them on different sides of 0
 TWO = torch.tensor([[1.0, -1, 1, -1, 1, -1, 1, -1, 1, -1], [1, -1, 1, -1, 1, -1, 1, 1, -1, 1]])

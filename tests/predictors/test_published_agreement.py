@@ -8,18 +8,18 @@ from collections.abc import Callable, Sequence
 import pytest
 from torch import Tensor
 
-from nas.spaces.nasbench201 import NasBench201
-from predictors.ranking import RankCorrelation, rank_correlation
-from predictors.zero_cost.epe_nas import EPENAS
-from predictors.zero_cost.fisher import Fisher
-from predictors.zero_cost.grad_norm import GradNorm
-from predictors.zero_cost.gradsign import GradSign
-from predictors.zero_cost.jacob_cov import JacobCov
-from predictors.zero_cost.l2_norm import L2Norm
-from predictors.zero_cost.naswot import NASWOT
-from predictors.zero_cost.predictor import zero_cost_predictors
-from predictors.zero_cost.snip import SNIP
-from predictors.zero_cost.synflow import SynFlow
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.predictors.ranking import RankCorrelation, rank_correlation
+from espalier.predictors.zero_cost.epe_nas import EPENAS
+from espalier.predictors.zero_cost.fisher import Fisher
+from espalier.predictors.zero_cost.grad_norm import GradNorm
+from espalier.predictors.zero_cost.gradsign import GradSign
+from espalier.predictors.zero_cost.jacob_cov import JacobCov
+from espalier.predictors.zero_cost.l2_norm import L2Norm
+from espalier.predictors.zero_cost.naswot import NASWOT
+from espalier.predictors.zero_cost.predictor import zero_cost_predictors
+from espalier.predictors.zero_cost.snip import SNIP
+from espalier.predictors.zero_cost.synflow import SynFlow
 
 pytestmark = pytest.mark.slow
 

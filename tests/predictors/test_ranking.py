@@ -11,10 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import predictors.ranking
-from nas.errors import UserError
-from predictors import ranking_samples as samples
-from predictors.ranking import RankCorrelation, RankingQuality, partial_spearman, rank_correlation, ranking_quality
+import espalier.predictors.ranking
+from espalier.nas.errors import UserError
+from espalier.predictors import ranking_samples as samples
+from espalier.predictors.ranking import (
+    RankCorrelation,
+    RankingQuality,
+    partial_spearman,
+    rank_correlation,
+    ranking_quality,
+)
 
 
 def compare(predicted: list[float], actual: list[float], *, higher_is_better: bool = True) -> RankCorrelation:
@@ -280,7 +286,7 @@ def test_resamples_that_do_not_fit_are_taken_in_parts(monkeypatch: pytest.Monkey
     generator = np.random.default_rng(2)
     a, b = generator.normal(size=25).tolist(), generator.normal(size=25).tolist()
     whole = quality(a, b)
-    monkeypatch.setattr(predictors.ranking, "AT_ONCE", 60)
+    monkeypatch.setattr(espalier.predictors.ranking, "AT_ONCE", 60)
     assert repr(quality(a, b)) == repr(whole)  # nan equals nan
 
 

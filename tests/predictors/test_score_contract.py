@@ -16,22 +16,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import predictors.zero_cost
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.predictor import Predictor
-from nas.spaces.nasbench201 import NasBench201
-from predictors.zero_cost.examiner import Examiner, batch_hash
-from predictors.zero_cost.gradsign import GradSign
-from predictors.zero_cost.grasp import GraSP
-from predictors.zero_cost.naswot import NASWOT
-from predictors.zero_cost.predictor import ZeroCostPredictor, zero_cost_predictors
-from predictors.zero_cost.probe import Probe, seeded_generators
-from predictors.zero_cost.score import Score, ScoreError, layer_weights
+import espalier.predictors.zero_cost
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.predictor import Predictor
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.predictors.zero_cost.gradsign import GradSign
+from espalier.predictors.zero_cost.grasp import GraSP
+from espalier.predictors.zero_cost.naswot import NASWOT
+from espalier.predictors.zero_cost.predictor import ZeroCostPredictor, zero_cost_predictors
+from espalier.predictors.zero_cost.probe import Probe, seeded_generators
+from espalier.predictors.zero_cost.score import Score, ScoreError, layer_weights
+from espalier.predictors.zero_cost.score_evaluator import Examiner, batch_hash
 
 Batch = tuple[Tensor, Tensor]
 
-for module in pkgutil.iter_modules(predictors.zero_cost.__path__, "predictors.zero_cost."):
+for module in pkgutil.iter_modules(espalier.predictors.zero_cost.__path__, "espalier.predictors.zero_cost."):
     importlib.import_module(module.name)
 
 

@@ -8,18 +8,18 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from toy_space import ToySpace
 
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.measurement import Estimate
-from nas.predictor import History
-from nas.spaces.nasbench201 import NasBench201
-from predictors.features import Features, Ranks, ScoreTable
-from predictors.normal_scores import NormalScores
-from predictors.ranking import rank_correlation
-from predictors.regressors import MODELS
-from predictors.surrogate import Surrogate
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.measurement import Estimate
+from espalier.nas.predictor import History
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.predictors.features import Features, Ranks, ScoreTable
+from espalier.predictors.normal_scores import NormalScores
+from espalier.predictors.ranking import rank_correlation
+from espalier.predictors.regressors import MODELS
+from espalier.predictors.surrogate import Surrogate
+from toy_space import ToySpace
 
 Rows = list[dict[str, str]]
 

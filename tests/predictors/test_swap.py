@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.errors import UserError
-from predictors.zero_cost.score import ScoreError
-from predictors.zero_cost.swap import SWAP, PatternCounter, RegularisedSWAP
+from espalier.nas.errors import UserError
+from espalier.predictors.zero_cost.score import ScoreError
+from espalier.predictors.zero_cost.swap import SWAP, PatternCounter, RegularisedSWAP
 
 ROWS = torch.tensor([[1.0, -1, 1, 1], [1, -1, -1, 1], [1, 1, 1, 1]])  # three images of four units
 

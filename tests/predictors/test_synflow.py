@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.spaces.nasbench201 import NasBench201
-from predictors.zero_cost.synflow import SynFlow
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.predictors.zero_cost.synflow import SynFlow
 
 LABELS = torch.tensor([0, 1])
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
-from predictors.zero_cost.codes import code_kernel
-from predictors.zero_cost.linear_regions import LinearRegions, fix_statistics, regions, small, walks
-from predictors.zero_cost.ntk import IMAGES, NTKCondition, condition, tangent_kernel
-from predictors.zero_cost.score import ScoreError
+from espalier.predictors.zero_cost.codes import code_kernel
+from espalier.predictors.zero_cost.linear_regions import LinearRegions, fix_statistics, regions, small, walks
+from espalier.predictors.zero_cost.ntk import IMAGES, NTKCondition, condition, tangent_kernel
+from espalier.predictors.zero_cost.score import ScoreError
 
 
 def labels(x: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
-from predictors.zero_cost import vkdnw
-from predictors.zero_cost.logit_jacobian import logits_and_jacobian
-from predictors.zero_cost.score import ScoreError
-from predictors.zero_cost.vkdnw import VKDNW, decile_entropy, fisher_eigenvalues
+from espalier.predictors.zero_cost import vkdnw
+from espalier.predictors.zero_cost.logit_jacobian import logits_and_jacobian
+from espalier.predictors.zero_cost.score import ScoreError
+from espalier.predictors.zero_cost.vkdnw import VKDNW, decile_entropy, fisher_eigenvalues
 
 
 def test_equal_eigenvalues_have_the_largest_entropy() -> None:

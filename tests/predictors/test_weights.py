@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from predictors.zero_cost.score import ScoreError
-from predictors.zero_cost.weights import gaussian_, kaiming_
+from espalier.predictors.zero_cost.score import ScoreError
+from espalier.predictors.zero_cost.weights import gaussian_, kaiming_
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas.spaces.nasbench201 import NasBench201
-from predictors.zero_cost.feature_maps import feature_map
-from predictors.zero_cost.score import ScoreError
-from predictors.zero_cost.zen import ALPHA, IMAGES, Zen, zen
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.predictors.zero_cost.feature_maps import feature_map
+from espalier.predictors.zero_cost.score import ScoreError
+from espalier.predictors.zero_cost.zen import ALPHA, IMAGES, Zen, zen
 
 IMAGE = torch.Size((3, 8, 8))
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from predictors.zero_cost.score import ScoreError
-from predictors.zero_cost.zico import ZiCo, zico
+from espalier.predictors.zero_cost.score import ScoreError
+from espalier.predictors.zero_cost.zico import ZiCo, zico
 
 Batch = tuple[Tensor, Tensor]
 G = torch.tensor([[1.0, -2.0], [3.0, 2.0]])  # mean |g| = (2, 2), deviations (1, 2): Σ 2/1 + 2/2 = 3

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pruning.structured.trust import randomise
+from espalier.pruning.structured.verify import randomise
 
 SHAPE = (3, 16, 16)
 CLASSES = 5

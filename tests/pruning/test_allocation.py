@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from nas.cost import count
-from nas.errors import UserError
-from pruning.allocation import erk, global_magnitude, lamp, uniform
-from pruning.allocation.choices import GRID, choices
-from pruning.allocation.dynamic import cheapest
-from pruning.allocation.erk import raw_density
-from pruning.allocation.lgreco import best_within, cheapest_within, corrected, lgreco
-from pruning.allocation.macs import layer_macs
-from pruning.allocation.rounding import fill, whole
-from pruning.allocation.scored import lamp_scores, saliency
-from pruning.weights import Weights, prunable_weights
+from espalier.nas.cost.count import count
+from espalier.nas.errors import UserError
+from espalier.pruning.allocation import erk, global_magnitude, lamp, uniform
+from espalier.pruning.allocation.choices import GRID, choices
+from espalier.pruning.allocation.dynamic import cheapest
+from espalier.pruning.allocation.erk import raw_density
+from espalier.pruning.allocation.lgreco import best_within, cheapest_within, corrected, lgreco
+from espalier.pruning.allocation.macs import layer_macs
+from espalier.pruning.allocation.rounding import fill, whole
+from espalier.pruning.allocation.scored import lamp_scores, saliency
+from espalier.pruning.weights import Weights, prunable_weights
 
 RIGL_SHAPES = [(64, 3, 3, 3), (128, 64, 3, 3), (256, 128, 3, 3), (10, 256)]
 
@@ -275,7 +275,7 @@ def test_corrections_take_the_lowest_and_give_back_the_highest() -> None:
 
 
 def test_macs_of_layers_are_those_of_the_network() -> None:
-    """Σ of uses times weights is what `nas.cost.count` counts, without biases: grouped, strided, transposed, tokens."""
+    """Σ of uses times weights is what `nas.cost.count.count` counts, without biases: grouped, strided, transposed, tokens."""
     convolutions = [nn.Conv2d(3, 8, 3, stride=2), nn.Conv2d(8, 8, 3, groups=4), nn.ConvTranspose2d(8, 4, 2, stride=2)]
     model = nn.Sequential(*convolutions, nn.Flatten(2), nn.Linear(100, 7), nn.Flatten(), nn.Linear(28, 5))
     for module in model:

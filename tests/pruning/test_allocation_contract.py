@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from nas.errors import UserError
-from pruning.allocation import ALLOCATIONS, global_magnitude
-from pruning.allocation.choices import choices
-from pruning.allocation.lgreco import lgreco
-from pruning.allocation.scored import saliency
-from pruning.patterns import Layerwise
-from pruning.weights import Weights
+from espalier.nas.errors import UserError
+from espalier.pruning.allocation import ALLOCATIONS, global_magnitude
+from espalier.pruning.allocation.choices import choices
+from espalier.pruning.allocation.lgreco import lgreco
+from espalier.pruning.allocation.scored import saliency
+from espalier.pruning.patterns import Layerwise
+from espalier.pruning.weights import Weights
 
 Allocate = Callable[[Weights, float], dict[str, int]]
 MEMBERS: Mapping[str, Allocate] = {

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from nas.errors import UserError
-from pruning.growing_regularisation import GrowingRegularisation
-from pruning.magnitude import GradualMagnitude, OneShotMagnitude
-from pruning.patterns import Globally, Layerwise, NOfM
-from pruning.rigl import RigL
-from pruning.weights import Weights
+from espalier.nas.errors import UserError
+from espalier.pruning.growing_regularisation import GrowingRegularisation
+from espalier.pruning.magnitude import GradualMagnitude, OneShotMagnitude
+from espalier.pruning.patterns import Globally, Layerwise, NOfM
+from espalier.pruning.rigl import RigL
+from espalier.pruning.weights import Weights
 
 
 def layer(n: int = 100, seed: int = 0) -> Weights:

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from digits_mlp import Digits, accuracy, mlp, train
 from torch import nn
 
-from nas.errors import UserError
-from pruning.issp import HardThreshold, SoftShrink
-from pruning.magnitude import OneShotMagnitude
-from pruning.masks import zeros_at
-from pruning.patterns import Globally, Layerwise, NOfM, Pattern
-from pruning.pruner import Pruner
-from pruning.weights import Weights, prunable_weights
+from espalier.nas.errors import UserError
+from espalier.pruning.issp import HardThreshold, SoftShrink
+from espalier.pruning.magnitude import OneShotMagnitude
+from espalier.pruning.masks import zeros_at
+from espalier.pruning.patterns import Globally, Layerwise, NOfM, Pattern
+from espalier.pruning.pruner import Pruner
+from espalier.pruning.weights import Weights, prunable_weights
 
 W = [0.5, -0.1, 0.2, -0.9, 0.05, 0.3, -0.25, 0.4, 0.15, -0.6]
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import pruning.masks
-from nas.errors import UserError
-from pruning.masks import flatten, lowest, lowest_in_rows, unflatten, zeros_at, zeros_in
-from pruning.patterns import Globally, Layerwise, NOfM
+import espalier.pruning.masks
+from espalier.nas.errors import UserError
+from espalier.pruning.masks import flatten, lowest, lowest_in_rows, unflatten, zeros_at, zeros_in
+from espalier.pruning.patterns import Globally, Layerwise, NOfM
 
 
 @pytest.mark.parametrize(("r", "k"), [(0.5, 50), (0.55, 55), (0.9, 90), (0.95, 95), (0.99, 99)])
@@ -56,8 +56,8 @@ def test_other_devices_take_the_way_without_a_read(monkeypatch: pytest.MonkeyPat
     """The thresholds of `topk` and `kthvalue`, which a GPU takes, choose what the partition chooses."""
     scores = torch.randint(5, (8, 31), generator=torch.Generator().manual_seed(0)).float()
     expected = {k: (lowest(scores, k), lowest_in_rows(scores, k % 31)) for k in range(249)}
-    way = pruning.masks._kth
-    monkeypatch.setattr(pruning.masks, "_kth", lambda rows, k: way(_Elsewhere(rows), k))
+    way = espalier.pruning.masks._kth
+    monkeypatch.setattr(espalier.pruning.masks, "_kth", lambda rows, k: way(_Elsewhere(rows), k))
     for k, (flat, rows) in expected.items():
         assert torch.equal(lowest(scores, k), flat)
         assert torch.equal(lowest_in_rows(scores, k % 31), rows)

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nas.task import Batch, Classification
-from pruning.magnitude import OneShotMagnitude
-from pruning.mfac.obs import MFACPruner, Update
-from pruning.patterns import Globally
-from pruning.pruner import Pruner
-from pruning.weights import prunable_weights
+from espalier.nas.task import Batch, Classification
+from espalier.pruning.magnitude import OneShotMagnitude
+from espalier.pruning.mfac.obs import MFACPruner, Update
+from espalier.pruning.patterns import Globally
+from espalier.pruning.pruner import Pruner
+from espalier.pruning.weights import prunable_weights
 
 TASK = Classification(10)
 ZEROS = round(0.9 * (64 * 128 + 128 * 64 + 64 * 10))

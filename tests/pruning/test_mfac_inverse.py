@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from nas.errors import UserError
-from pruning.mfac.factor import Paging, factor, full_precision, gram
-from pruning.mfac.inverse import InverseFisher
+from espalier.nas.errors import UserError
+from espalier.pruning.mfac.factor import Paging, factor, full_precision, gram
+from espalier.pruning.mfac.inverse import InverseFisher
 
 DAMPS = (1e-1, 1e-3, 1e-5)
 
@@ -118,7 +118,7 @@ def test_pages_change_nothing(block: int | None, monkeypatch: pytest.MonkeyPatch
     g, x = normal(32, 1001), normal(1001, seed=1)
     drop = torch.rand(1001, generator=torch.Generator().manual_seed(2)) < 0.3
     whole = InverseFisher(g, 1e-3, block=block)
-    monkeypatch.setattr("pruning.mfac.inverse.TOGETHER", 256)
+    monkeypatch.setattr("espalier.pruning.mfac.inverse.TOGETHER", 256)
     paged = InverseFisher(g, 1e-3, block=block, page=37)
     assert len(paged.parts) >= len(whole.parts)
     assert error(paged.product(x), whole.product(x)) < 1e-12

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.errors import UserError
-from nas.training import Diverged
-from pruning.mfac.optimizer import MFAC
-from pruning.mfac.window import Window
+from espalier.nas.errors import UserError
+from espalier.nas.training import Diverged
+from espalier.pruning.mfac.optimizer import MFAC
+from espalier.pruning.mfac.window import Window
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nas.errors import UserError
-from nas.task import Batch, Classification
-from nas.training import Diverged
-from pruning.mfac.gradients import Layout, gradients
-from pruning.mfac.inverse import InverseFisher
-from pruning.mfac.obs import MFACPruner, saliencies, saliency, updated
-from pruning.patterns import Globally, Layerwise, NOfM
-from pruning.weights import prunable_weights
+from espalier.nas.errors import UserError
+from espalier.nas.task import Batch, Classification
+from espalier.nas.training import Diverged
+from espalier.pruning.mfac.gradients import Layout, gradients
+from espalier.pruning.mfac.inverse import InverseFisher
+from espalier.pruning.mfac.obs import MFACPruner, saliencies, saliency, updated
+from espalier.pruning.patterns import Globally, Layerwise, NOfM
+from espalier.pruning.weights import prunable_weights
 
 TASK = Classification(4)
 

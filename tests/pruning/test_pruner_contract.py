@@ -11,19 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.errors import UserError
-from nas.task import Classification
-from nas.training import Diverged
-from pruning.allocation import erk
-from pruning.growing_regularisation import GrowingRegularisation
-from pruning.issp import HardThreshold, SoftShrink
-from pruning.magnitude import GradualMagnitude, OneShotMagnitude
-from pruning.masks import count_zeros
-from pruning.mfac.obs import MFACPruner
-from pruning.patterns import Globally, Layerwise, NOfM, Pattern
-from pruning.pruner import Pruner
-from pruning.rigl import RigL
-from pruning.weights import Weights, prunable_weights
+from espalier.nas.errors import UserError
+from espalier.nas.task import Classification
+from espalier.nas.training import Diverged
+from espalier.pruning.allocation import erk
+from espalier.pruning.growing_regularisation import GrowingRegularisation
+from espalier.pruning.issp import HardThreshold, SoftShrink
+from espalier.pruning.magnitude import GradualMagnitude, OneShotMagnitude
+from espalier.pruning.masks import count_zeros
+from espalier.pruning.mfac.obs import MFACPruner
+from espalier.pruning.patterns import Globally, Layerwise, NOfM, Pattern
+from espalier.pruning.pruner import Pruner
+from espalier.pruning.rigl import RigL
+from espalier.pruning.weights import Weights, prunable_weights
 
 Make = Callable[[nn.Module, Weights, Pattern, int], Pruner]
 

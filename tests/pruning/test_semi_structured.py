@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pruning import semi_structured
-from pruning.patterns import NOfM
-from pruning.semi_structured import SemiStructured, layers_2_4, measure_2_4, missing_gpu
+from espalier.pruning import semi_structured
+from espalier.pruning.patterns import NOfM
+from espalier.pruning.semi_structured import SemiStructured, layers_2_4, measure_2_4, missing_gpu
 
 
 def network(width: int = 64) -> nn.Sequential:

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from structured_nets import NETWORKS, SHAPE, network
 from torch import nn
 
-from nas.errors import UserError
-from pruning.structure import apply_structure, structure_of
-from pruning.structured import Target, shrink
+from espalier.nas.errors import UserError
+from espalier.pruning.structure import apply_structure, structure_of
+from espalier.pruning.structured import Target, shrink
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -93,7 +93,7 @@ import torch
 from pathlib import Path
 from safetensors.torch import load_file
 from structured_nets import Transformer
-from pruning.structure import apply_structure
+from espalier.pruning.structure import apply_structure
 folder = Path(sys.argv[1])
 model = Transformer().eval()
 apply_structure(model, json.loads((folder / "structure.json").read_text()))

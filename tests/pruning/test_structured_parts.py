@@ -7,15 +7,15 @@ import torch
 from structured_nets import SHAPE, Attention, Mlp, network
 from torch import Tensor, nn
 
-from nas.errors import UserError
-from pruning.structured import BatchNormScale, Magnitude, Saliency, Taylor, mean_gradients
-from pruning.structured.attributes import attention_heads, follow_layers, hidden_layers
-from pruning.structured.blocks import residual_blocks
-from pruning.structured.groups import Attribute, Member, Units, lowest_units, steps
-from pruning.structured.layers import channels, cut
-from pruning.structured.order import order
-from pruning.structured.removal import mask, remove
-from pruning.structured.search import shortest
+from espalier.nas.errors import UserError
+from espalier.pruning.structured import BatchNormScale, Magnitude, Saliency, Taylor, mean_gradients
+from espalier.pruning.structured.attributes import attention_heads, follow_layers, hidden_layers
+from espalier.pruning.structured.blocks import residual_blocks
+from espalier.pruning.structured.groups import Attribute, Member, Units, lowest_units, steps
+from espalier.pruning.structured.layers import channels, cut
+from espalier.pruning.structured.order import order
+from espalier.pruning.structured.removal import mask, remove
+from espalier.pruning.structured.search import shortest
 
 
 def units_of(width: int, channels_: int = 1) -> Units:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from structured_nets import Head
 from torch import Tensor, nn
 
-from pruning.structure import apply_structure
-from pruning.structured import Target, shrink
-from pruning.structured.trust import randomise
+from espalier.pruning.structure import apply_structure
+from espalier.pruning.structured import Target, shrink
+from espalier.pruning.structured.verify import randomise
 
 SHAPE = (3, 8, 8)
 WIDTHS = (8, 12, 16, 24)

@@ -10,10 +10,10 @@ import torch
 from structured_nets import NETWORKS, SHAPE, Crossed, Transformer, Untraceable, network
 from torch import nn
 
-from export.onnx import export_onnx
-from nas.cost import count
-from nas.errors import UserError
-from pruning.structured import BatchNormScale, Group, Magnitude, Random, Target, groups_of, shrink
+from espalier.export.onnx import export_onnx
+from espalier.nas.cost.count import count
+from espalier.nas.errors import UserError
+from espalier.pruning.structured import BatchNormScale, Group, Magnitude, Random, Target, groups_of, shrink
 
 
 def by_name(groups: tuple[Group, ...] | list[Group]) -> dict[str, Group]:

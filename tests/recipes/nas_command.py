@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-COMMAND = (sys.executable, "-c", "from recipes.cli import main; main()")
+COMMAND = (sys.executable, "-c", "from espalier.recipes.cli.app import main; main()")
 
 POLL_S = 0.002
 
@@ -43,8 +43,8 @@ class Answer:
 
 def environment(**variables: str) -> dict[str, str]:
     """This process's environment, with the packages of this checkout."""
-    root = str(Path(__file__).resolve().parents[2])
-    return {**os.environ, "PYTHONPATH": root, **variables}
+    source = str(Path(__file__).resolve().parents[2] / "src")
+    return {**os.environ, "PYTHONPATH": source, **variables}
 
 
 def start(*arguments: object, cwd: Path, **variables: str) -> subprocess.Popen[str]:
@@ -82,7 +82,7 @@ def kill_when(ready: Callable[[Path], bool], run: Path, recipe: Path) -> None:
 
 def nas_here(capsys: pytest.CaptureFixture[str], *arguments: object) -> Answer:
     """The command in this process, which saves the seconds that torch takes to load."""
-    from recipes.cli import main
+    from espalier.recipes.cli.app import main
 
     capsys.readouterr()
     code = 0

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from nas.files import write_json, write_text
-from nas.measurement import Latency, Measurement, Verdict
+from espalier.nas.files import write_json, write_text
+from espalier.nas.measurement import Latency, Measurement, Verdict
 
 ALL_STAGES = ("data", "supernet", "rank", "select", "search", "train", "export", "profile", "test")
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")

@@ -8,10 +8,10 @@ from typing import Any
 
 import onnx
 
-from export.devices.base import MeasureSpec
-from export.timing import summarize
-from nas.errors import UserError
-from nas.measurement import Measurement
+from espalier.export.devices.base import MeasureSpec
+from espalier.export.timing import summarize
+from espalier.nas.errors import UserError
+from espalier.nas.measurement import Measurement
 
 MS = {"Conv": 1.0, "AveragePool": 0.25}
 """What a node costs; being called costs 0.5."""

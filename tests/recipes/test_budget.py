@@ -16,19 +16,19 @@ from run_folder import NETWORKS, build_run
 from run_folder import RECIPE as FOLDER_RECIPE
 from scripted_device import ScriptedDevice
 
-from export.devices.base import MeasureSpec
-from export.timing import summarize
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.measurement import Measurement
-from nas.run import RunFolder
-from nas.spaces.nasbench201 import NasBench201
-from recipes.context import Context
-from recipes.report import write_report
-from recipes.report.guesses import search_figure
-from recipes.report.records import Objective, Search
-from recipes.schema import ProfileSettings
-from recipes.stages.profile import under
+from espalier.export.devices.base import MeasureSpec
+from espalier.export.timing import summarize
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.measurement import Measurement
+from espalier.nas.run import RunFolder
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.recipes.config.schema import ProfileSettings
+from espalier.recipes.engine.context import Context
+from espalier.recipes.engine.stages.profile import under
+from espalier.recipes.records.stages import Objective, Search
+from espalier.recipes.report import write_report
+from espalier.recipes.report.estimate_figures import search_figure
 
 Capture = pytest.CaptureFixture[str]
 DATA = """\
@@ -75,7 +75,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     """What the runs of a test measure with."""
     one = Bench()
     monkeypatch.setattr(Context, "measuring_device", lambda context: one.device)
-    monkeypatch.setattr("recipes.budget.MeasuredLatency", lambda *arguments: one)
+    monkeypatch.setattr("espalier.recipes.engine.budget.MeasuredLatency", lambda *arguments: one)
     return one
 
 
@@ -172,7 +172,7 @@ def test_other_devices_help_too(capsys: Capture, bench: Bench) -> None:
 def test_when_nothing_fits_the_nearest_miss_is_told(
     capsys: Capture, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nas.search.loop.MAX_REJECTED", 30)
+    monkeypatch.setattr("espalier.nas.search.loop.MAX_REJECTED", 30)
     line = refusal(capsys, "run", "search.yaml", "-o", "run", "budget.latency_ms=1", "space.channels=4")
     assert line.startswith("budget: none of ")
     assert "architectures is allowed; the nearest miss has latency_ms = " in line
@@ -291,7 +291,7 @@ def test_one_limit_on_latency_is_enough(capsys: Capture, bench: Bench) -> None:
 
 def table(path: str, *, scale: float = 1.0, device: str = "scripted", unit: str = "ms") -> None:
     """Write a table of costs of the tiny space: the rule's, times `scale`."""
-    from nas.cost_table import cost_table
+    from espalier.nas.cost.table import cost_table
 
     torch.manual_seed(0)
     space = NasBench201((1, 8, 8), 10, channels=2, cells=1)

@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import FinishedRun
 from nas_command import TINY, findings, log, nas_here, stage
 
-from nas.data import Splits
-from nas.progress import silent
-from nas.run import RunFolder
-from recipes.context import Context
-from recipes.json_schema import json_schema
-from recipes.loading import load_recipe, recipe_from
-from recipes.plan import plan
-from recipes.runner import new_context, run_recipe
-from recipes.shipped import FOLDER, SCHEMA, shipped_recipes
+from conftest import FinishedRun
+from espalier.nas.data import Splits
+from espalier.nas.progress import silent
+from espalier.nas.run import RunFolder
+from espalier.recipes.config.json_schema import json_schema
+from espalier.recipes.config.loading import load_recipe, recipe_from
+from espalier.recipes.config.recipe_library import FOLDER, SCHEMA, shipped_recipes
+from espalier.recipes.engine.cache_keys import plan
+from espalier.recipes.engine.context import Context
+from espalier.recipes.engine.runner import new_context, run_recipe
 
 Capture = pytest.CaptureFixture[str]
 
@@ -55,7 +55,7 @@ def searched(recipe: Any, folder: Path) -> list[Any]:
     folder.mkdir()
     context: Context = new_context(recipe, RunFolder(folder), silent)
     for step in plan(context)[:3]:
-        context.outputs[step.name] = import_module(f"recipes.stages.{step.name}").run(context)
+        context.outputs[step.name] = import_module(f"espalier.recipes.engine.stages.{step.name}").run(context)
     return [(c["id"], c["status"], c["values"]) for c in context.outputs["search"]["candidates"]]
 
 
@@ -146,7 +146,7 @@ def test_more_trials_are_the_same_study(
     def enough(_: Context) -> None:
         raise RuntimeError("enough")
 
-    monkeypatch.setattr("recipes.stages.train.run", enough)
+    monkeypatch.setattr("espalier.recipes.engine.stages.train.run", enough)
     with pytest.raises(RuntimeError, match="enough"):
         nas_here(capsys, "run", copied_run / "recipe.yaml", "-o", copied_run, "--resume", "search.trials=15")
     earlier = stage(finished_run.folder, "search")["candidates"]
@@ -203,7 +203,7 @@ def test_ls_names_everything(capsys: Capture) -> None:
 def test_doctor_finds_this_machine_fit(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     # Half a minute of imports in fresh processes, which has a test of its own.
-    monkeypatch.setattr("recipes.doctor.import_failure", lambda *_: None)
+    monkeypatch.setattr("espalier.recipes.commands.doctor.import_failure", lambda *_: None)
     answer = nas_here(capsys, "doctor", "--json")
     assert answer.code == 0
     assert {finding["status"] for finding in json.loads(answer.out)} == {"ok"}

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FinishedRun
 from nas_command import COMMAND, TINY, environment, leftovers, log, nas_here, refusal, start
+
+from conftest import FinishedRun
 
 Capture = pytest.CaptureFixture[str]
 
@@ -209,7 +210,7 @@ def test_where_a_run_cannot_go(capsys: Capture, here: Path) -> None:
 
 
 def test_impossible_constraints_name_the_nearest_miss(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.search.loop.MAX_REJECTED", 10)
+    monkeypatch.setattr("espalier.nas.search.loop.MAX_REJECTED", 10)
     small = ("supernet.epochs=1", "search.constraints=[params <= 5]")
     line = refusal(capsys, "run", "tiny.yaml", "-o", "run", *small)
     assert line.startswith("search.constraints: none of ")

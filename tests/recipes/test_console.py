@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from recipes import console
+from espalier.recipes.cli import console
 
 
 def test_plain_lines_where_there_is_no_terminal(

@@ -14,16 +14,16 @@ import torch
 import yaml
 from nas_command import TINY, log, nas, refusal, stage
 
-from nas.architecture import Architecture
-from nas.checkpoint import read_weights
-from nas.progress import silent
-from nas.run import RunFolder
-from nas.spaces.deployed import Deployed
-from nas.task import Classification
-from pruning.weights import prunable_weights
-from recipes.context import Context
-from recipes.loading import load_recipe
-from recipes.runner import new_context
+from espalier.nas.architecture import Architecture
+from espalier.nas.checkpoint import read_weights
+from espalier.nas.progress import silent
+from espalier.nas.run import RunFolder
+from espalier.nas.spaces.deployed import Deployed
+from espalier.nas.task import Classification
+from espalier.pruning.weights import prunable_weights
+from espalier.recipes.config.loading import load_recipe
+from espalier.recipes.engine.context import Context
+from espalier.recipes.engine.runner import new_context
 
 Capture = pytest.CaptureFixture[str]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from nas_command import nas_here, refusal
 
-from recipes import devices_command
+from espalier.recipes.commands import devices as devices_command
 
 Capture = pytest.CaptureFixture[str]
 

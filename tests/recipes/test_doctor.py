@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from recipes import doctor
+from espalier.recipes.commands import doctor
 
 MISMATCH = "import torchvision fails (RuntimeError: operator torchvision::nms does not exist)"
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 import yaml
 from nas_command import nas_here, stage
-from toy_elastic import ToyElastic
 
-from nas.architecture import Architecture
-from nas.cost import CostCounter
-from nas.spaces.vit import ViT
-from recipes.controls import NEAREST, SameSize, is_elastic, largest
+from espalier.nas.architecture import Architecture
+from espalier.nas.cost.count import CostCounter
+from espalier.nas.spaces.vit import ViT
+from espalier.recipes.engine.baselines import NEAREST, SameSize, is_elastic, largest
+from toy_elastic import ToyElastic
 
 Capture = pytest.CaptureFixture[str]
 VIT = {

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from nas.errors import UserError
-from recipes.folders import remember, resumed_recipe, run_folder
-from recipes.loading import load_recipe
+from espalier.nas.errors import UserError
+from espalier.recipes.config.loading import load_recipe
+from espalier.recipes.engine.run_folders import remember, resumed_recipe, run_folder
 
 
 def test_a_resumed_run_keeps_its_overrides_and_says_what_changes(tmp_path: Path) -> None:

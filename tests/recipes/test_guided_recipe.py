@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from nas_command import nas_here, stage
 
-from nas.architecture import Architecture
-from nas.spaces.nasbench201 import EDGES, OPERATIONS, NasBench201, edge_name
+from espalier.nas.architecture import Architecture
+from espalier.nas.spaces.nasbench201 import EDGES, OPERATIONS, NasBench201, edge_name
 
 Capture = pytest.CaptureFixture[str]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FinishedRun
 from nas_command import findings, kill_when, leftovers, log, losses, nas, stage, start
 from safetensors.torch import load_file
 
-from nas.run import RunFolder
+from conftest import FinishedRun
+from espalier.nas.run import RunFolder
 
 
 def records(folder: Path) -> list[str]:

@@ -21,7 +21,9 @@ IMAGES = ("--image-size", 8, "--channels", 1)
 
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch, without_exporter: None) -> None:
-    monkeypatch.setattr("recipes.lut.command.open_device", lambda address, where: ScriptedDevice(identity=address))
+    monkeypatch.setattr(
+        "espalier.recipes.commands.lut.command.open_device", lambda address, where: ScriptedDevice(identity=address)
+    )
 
 
 def test_blocks_are_listed_before_anything_is_measured(capsys: Capture) -> None:
@@ -64,7 +66,7 @@ def test_a_table_is_built_checked_and_used(capsys: Capture, tmp_path: Path) -> N
 @pytest.mark.usefixtures("device")
 def test_a_table_is_the_cost_of_a_strategy(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In milliseconds; and that of another device is refused unless the recipe says otherwise."""
-    monkeypatch.setattr("recipes.context.Context.measuring_device", lambda context: ScriptedDevice())
+    monkeypatch.setattr("espalier.recipes.engine.context.Context.measuring_device", lambda context: ScriptedDevice())
     recipe = tmp_path / "tiny.yaml"
     space = {"name": "vit", "patch": 4, "head_size": 4, "embeddings": [8, 12], "heads": [1, 2], "ratios": [1]}
     document = {

@@ -13,7 +13,7 @@ from nas_command import nas_here
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from recipes.profile.text import percentiles, profile_text
+from espalier.recipes.commands.profile.text import percentiles, profile_text
 
 Capture = pytest.CaptureFixture[str]
 

@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import FinishedRun
 from nas_command import environment, leftovers, log, nas_here, refusal, start
 from torch import nn
 
-from nas.checkpoint import read_weights, save_weights
-from nas.cost import count
-from nas.models import network_factory
-from pruning import load_pruned
-from pruning.allocation.macs import layer_macs
-from pruning.pruned_model import Plan
-from pruning.weights import prunable_weights
-from recipes.components import PRUNERS
+from conftest import FinishedRun
+from espalier.nas.checkpoint import read_weights, save_weights
+from espalier.nas.cost.count import count
+from espalier.nas.models import network_factory
+from espalier.pruning import load_pruned
+from espalier.pruning.allocation.macs import layer_macs
+from espalier.pruning.pruned_model import Plan
+from espalier.pruning.weights import prunable_weights
+from espalier.recipes.config.registry import PRUNERS
 
 Capture = pytest.CaptureFixture[str]
 
@@ -80,7 +80,7 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return {"before": facts(dense), "after": facts(pruned)}
 
-    monkeypatch.setattr("recipes.pruning.command.measure_outcome", counted)
+    monkeypatch.setattr("espalier.recipes.commands.prune.command.measure_outcome", counted)
 
 
 def test_the_folder_is_whole_and_any_process_loads_it(capsys: Capture, tmp_path: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.comparison import Timed
-from export.timing import summarize
-from nas.measurement import Measurement
-from nas.paired import PairedDrop
-from recipes.quantization.command import half_cause
-from recipes.quantization.decision import FP32, Form, chosen, objection
-from recipes.quantization.scheme import scheme_for
+from espalier.export.comparison import Timed
+from espalier.export.timing import summarize
+from espalier.nas.measurement import Measurement
+from espalier.nas.paired import PairedDrop
+from espalier.recipes.commands.quantize.command import half_cause
+from espalier.recipes.commands.quantize.decision import FP32, Form, chosen, objection
+from espalier.recipes.engine.int8_scheme import scheme_for
 
 AVX2 = {"cpu_architecture": "x86_64", "instructions": ["avx2"]}
 VNNI = {"cpu_architecture": "x86_64", "instructions": ["avx2", "avx512_vnni"]}

@@ -12,19 +12,19 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import FinishedRun
 from nas_command import leftovers, nas_here, refusal
 from torch import nn
 
-from export.devices.base import MeasureSpec
-from export.onnx import export_onnx
-from export.timing import summarize
-from nas.checkpoint import load_weights, save_weights
-from nas.data import load
-from nas.measurement import Measurement
-from nas.models import network_factory
-from recipes.quantization.images import QuantizationImages
-from recipes.quantization.settings import quantize_settings
+from conftest import FinishedRun
+from espalier.export.devices.base import MeasureSpec
+from espalier.export.onnx import export_onnx
+from espalier.export.timing import summarize
+from espalier.nas.checkpoint import load_weights, save_weights
+from espalier.nas.data import load
+from espalier.nas.measurement import Measurement
+from espalier.nas.models import network_factory
+from espalier.recipes.config.quantize_settings import quantize_settings
+from espalier.recipes.inputs.calibration import QuantizationImages
 
 Capture = pytest.CaptureFixture[str]
 
@@ -95,7 +95,7 @@ class ByForm:
 def device(monkeypatch: pytest.MonkeyPatch) -> ByForm:
     """int8 takes half the time of fp32, fp16 the same."""
     scripted = ByForm(int8=0.5, fp16=1.0)
-    monkeypatch.setattr("recipes.quantization.command.open_device", lambda address, *, where: scripted)
+    monkeypatch.setattr("espalier.recipes.commands.quantize.command.open_device", lambda address, *, where: scripted)
     return scripted
 
 
@@ -185,7 +185,7 @@ def test_fp32_stays_where_no_form_is_faster(
     capsys: Capture, tmp_path: Path, device: ByForm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = ByForm(int8=1.5, fp16=1.2)
-    monkeypatch.setattr("recipes.quantization.command.open_device", lambda address, *, where: slow)
+    monkeypatch.setattr("espalier.recipes.commands.quantize.command.open_device", lambda address, *, where: slow)
     result = trained_small(capsys)
     assert result["kept"] == "fp32"
     assert (tmp_path / "out" / "model.onnx").stat().st_size == of(result, "fp32")["size_bytes"]

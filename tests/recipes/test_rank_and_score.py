@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import FinishedRun
 from nas_command import nas, nas_here
 
-from nas.spaces.nasbench201 import NasBench201
-from recipes.components import ENSEMBLES, PREDICTORS, SCORES, load, members
-from recipes.ranking.page import ranking_page
+from conftest import FinishedRun
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.recipes.commands.rank.page import ranking_page
+from espalier.recipes.config.registry import ENSEMBLES, PREDICTORS, SCORES, load, members
 
 Capture = pytest.CaptureFixture[str]
 SPACE = "nasbench201:channels=2,cells=1"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from run_folder import NETWORKS, build_run
 
-from recipes.report import write_report
+from espalier.recipes.report import write_report
 
 FLAGS = (
     "--headless",

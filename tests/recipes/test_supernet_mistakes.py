@@ -12,9 +12,9 @@ import pytest
 import torch
 from nas_command import nas_here
 
-from nas.checkpoint import load_state, save_state
-from nas.macs_table import macs_table
-from nas.spaces.nasbench201 import NasBench201
+from espalier.nas.checkpoint import load_state, save_state
+from espalier.nas.cost.macs import macs_table
+from espalier.nas.spaces.nasbench201 import NasBench201
 
 Capture = pytest.CaptureFixture[str]
 

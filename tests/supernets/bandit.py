@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from nas.choices import LayerChoice
-from nas.gates import Gates
-from nas.space import SearchSpace
-from nas.task import Classification
-from supernets.strategy import Step, Strategy
+from espalier.nas.choices import LayerChoice
+from espalier.nas.gates import Gates
+from espalier.nas.space import SearchSpace
+from espalier.nas.task import Classification
+from espalier.supernets.strategy import Step, Strategy
 
 
 class Bandit(SearchSpace):

@@ -8,10 +8,10 @@ import pytest
 import torch
 from bandit import Bandit
 
-from nas.cost_table import cost_table
-from nas.errors import UserError
-from nas.region import Region
-from supernets.cost_loss import AdditiveLoss, CostLoss, MultiplicativeLoss, TargetLoss, cost_loss
+from espalier.nas.cost.table import cost_table
+from espalier.nas.errors import UserError
+from espalier.nas.region import Region
+from espalier.supernets.cost_loss import AdditiveLoss, CostLoss, MultiplicativeLoss, TargetLoss, cost_loss
 
 F = torch.tensor([10.0, 20.0, 0.0], dtype=torch.float64)
 

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.training import Diverged
-from supernets.evaluation import Evaluation
-from supernets.selection.criterion import Criterion, compare
+from espalier.nas.training import Diverged
+from espalier.supernets.evaluation import Evaluation
+from espalier.supernets.selection.criterion import Criterion, compare
 
 
 def judged(right: int, *, of: int = 1024, loss: float = 1.0) -> Evaluation:

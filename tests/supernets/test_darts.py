@@ -12,21 +12,21 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from toy_space import ToyCell, ToySpace
 
-from nas.choices import InputChoice, LayerChoice
-from nas.errors import UserError
-from nas.gates import Gate, Mixture
-from nas.region import Region
-from nas.spaces.darts import Darts
-from nas.task import Classification
-from supernets.alphas import Alphas
-from supernets.darts import DARTS, FixedAlpha, unrolled_gradient
-from supernets.drnas import DrNAS, dirichlet
-from supernets.gdas import GDAS, largest, straight_through
-from supernets.learnt import softmax
-from supernets.selection.argmax import argmax
-from supernets.strategy import Step
+from espalier.nas.choices import InputChoice, LayerChoice
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gate, Mixture
+from espalier.nas.region import Region
+from espalier.nas.spaces.darts import Darts
+from espalier.nas.task import Classification
+from espalier.supernets.alphas import Alphas
+from espalier.supernets.darts import DARTS, FixedAlpha, unrolled_gradient
+from espalier.supernets.drnas import DrNAS, dirichlet
+from espalier.supernets.gdas import GDAS, largest, straight_through
+from espalier.supernets.gradient_strategy import softmax
+from espalier.supernets.selection.argmax import argmax
+from espalier.supernets.strategy import Step
+from toy_space import ToyCell, ToySpace
 
 LN2, LN5 = math.log(2), math.log(5)
 

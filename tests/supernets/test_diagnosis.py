@@ -12,26 +12,26 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
-from toy_space import ToyCell, ToySpace
 
-from nas.errors import UserError
-from nas.gates import mixture
-from nas.region import Region
-from nas.space import SearchSpace
-from nas.spaces.nasbench201 import NasBench201
-from nas.task import Batch, Classification
-from nas.training import Diverged, TrainSettings
-from recipes.components import STRATEGIES, load
-from supernets.curvature import dominant_eigenvalue, eigenvalue_growth, largest_growth, sharpness
-from supernets.darts import DARTS, FixedAlpha
-from supernets.diagnosis import Diagnosis, diagnose, parameter_free, verdict
-from supernets.drnas import DrNAS
-from supernets.early_stop import EarlyStop, StopSettings
-from supernets.entropy import mean_entropy
-from supernets.learnt import LearntStrategy
-from supernets.spos import SinglePathOneShot
-from supernets.statistics import frozen_statistics
-from supernets.trainer import SupernetTraining, train_supernet
+from espalier.nas.errors import UserError
+from espalier.nas.gates import mixture
+from espalier.nas.region import Region
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.nas.task import Batch, Classification
+from espalier.nas.training import Diverged, TrainSettings
+from espalier.recipes.config.registry import STRATEGIES, load
+from espalier.supernets.curvature import dominant_eigenvalue, eigenvalue_growth, largest_growth, sharpness
+from espalier.supernets.darts import DARTS, FixedAlpha
+from espalier.supernets.diagnosis import Diagnosis, diagnose, parameter_free, verdict
+from espalier.supernets.drnas import DrNAS
+from espalier.supernets.early_stop import EarlyStop, StopSettings
+from espalier.supernets.entropy import mean_entropy
+from espalier.supernets.gradient_strategy import LearntStrategy
+from espalier.supernets.spos import SinglePathOneShot
+from espalier.supernets.statistics import frozen_statistics
+from espalier.supernets.trainer import SupernetTraining, train_supernet
+from toy_space import ToyCell, ToySpace
 
 NONE, SKIP, CONV = range(3)
 """Options of the edges of ToyCell."""

@@ -10,29 +10,29 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize
 from torch import Tensor
+
+from espalier.nas.choices import ElasticChoice
+from espalier.nas.elastic.conv import ElasticConv2d
+from espalier.nas.elastic.dims import Dim
+from espalier.nas.elastic.layer import Mode
+from espalier.nas.elastic.linear import ElasticLinear
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gates, Mixture, mixture
+from espalier.nas.task import Classification
+from espalier.nas.training import TrainSettings
+from espalier.supernets.darts import DARTS
+from espalier.supernets.drnas import DrNAS, concentration, dirichlet, divergence
+from espalier.supernets.effective_decay import EffectiveDecay
+from espalier.supernets.gate_gradients import gate_gradients
+from espalier.supernets.gdas import GDAS, straight_through
+from espalier.supernets.proxyless import ProxylessNAS
+from espalier.supernets.sandwich import Sandwich
+from espalier.supernets.selection.limited import likeliest_within
+from espalier.supernets.sparsemax import sparsemax
+from espalier.supernets.strategy import Step, Strategy
+from espalier.supernets.trainer import SupernetTraining
 from toy_elastic import ToyElastic
 from toy_space import ToySpace
-
-from nas.choices import ElasticChoice
-from nas.elastic.conv import ElasticConv2d
-from nas.elastic.dims import Dim
-from nas.elastic.layer import Mode
-from nas.elastic.linear import ElasticLinear
-from nas.errors import UserError
-from nas.gates import Gates, Mixture, mixture
-from nas.task import Classification
-from nas.training import TrainSettings
-from supernets.darts import DARTS
-from supernets.drnas import DrNAS, concentration, dirichlet, divergence
-from supernets.effective_decay import EffectiveDecay
-from supernets.gate_gradients import gate_gradients
-from supernets.gdas import GDAS, straight_through
-from supernets.proxyless import ProxylessNAS
-from supernets.sandwich import Sandwich
-from supernets.selection.limited import likeliest_within
-from supernets.sparsemax import sparsemax
-from supernets.strategy import Step, Strategy
-from supernets.trainer import SupernetTraining
 
 TASK = Classification(10)
 

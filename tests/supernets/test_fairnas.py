@@ -5,17 +5,17 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from toy_space import ToySpace
 
-from nas.architecture import Architecture
-from nas.choices import LayerChoice
-from nas.errors import UserError
-from nas.space import SearchSpace
-from nas.spaces.nasbench201 import NasBench201
-from nas.task import Batch, Classification
-from nas.training import TrainSettings
-from supernets.fairnas import FairNAS
-from supernets.trainer import SupernetTraining
+from espalier.nas.architecture import Architecture
+from espalier.nas.choices import LayerChoice
+from espalier.nas.errors import UserError
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.nas.task import Batch, Classification
+from espalier.nas.training import TrainSettings
+from espalier.supernets.fairnas import FairNAS
+from espalier.supernets.trainer import SupernetTraining
+from toy_space import ToySpace
 
 TASK = Classification(10)
 

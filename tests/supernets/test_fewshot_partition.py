@@ -10,12 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from toy_space import ToySpace
 
-from nas.choices import InputChoice, ValueChoice
-from nas.region import Region
-from nas.space import SearchSpace
-from supernets.fewshot.partition import (
+from espalier.nas.choices import InputChoice, ValueChoice
+from espalier.nas.region import Region
+from espalier.nas.space import SearchSpace
+from espalier.supernets.fewshot.partition import (
     MOST_PARTITIONS,
     Groups,
     best_cut,
@@ -24,8 +23,9 @@ from supernets.fewshot.partition import (
     pair_similarity,
     partitions,
 )
-from supernets.fewshot.similarity import distances
-from supernets.fewshot.split import choose, split_at_random, split_by_gradients, splittable
+from espalier.supernets.fewshot.similarity import distances
+from espalier.supernets.fewshot.split import choose, split_at_random, split_by_gradients, splittable
+from toy_space import ToySpace
 
 HAND = [(1.0, 0.0), (0.9, 0.1), (0.0, 1.0), (0.1, 0.9), (0.05, 1.0)]
 

@@ -11,22 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from toy_space import ToySpace
 
-from nas.architecture import Architecture
-from nas.choices import LayerChoice
-from nas.errors import UserError
-from nas.gates import Gates
-from nas.region import Region
-from nas.space import SearchSpace
-from nas.spaces.nasbench201 import EDGES, NasBench201, edge_name
-from nas.task import Batch, Classification
-from nas.training import Diverged
-from supernets.darts import FixedAlpha
-from supernets.fewshot.partition import best_cut
-from supernets.fewshot.similarity import GradientDistances, Loss, distances, gram, shared_parameters
-from supernets.spos import SinglePathOneShot
-from supernets.strategy import Strategy
+from espalier.nas.architecture import Architecture
+from espalier.nas.choices import LayerChoice
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gates
+from espalier.nas.region import Region
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.nasbench201 import EDGES, NasBench201, edge_name
+from espalier.nas.task import Batch, Classification
+from espalier.nas.training import Diverged
+from espalier.supernets.darts import FixedAlpha
+from espalier.supernets.fewshot.partition import best_cut
+from espalier.supernets.fewshot.similarity import GradientDistances, Loss, distances, gram, shared_parameters
+from espalier.supernets.spos import SinglePathOneShot
+from espalier.supernets.strategy import Strategy
+from toy_space import ToySpace
 
 vectors = st.lists(st.floats(-3, 3, allow_subnormal=False), min_size=4, max_size=4).map(
     lambda values: torch.tensor(values, dtype=torch.float64).round(decimals=3)

@@ -16,25 +16,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nas.checkpoint import load_state
-from nas.choices import LayerChoice, ValueChoice
-from nas.errors import UserError
-from nas.gates import Gates
-from nas.region import Region
-from nas.space import SearchSpace
-from nas.spaces.nasbench201 import NasBench201
-from nas.task import Batch, Classification
-from nas.training import TrainSettings
-from supernets.alphas import Alphas
-from supernets.darts import DARTS, FixedAlpha
-from supernets.fewshot import FewShotSettings, MakeTraining, Split, train_tree
-from supernets.fewshot.plan import first_stuck, plan
-from supernets.fewshot.similarity import GradientDistances
-from supernets.fewshot.split import split_at_random, split_by_gradients, splittable
-from supernets.fewshot.tree import check_tree
-from supernets.spos import SinglePathOneShot
-from supernets.strategy import Strategy
-from supernets.trainer import SupernetTraining
+from espalier.nas.checkpoint import load_state
+from espalier.nas.choices import LayerChoice, ValueChoice
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gates
+from espalier.nas.region import Region
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.nas.task import Batch, Classification
+from espalier.nas.training import TrainSettings
+from espalier.supernets.alphas import Alphas
+from espalier.supernets.darts import DARTS, FixedAlpha
+from espalier.supernets.fewshot import FewShotSettings, MakeTraining, Split, train_tree
+from espalier.supernets.fewshot.plan import first_stuck, plan
+from espalier.supernets.fewshot.similarity import GradientDistances
+from espalier.supernets.fewshot.split import split_at_random, split_by_gradients, splittable
+from espalier.supernets.fewshot.tree import check_tree
+from espalier.supernets.spos import SinglePathOneShot
+from espalier.supernets.strategy import Strategy
+from espalier.supernets.trainer import SupernetTraining
 
 TASK = Classification(10)
 

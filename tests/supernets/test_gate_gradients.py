@@ -9,15 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from toy_space import ToyCell
 
-from nas.choices import InputChoice, LayerChoice
-from nas.gates import Gate, Gates, Mixture
-from nas.space import SearchSpace
-from nas.spaces.darts import Darts
-from nas.spaces.mobilenet import MobileNet
-from nas.spaces.nasbench201 import NasBench201
-from supernets.gate_gradients import alpha_gradient, gate_gradients
+from espalier.nas.choices import InputChoice, LayerChoice
+from espalier.nas.gates import Gate, Gates, Mixture
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.darts import Darts
+from espalier.nas.spaces.mobilenet import MobileNet
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.supernets.gate_gradients import alpha_gradient, gate_gradients
+from toy_space import ToyCell
 
 SPACES: dict[str, Callable[[], SearchSpace]] = {
     "toy cell": ToyCell,

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.gates import Gates, Mixture
-from nas.space import SearchSpace
-from nas.spaces.darts import Darts
-from nas.spaces.layers import Noise
-from nas.task import Batch, Classification
-from supernets.darts import DARTS
-from supernets.evaluation import SupernetEvaluator
-from supernets.noise import paired_noise
-from supernets.selection.perturbation import without_option
-from supernets.strategy import Step
+from espalier.nas.gates import Gates, Mixture
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.darts import Darts
+from espalier.nas.spaces.layers import Noise
+from espalier.nas.task import Batch, Classification
+from espalier.supernets.darts import DARTS
+from espalier.supernets.evaluation import SupernetEvaluator
+from espalier.supernets.noise import paired_noise
+from espalier.supernets.selection.perturbation import without_option
+from espalier.supernets.strategy import Step
 
 
 @pytest.fixture

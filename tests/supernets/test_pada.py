@@ -12,24 +12,24 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from toy_space import ToyCell, ToySpace
 
-from nas.choices import LayerChoice
-from nas.data import Augment, Batches, load
-from nas.device import place
-from nas.errors import UserError
-from nas.space import SearchSpace
-from nas.spaces.darts import Darts
-from nas.spaces.mobilenet import MobileNet
-from nas.spaces.nasbench201 import NasBench201
-from nas.task import Classification
-from nas.training import TrainSettings
-from supernets.option_importance import OptionImportance, Statistic, halves
-from supernets.pada import PADA
-from supernets.pada_options import MODES
-from supernets.spos import SinglePathOneShot
-from supernets.strategy import Strategy
-from supernets.trainer import SupernetTraining, train_supernet
+from espalier.nas.choices import LayerChoice
+from espalier.nas.data import Augment, Batches, load
+from espalier.nas.device import place
+from espalier.nas.errors import UserError
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.darts import Darts
+from espalier.nas.spaces.mobilenet import MobileNet
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.nas.task import Classification
+from espalier.nas.training import TrainSettings
+from espalier.supernets.option_importance import OptionImportance, Statistic, halves
+from espalier.supernets.pada import PADA
+from espalier.supernets.pada_options import MODES
+from espalier.supernets.spos import SinglePathOneShot
+from espalier.supernets.strategy import Strategy
+from espalier.supernets.trainer import SupernetTraining, train_supernet
+from toy_space import ToyCell, ToySpace
 
 TASK = Classification(10)
 NONE, SKIP, CONV1, CONV3, POOL = range(5)

@@ -10,25 +10,25 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from toy_space import ToyCell, ToySpace
 
-from nas.checkpoint import load_state, save_state
-from nas.choices import InputChoice, LayerChoice
-from nas.data import load
-from nas.errors import UserError
-from nas.gates import Gates, Mixture
-from nas.region import Region
-from nas.space import SearchSpace
-from nas.spaces.darts import Darts
-from nas.spaces.layers import Noise, relu_conv_bn
-from nas.spaces.nasbench201 import NasBench201
-from nas.task import Batch
-from supernets.darts import DARTS, FixedAlpha
-from supernets.evaluation import Evaluate, Evaluation, SupernetEvaluator
-from supernets.selection.argmax import argmax
-from supernets.selection.perturbation import Perturbation, Topology, project_topology, without_option
-from supernets.selection.visits import plan_visits, visit_epochs
-from supernets.spos import SinglePathOneShot
+from espalier.nas.checkpoint import load_state, save_state
+from espalier.nas.choices import InputChoice, LayerChoice
+from espalier.nas.data import load
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gates, Mixture
+from espalier.nas.region import Region
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.darts import Darts
+from espalier.nas.spaces.layers import Noise, relu_conv_bn
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.nas.task import Batch
+from espalier.supernets.darts import DARTS, FixedAlpha
+from espalier.supernets.evaluation import Evaluate, Evaluation, SupernetEvaluator
+from espalier.supernets.selection.argmax import argmax
+from espalier.supernets.selection.perturbation import Perturbation, Topology, project_topology, without_option
+from espalier.supernets.selection.schedule import plan_visits, visit_epochs
+from espalier.supernets.spos import SinglePathOneShot
+from toy_space import ToyCell, ToySpace
 
 
 class Times(nn.Module):

@@ -10,25 +10,25 @@ import pytest
 import torch
 from bandit import Bandit, steps
 from torch import nn
-from toy_space import ToyCell
 
-from nas.cost_table import cost_table
-from nas.errors import UserError
-from nas.macs_table import macs_table
-from nas.region import Region
-from nas.spaces.mobilenet import MobileNet
-from nas.spaces.nasbench201 import NasBench201
-from nas.spaces.pixel1 import pixel1_table
-from nas.task import Classification
-from nas.training import TrainSettings
-from supernets.alphas import Alphas
-from supernets.gate_gradients import alpha_gradient
-from supernets.learnt import softmax
-from supernets.masked_adam import MaskedAdam
-from supernets.proxyless import ProxylessNAS, keep_share
-from supernets.selection.argmax import argmax
-from supernets.strategy import Step
-from supernets.trainer import SupernetTraining, train_supernet
+from espalier.nas.cost.macs import macs_table
+from espalier.nas.cost.table import cost_table
+from espalier.nas.errors import UserError
+from espalier.nas.region import Region
+from espalier.nas.spaces.mobilenet import MobileNet
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.nas.spaces.pixel1 import pixel1_table
+from espalier.nas.task import Classification
+from espalier.nas.training import TrainSettings
+from espalier.supernets.alphas import Alphas
+from espalier.supernets.gate_gradients import alpha_gradient
+from espalier.supernets.gradient_strategy import softmax
+from espalier.supernets.masked_adam import MaskedAdam
+from espalier.supernets.proxyless import ProxylessNAS, keep_share
+from espalier.supernets.selection.argmax import argmax
+from espalier.supernets.strategy import Step
+from espalier.supernets.trainer import SupernetTraining, train_supernet
+from toy_space import ToyCell
 
 TASK = Classification(10)
 LOSSES = (1.0, 0.6, 1.2, 2.0)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nas.data import Batches, Images, SplitFractions, load, split
-from nas.device import place
-from nas.region import Region
-from nas.spaces.nasbench201 import NasBench201
-from nas.task import Classification
-from nas.training import Training, TrainSettings, train
-from predictors.inherited import InheritedAccuracy
-from predictors.ranking import rank_correlation
-from supernets.spos import SinglePathOneShot
-from supernets.trainer import SupernetTraining, train_supernet
+from espalier.nas.data import Batches, Images, SplitFractions, load, split
+from espalier.nas.device import place
+from espalier.nas.region import Region
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.nas.task import Classification
+from espalier.nas.training import Training, TrainSettings, train
+from espalier.predictors.inherited import InheritedAccuracy
+from espalier.predictors.ranking import rank_correlation
+from espalier.supernets.spos import SinglePathOneShot
+from espalier.supernets.trainer import SupernetTraining, train_supernet
 
 TASK = Classification(10)
 CPU = torch.device("cpu")

@@ -4,16 +4,16 @@ from collections import Counter
 
 import pytest
 import torch
-from toy_space import ToySpace
 
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.region import Region
-from nas.spaces.nasbench201 import NasBench201
-from nas.task import Classification
-from nas.training import TrainSettings
-from supernets.spos import SinglePathOneShot
-from supernets.trainer import SupernetTraining
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.region import Region
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.nas.task import Classification
+from espalier.nas.training import TrainSettings
+from espalier.supernets.spos import SinglePathOneShot
+from espalier.supernets.trainer import SupernetTraining
+from toy_space import ToySpace
 
 
 def test_paths_are_uniform_and_independent() -> None:

@@ -10,20 +10,20 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+
+from espalier.nas.choices import Choice
+from espalier.nas.data.batches import Order
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gate, Gates, Mixture
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.nasbench201 import NasBench201
+from espalier.nas.task import Classification
+from espalier.nas.training import TrainSettings
+from espalier.recipes.config.registry import STRATEGIES, load
+from espalier.supernets.strategy import Step, Strategy
+from espalier.supernets.trainer import SupernetTraining, train_supernet
 from toy_elastic import ToyElastic
 from toy_space import ToyCell, ToySpace
-
-from nas.choices import Choice
-from nas.data.batches import Order
-from nas.errors import UserError
-from nas.gates import Gate, Gates, Mixture
-from nas.space import SearchSpace
-from nas.spaces.nasbench201 import NasBench201
-from nas.task import Classification
-from nas.training import TrainSettings
-from recipes.components import STRATEGIES, load
-from supernets.strategy import Step, Strategy
-from supernets.trainer import SupernetTraining, train_supernet
 
 SPACES: dict[str, Callable[[], SearchSpace]] = {
     "toy": ToySpace,

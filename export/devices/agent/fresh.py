@@ -9,15 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any, Callable  # noqa: UP035 - Python 3.8
 
-from export.devices.agent.errors import Refused
-from export.devices.agent.speaker import Speaker
-from export.devices.agent.timed import TIMED
+from espalier.export.devices.agent.errors import Refused
+from espalier.export.devices.agent.operations import TIMED
+from espalier.export.devices.agent.protocol import Speaker
 
-_START = "import sys; sys.path[0] = sys.argv[1]; from export.devices.agent.fresh import main; main()"
+_START = "import sys; sys.path[0] = sys.argv[1]; from espalier.export.devices.agent.fresh import main; main()"
 
 
 def in_fresh_process(op: str, request: dict[str, Any], alive: Callable[[], Any]) -> dict[str, Any]:
-    """What `export.devices.agent.timed.TIMED[op]` answers to the request in a fresh process.
+    """What `espalier.export.devices.agent.operations.TIMED[op]` answers to the request in a fresh process.
 
     Args:
         alive: called whenever the process says that it still works.
@@ -26,7 +26,7 @@ def in_fresh_process(op: str, request: dict[str, Any], alive: Callable[[], Any])
         Refused: by the process, or it ended without an answer.
     """
     # The archive that the agent is in; where it is not in one, the folder above the package `export`.
-    command = [sys.executable, "-u", "-c", _START, str(Path(__file__).parents[3])]
+    command = [sys.executable, "-u", "-c", _START, str(Path(__file__).parents[4])]
     pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nothing) as process:
         assert process.stdin is not None

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from export.devices.agent.errors import Refused
+from espalier.export.devices.agent.errors import Refused
 
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 _BYTES = {"tensor(uint8)": np.uint8, "tensor(int8)": np.int8}

@@ -6,11 +6,11 @@ import threading
 import time
 from typing import Any, Callable  # noqa: UP035 - Python 3.8
 
-from export.devices.agent import counters
-from export.devices.agent.errors import Refused
-from export.devices.agent.rounds import no_garbage_collection, warm
-from export.devices.agent.session import open_session, provider_name, runner
-from export.devices.agent.system import default_threads
+from espalier.export.devices.agent import counters
+from espalier.export.devices.agent.errors import Refused
+from espalier.export.devices.agent.rounds import no_garbage_collection, warm
+from espalier.export.devices.agent.session import open_session, provider_name, runner
+from espalier.export.devices.agent.system import default_threads
 
 WAIT_S = 0.5
 MAX_RUNS = 5000

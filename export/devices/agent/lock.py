@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator  # noqa: UP035 - Python 3.8
 
-from export.devices.agent.errors import Refused
+from espalier.export.devices.agent.errors import Refused
 
 NAME = "\0espalier-timing"
 """In Linux's abstract namespace: a name that leaves no file, and that falls with its process."""

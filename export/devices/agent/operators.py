@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, Callable  # noqa: UP035 - Python 3.8
 
-from export.devices.agent.rounds import runs_within, warm
-from export.devices.agent.session import open_session, provider_name, runner
-from export.devices.agent.system import default_threads
+from espalier.export.devices.agent.rounds import runs_within, warm
+from espalier.export.devices.agent.session import open_session, provider_name, runner
+from espalier.export.devices.agent.system import default_threads
 
 MAX_RUNS = 100
 """A run leaves an event of each node in the profile; medians need no more."""

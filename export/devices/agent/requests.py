@@ -9,11 +9,11 @@ from typing import Any, Callable  # noqa: UP035 - Python 3.8
 
 import numpy as np
 
-from export.devices.agent import counters
-from export.devices.agent.errors import Refused, first_line
-from export.devices.agent.rounds import no_garbage_collection, runs_within, warm
-from export.devices.agent.session import open_session, provider_name
-from export.devices.agent.system import default_threads
+from espalier.export.devices.agent import counters
+from espalier.export.devices.agent.errors import Refused, first_line
+from espalier.export.devices.agent.rounds import no_garbage_collection, runs_within, warm
+from espalier.export.devices.agent.session import open_session, provider_name
+from espalier.export.devices.agent.system import default_threads
 
 STEPS = ("decode", "resize", "normalise", "copy in", "inference", "copy out")
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}

@@ -8,9 +8,9 @@ import time
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, Sequence  # noqa: UP035 - Python 3.8
 
-from export.devices.agent import counters, energy
-from export.devices.agent.session import open_session, provider_name, runner
-from export.devices.agent.system import default_threads
+from espalier.export.devices.agent import counters, energy
+from espalier.export.devices.agent.session import open_session, provider_name, runner
+from espalier.export.devices.agent.system import default_threads
 
 WARM_WINDOW_RUNS = 5
 WARM_TOLERANCE = 0.05

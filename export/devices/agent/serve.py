@@ -16,14 +16,14 @@ import traceback
 from pathlib import Path
 from typing import Any, Iterator  # noqa: UP035 - Python 3.8
 
-from export.devices.agent.errors import Refused
-from export.devices.agent.fresh import in_fresh_process
-from export.devices.agent.lock import whole_device
-from export.devices.agent.session import provider_name, runtime
-from export.devices.agent.speaker import Speaker
-from export.devices.agent.store import Store
-from export.devices.agent.system import fingerprint
-from export.devices.agent.timed import TIMED
+from espalier.export.devices.agent.errors import Refused
+from espalier.export.devices.agent.fresh import in_fresh_process
+from espalier.export.devices.agent.lock import whole_device
+from espalier.export.devices.agent.operations import TIMED
+from espalier.export.devices.agent.protocol import Speaker
+from espalier.export.devices.agent.session import provider_name, runtime
+from espalier.export.devices.agent.store import Store
+from espalier.export.devices.agent.system import fingerprint
 
 LOCK_WAIT_S = 600.0
 GONE_S = 3.0

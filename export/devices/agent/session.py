@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any, Callable  # noqa: UP035 - Python 3.8
 
-from export.devices.agent.errors import Refused, first_line, why_not_loaded
-from export.devices.agent.inputs import make_inputs
+from espalier.export.devices.agent.errors import Refused, first_line, why_not_loaded
+from espalier.export.devices.agent.inputs import make_inputs
 
 SUFFIX = "ExecutionProvider"
 CPU = f"CPU{SUFFIX}"

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any, List, Tuple  # noqa: UP035 - Python 3.8
 
-from export.devices.agent.errors import Refused
+from espalier.export.devices.agent.errors import Refused
 
 PREFIX = "espalier-"
 ALIVE = ".alive"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from nas.data.balance import Limit
-from nas.data.images import Images
-from nas.data.sources import digits, folder, npz, parquet
-from nas.errors import UserError
+from espalier.nas.data.balance import Limit
+from espalier.nas.data.images import Images
+from espalier.nas.data.sources import digits, folder, npz, parquet
+from espalier.nas.errors import UserError
 
 Loader = Callable[[Path | None, Path | None, int | None, Limit], tuple[Images, Images | None]]
 

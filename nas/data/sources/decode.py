@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nas.data.balance import Limit
-from nas.data.images import Images
-from nas.data.sources.fit import require_memory
-from nas.errors import UserError
+from espalier.nas.data.balance import Limit
+from espalier.nas.data.images import Images
+from espalier.nas.data.sources.fit import require_memory
+from espalier.nas.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np

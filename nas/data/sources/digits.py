@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from nas.data.balance import Limit
-from nas.data.images import Images
-from nas.data.sources.fit import resize
+from espalier.nas.data.balance import Limit
+from espalier.nas.data.images import Images
+from espalier.nas.data.sources.fit import resize
 
 
 def load(path: Path | None, test_path: Path | None, size: int | None, limit: Limit) -> tuple[Images, Images | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nas.errors import UserError
+from espalier.nas.errors import UserError
 
 MEMORY_SHARE = 0.8
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from nas.data.balance import Limit
-from nas.data.images import Images
-from nas.data.sources.decode import Encoded, decode
-from nas.errors import UserError
+from espalier.nas.data.balance import Limit
+from espalier.nas.data.images import Images
+from espalier.nas.data.sources.decode import Encoded, decode
+from espalier.nas.errors import UserError
 
 
 def load(path: Path | None, test_path: Path | None, size: int | None, limit: Limit) -> tuple[Images, Images | None]:
@@ -20,7 +20,7 @@ def load(path: Path | None, test_path: Path | None, size: int | None, limit: Lim
     Args:
         path: the root folder.
         test_path: a folder of class folders, instead of the test images in `path`.
-        size, limit: see `nas.data.load`.
+        size, limit: see `espalier.nas.data.load`.
     """
     assert path is not None
     train = path / "train"

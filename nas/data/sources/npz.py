@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nas.data.balance import Limit
-from nas.data.images import Images
-from nas.data.sources.fit import check_labels, require_memory, resize
-from nas.errors import UserError
+from espalier.nas.data.balance import Limit
+from espalier.nas.data.images import Images
+from espalier.nas.data.sources.fit import check_labels, require_memory, resize
+from espalier.nas.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +32,7 @@ def load(path: Path | None, test_path: Path | None, size: int | None, limit: Lim
     Args:
         path: the .npz file.
         test_path: another one for the test images, under either pair of names.
-        size, limit: see `nas.data.load`.
+        size, limit: see `espalier.nas.data.load`.
     """
     assert path is not None
     pool = _read(path, TRAIN_KEYS, size, limit, path.stem)

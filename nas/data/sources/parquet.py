@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from nas.data.balance import Limit
-from nas.data.images import Images
-from nas.data.sources.decode import Encoded, decode
-from nas.data.sources.fit import check_labels
-from nas.errors import UserError
+from espalier.nas.data.balance import Limit
+from espalier.nas.data.images import Images
+from espalier.nas.data.sources.decode import Encoded, decode
+from espalier.nas.data.sources.fit import check_labels
+from espalier.nas.errors import UserError
 
 
 def load(path: Path | None, test_path: Path | None, size: int | None, limit: Limit) -> tuple[Images, Images | None]:
@@ -26,7 +26,7 @@ def load(path: Path | None, test_path: Path | None, size: int | None, limit: Lim
         path: a file, or a folder: its `train*.parquet` shards (without any: all but the test shards), and as
             test images its `test*.parquet`, else its `validation*.parquet` shards.
         test_path: a file, or a folder whose test shards (without any: all shards) are the test images.
-        size, limit: see `nas.data.load`.
+        size, limit: see `espalier.nas.data.load`.
     """
     assert path is not None
     held_back = _held_back(path)

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from nas.errors import UserError
-from nas.spaces.nni.library import WHERE, model_space_class
-from nas.spaces.nni.repairs import repair
+from espalier.nas.errors import UserError
+from espalier.nas.spaces.nni.library import WHERE, model_space_class
+from espalier.nas.spaces.nni.repairs import repair
 
 CHOSEN = "_nni_chosen"
 """Attribute of a module in a skeleton: which candidate of a layer choice it is."""

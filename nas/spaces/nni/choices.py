@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from itertools import chain, combinations
 from typing import Any
 
-from nas.architecture import Architecture, Option
-from nas.choices import ValueChoice
-from nas.errors import UserError
-from nas.spaces.nni.library import WHERE
+from espalier.nas.architecture import Architecture, Option
+from espalier.nas.choices import ValueChoice
+from espalier.nas.errors import UserError
+from espalier.nas.spaces.nni.library import WHERE
 
 MOST_SUBSETS = 4096
 """Options of one choice between subsets; a larger one is no single decision any more."""

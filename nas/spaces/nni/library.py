@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from nas.errors import UserError
-from nas.models import module_of
+from espalier.nas.errors import UserError
+from espalier.nas.models import module_of
 
 WHERE = "space.model"
 """The key of a recipe that names the model space."""

@@ -10,16 +10,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.gates import Gate, Gates, Mixture
-from nas.space import SearchSpace
-from nas.spaces.nni.blueprint import Blueprint, is_norm
-from nas.spaces.nni.choices import MutableChoice, architecture_of, choices_of, sample_of
-from nas.spaces.nni.library import WHERE
-from nas.spaces.nni.survey import survey
-from nas.spaces.nni.tracing import as_graph
-from nas.spaces.nni.weights import Path, SharedWeights
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gate, Gates, Mixture
+from espalier.nas.space import SearchSpace
+from espalier.nas.spaces.nni.blueprint import Blueprint, is_norm
+from espalier.nas.spaces.nni.choices import MutableChoice, architecture_of, choices_of, sample_of
+from espalier.nas.spaces.nni.library import WHERE
+from espalier.nas.spaces.nni.survey import survey
+from espalier.nas.spaces.nni.tracing import as_graph
+from espalier.nas.spaces.nni.weights import Path, SharedWeights
 
 MOST_DRAWS = 1_000
 """Draws for one that satisfies the constraints (of NAS-Bench-101's cells, every second does)."""

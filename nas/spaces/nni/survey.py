@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.spaces.nni.choices import MutableChoice
-from nas.spaces.nni.library import WHERE
-from nas.spaces.nni.weights import Inventory
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.spaces.nni.choices import MutableChoice
+from espalier.nas.spaces.nni.library import WHERE
+from espalier.nas.spaces.nni.weights import Inventory
 
 if TYPE_CHECKING:
-    from nas.spaces.nni.space import NniSpace
+    from espalier.nas.spaces.nni.space import NniSpace
 
 CHECKS, CHECKS_UNDER_CONSTRAINTS = 24, 200
 """Random networks that must bring no new layer; more of them where NNI refuses to make some that were to be seen."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from nas.spaces.nni.blueprint import CHOSEN, is_norm
+from espalier.nas.spaces.nni.blueprint import CHOSEN, is_norm
 
 Sizes = dict[str, tuple[int, ...]]
 """Shapes of a layer's tensors, by name."""

@@ -1,0 +1,63 @@
+"""Tables of a benchmark: what is known of many architectures of a space."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import math
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.space import SearchSpace
+
+Table = dict[Architecture, tuple[float, ...]]
+"""The values of the columns asked for, by architecture."""
+
+
+def read_table(path: Path, space: SearchSpace, columns: Sequence[str], *, where: str = "table") -> Table:
+    """The architectures of a table with their values.
+
+    Args:
+        path: a CSV file, gzipped or not, with a column `arch` in the notation of the space.
+        columns: the names of the columns to read, of finite numbers.
+        where: the key that holds the path, for errors.
+
+    Raises:
+        UserError: the file cannot be read, a column is missing, or a row is not of the space or of an architecture that
+            an earlier one is of.
+    """
+    try:
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise UserError(where, f"{path} cannot be read ({error})") from error
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    rows = csv.DictReader(io.StringIO(text))
+    present = rows.fieldnames or []
+    for column in ("arch", *columns):
+        if column not in present:
+            raise UserError(where, f"{path} has no column {column!r}", allowed=present, given=column)
+    table: Table = {}
+    lines: dict[Architecture, int] = {}
+    for number, row in enumerate(rows, start=2):
+        line = f"{path}, line {number}"
+        values = tuple(_number(row[column], column, line) for column in columns)
+        architecture = space.parse(row["arch"] or "", where=line)
+        if architecture in table:
+            raise UserError(line, f"is of the same architecture as line {lines[architecture]}")
+        table[architecture], lines[architecture] = values, number
+    return table
+
+
+def _number(text: str | None, column: str, where: str) -> float:
+    try:
+        value = float(text or "")
+    except ValueError as error:
+        raise UserError(where, f"{column} is not a number: {text!r}") from error
+    if not math.isfinite(value):
+        raise UserError(where, f"{column} is {value}")
+    return value

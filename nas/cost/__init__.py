@@ -1,0 +1,1 @@
+"""What architectures cost: counted parameters and MACs, and tables of measured costs."""

@@ -1,0 +1,26 @@
+"""Tables of costs in files, of either kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from espalier.nas.cost.block_table import is_block_table, parse_block_table
+from espalier.nas.cost.table import CostTable, parse_cost_table
+from espalier.nas.elastic.cost import ElasticCosts
+from espalier.nas.errors import UserError
+from espalier.nas.files import read_json
+from espalier.nas.space import SearchSpace
+
+
+def read_cost_table(path: Path, space: SearchSpace) -> CostTable | ElasticCosts:
+    """The costs in a file: operator by operator (`nas.cost.table`), or block by block (`nas.cost.block_table`).
+
+    Raises:
+        UserError: the file is missing, of another form, or of another space.
+    """
+    if not path.is_file():
+        raise UserError("supernet.strategy.cost", f"{path} is no file; allowed: macs, or a table of costs")
+    value = read_json(path)
+    if is_block_table(value):
+        return parse_block_table(value, space, where=str(path)).costs(space)
+    return parse_cost_table(value, space, where=str(path))

@@ -1,0 +1,82 @@
+"""Where the layer choices of a space stand, and what shapes reach them."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from espalier.nas.choices import InputChoice, LayerChoice
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gate
+from espalier.nas.space import SearchSpace
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Place:
+    """One of the modules of a layer choice; a choice that cells share has a place in each of them.
+
+    Attributes:
+        choice: its name. path: the module's, inside the space.
+        input_shape, output_shape: `(channels, height, width)` of one image, whatever the option.
+    """
+
+    choice: str
+    path: str
+    input_shape: Shape
+    output_shape: Shape
+
+
+def places(space: SearchSpace) -> list[Place]:
+    """Every place of every layer choice, in the order of the forward pass. Runs on the meta device only.
+
+    Raises:
+        UserError: the space has choices of other kinds, which change the operators themselves.
+    """
+    gates = {name: _passing(choice) for name, choice in space.choices().items()}
+    meta = copy.deepcopy(space).to("meta").eval()
+    found: list[Place] = []
+
+    def record(path: str) -> Any:
+        def hook(module: LayerChoice, args: tuple[Tensor, Any], output: Tensor) -> None:
+            found.append(Place(module.name, path, _shape(args[0]), _shape(output)))
+
+        return hook
+
+    for path, module in meta.named_modules():
+        if isinstance(module, LayerChoice):
+            module.register_forward_hook(record(path))
+    with torch.no_grad():
+        meta(torch.empty((1, *space.input_shape), device="meta"), gates)
+    return found
+
+
+def fingerprint(space: SearchSpace) -> str:
+    """sha256[:12] of where the layer choices of a space stand and of their shapes: its sizes, whatever its weights."""
+    shapes = [(place.choice, place.input_shape, place.output_shape) for place in places(space)]
+    return hashlib.sha256(repr(shapes).encode()).hexdigest()[:12]
+
+
+def first_passing(choice: LayerChoice) -> int:
+    """The first option that lets something through; 0 where none does."""
+    return next((index for index in range(len(choice.options)) if not choice.passes_nothing(index)), 0)
+
+
+def _passing(choice: Any) -> Gate:
+    if isinstance(choice, LayerChoice):
+        return first_passing(choice)
+    if isinstance(choice, InputChoice):
+        return choice.open(range(len(choice.options)))
+    problem = f"costs are added up operator by operator, and the {type(choice).__name__} {choice.name!r} changes them"
+    raise UserError("space", problem)
+
+
+def _shape(x: Tensor) -> Shape:
+    channels, height, width = x.shape[1:]
+    return channels, height, width

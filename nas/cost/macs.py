@@ -1,0 +1,36 @@
+"""Multiply-accumulates of the operators of a space: the table of costs for which nothing has to be measured."""
+
+from __future__ import annotations
+
+import copy
+
+from espalier.nas.choices import LayerChoice
+from espalier.nas.cost.count import count
+from espalier.nas.cost.layer_sites import first_passing, places
+from espalier.nas.cost.table import CostTable, cost_table
+from espalier.nas.space import SearchSpace
+
+
+def macs_table(space: SearchSpace) -> CostTable:
+    """Multiply-accumulates for one image, counted operator by operator (see `nas.cost.count.count`): exact, and free.
+
+    Raises:
+        UserError: the space has choices that change the operators themselves.
+    """
+    meta = copy.deepcopy(space).to("meta")
+    costs = {
+        name: {str(option): 0 for option in choice.options}
+        for name, choice in space.choices().items()
+        if isinstance(choice, LayerChoice)
+    }
+    for place in places(meta):
+        for option, operator in meta.get_submodule(place.path).candidates.items():  # type: ignore[union-attr, operator]
+            costs[place.choice][option] += count(operator, place.input_shape).macs
+    table = cost_table(
+        space, unit="macs", fixed=0, costs=costs, provenance={"counted": "espalier.nas.cost.count"}, where="macs"
+    )
+    some = meta.architecture(
+        {n: first_passing(c) if isinstance(c, LayerChoice) else 0 for n, c in meta.choices().items()}
+    )
+    fixed = count(meta.build(some), space.input_shape).macs - table.cost(some)
+    return cost_table(space, unit="macs", fixed=fixed, costs=costs, provenance=table.provenance, where="macs")

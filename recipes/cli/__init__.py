@@ -1,0 +1,1 @@
+"""The command line `nas`, the only home of typer."""

@@ -1,0 +1,1 @@
+"""A room for each command: typed arguments in, a typed result out, and its text."""

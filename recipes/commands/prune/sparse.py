@@ -1,0 +1,127 @@
+"""Weights set to zero: how many in each layer, and the method that chooses them while the network trains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from espalier.nas.cost.count import count
+from espalier.nas.errors import UserError
+from espalier.pruning.allocation import ALLOCATIONS
+from espalier.pruning.allocation.choices import choices
+from espalier.pruning.allocation.lgreco import best_within
+from espalier.pruning.allocation.macs import layer_macs
+from espalier.pruning.allocation.scored import saliency
+from espalier.pruning.masks import zeros_at
+from espalier.pruning.mfac.obs import saliencies
+from espalier.pruning.patterns import Globally, Layerwise, NOfM, Pattern
+from espalier.pruning.pruner import Pruner
+from espalier.pruning.weights import Weights, prunable_weights
+from espalier.recipes.config.prune_settings import PruneSettings
+from espalier.recipes.config.registry import PRUNERS, load
+from espalier.recipes.inputs.task_data import Images
+
+ONE_SHOT = ("magnitude", "mfac")
+"""Methods that need no training to choose; others take as many epochs for it as for the fine-tuning."""
+PUBLISHED_ALLOCATION = {"issp": "uniform", "iht": "uniform", "growing": "uniform", "rigl": "erk"}
+"""What each method was published with; the others rank all weights together."""
+SALIENCY_BATCH = 32
+"""Images whose mean gradient is one row of M-FAC's matrix, as published."""
+
+
+def prune_epochs(settings: PruneSettings) -> int:
+    """Epochs until the masks are fixed."""
+    if settings.prune_epochs is not None:
+        return settings.prune_epochs
+    return 0 if settings.is_structured or settings.method.name in ONE_SHOT else settings.train.epochs
+
+
+def chosen_weights(settings: PruneSettings, network: nn.Module) -> Weights:
+    """The weights that may become zero."""
+    return prunable_weights(network, include=settings.include, exclude=settings.exclude)
+
+
+def pattern(settings: PruneSettings, network: nn.Module, images: Images, generator: torch.Generator) -> Pattern:
+    """How many weights are zero, and where.
+
+    Raises:
+        UserError: the target needs more zeros than there are weights to prune.
+    """
+    weights = chosen_weights(settings, network)
+    if settings.pattern is not None:
+        return NOfM(*map(int, settings.pattern.split(":")))
+    goal = settings.goal
+    allocation = settings.allocation or PUBLISHED_ALLOCATION.get(settings.method.name, "global")
+    if goal.quantity == "macs":
+        return Layerwise(_within_macs(settings, network, images, weights, generator))
+    n = sum(weight.numel() for weight in weights.values())
+    zeros = zeros_at(goal.value, n)
+    if goal.quantity == "params":
+        params = sum(p.numel() for p in network.parameters())
+        zeros = math.ceil((1 - goal.value) * params - 1e-9)
+    if zeros > n - len(weights):
+        raise UserError("target", f"{goal} needs {zeros:,} zeros, and {n:,} weights in {len(weights)} layers may be")
+    if allocation == "global":
+        return Globally(zeros)
+    sparsity = zeros / n
+    if allocation == "obs":
+        return Layerwise(saliency(weights, sparsity, _saliencies(settings, network, images, weights, generator)))
+    return Layerwise(ALLOCATIONS[allocation](weights, sparsity))
+
+
+def pruner(
+    settings: PruneSettings,
+    network: nn.Module,
+    images: Images,
+    pattern: Pattern,
+    *,
+    iterations: int,
+    generator: torch.Generator,
+) -> Pruner:
+    """The method, around the network's weights."""
+    method = load(PRUNERS, settings.method.name, where="method.name")
+    options: dict[str, Any] = settings.method.model_dump(exclude={"name"})
+    if settings.method.name == "mfac":
+        batches = images.plain(SALIENCY_BATCH, generator=generator)
+        options |= {"model": network, "task": images.task, "batches": batches}
+    try:
+        made: Pruner = method(chosen_weights(settings, network), pattern, iterations=iterations, **options)
+    except UserError as error:
+        if error.where not in options:
+            raise
+        raise UserError(f"method.{error.where}", error.problem, allowed=error.allowed) from error
+    return made
+
+
+def _within_macs(
+    settings: PruneSettings,
+    network: nn.Module,
+    images: Images,
+    weights: Weights,
+    generator: torch.Generator,
+) -> dict[str, int]:
+    """The zeros of the least error whose layers' multiply-accumulates, without those by zero, keep the target."""
+    if settings.allocation not in (None, "lgreco", "obs"):
+        raise UserError(
+            "allocation", "a target in macs is met by lgreco, or by obs through it", allowed=("lgreco", "obs")
+        )
+    whole = count(network, images.image_shape).macs
+    macs = layer_macs(network, images.image_shape)
+    prunable = sum(macs[name] * weight.numel() for name, weight in weights.items())
+    budget = settings.goal.value * whole - (whole - prunable)
+    scores = _saliencies(settings, network, images, weights, generator) if settings.allocation == "obs" else None
+    return best_within(choices(weights, macs={name: macs[name] for name in weights}, scores=scores), budget)
+
+
+def _saliencies(
+    settings: PruneSettings,
+    network: nn.Module,
+    images: Images,
+    weights: Weights,
+    generator: torch.Generator,
+) -> Mapping[str, torch.Tensor]:
+    return saliencies(network, images.task, images.plain(SALIENCY_BATCH, generator=generator), weights)

@@ -1,0 +1,148 @@
+"""Channels, attention heads and blocks removed: what decides, how far the target is, and what came of it."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from espalier.export.devices.address import open_device
+from espalier.export.onnx import export_onnx
+from espalier.nas.checkpoint import load_weights, save_weights
+from espalier.nas.files import read_json, write_json
+from espalier.pruning.mfac.obs import saliencies
+from espalier.pruning.pruned_model import Plan
+from espalier.pruning.structure import apply_structure, structure_of
+from espalier.pruning.structured import (
+    BatchNormScale,
+    Importance,
+    Magnitude,
+    Random,
+    Saliency,
+    Target,
+    Taylor,
+    groups_of,
+    mean_gradients,
+    shrink,
+)
+from espalier.pruning.weights import prunable_weights
+from espalier.recipes.commands.prune.training import Phases, on_accelerator
+from espalier.recipes.config.prune_settings import PruneSettings, StructuredSettings
+from espalier.recipes.inputs.task_data import Images
+
+GRADIENT_IMAGES = 1024
+"""Training images whose mean gradient Taylor's importance takes."""
+GRADIENT_BATCH = 64
+SEARCH_SECONDS = 0.3
+"""Time budget for the timed runs of one network while a latency is searched for."""
+
+
+@dataclass(frozen=True)
+class Smaller:
+    """Attributes: network: on the CPU. groups: what became of each, as JSON."""
+
+    network: nn.Module
+    groups: tuple[dict[str, Any], ...]
+
+
+def groups(settings: PruneSettings, dense: nn.Module, images: Images) -> list[dict[str, Any]]:
+    """What can be removed from the network, and what stays dense and why."""
+    return [group.as_data() for group in groups_of(dense, images.image_shape, **_options(settings))]
+
+
+def smaller(settings: PruneSettings, dense: nn.Module, phases: Phases, announce: Callable[[str], None]) -> Smaller:
+    """The dense network without what matters least, such that the target is kept; a killed run finds what it had found.
+
+    Raises:
+        UserError: the network cannot be traced, or the target not be reached.
+    """
+    record, weights = (phases.folder / "checkpoints" / name for name in ("smaller.json", "smaller.safetensors"))
+    if record.exists():
+        found = read_json(record)
+        network = copy.deepcopy(dense)
+        apply_structure(network, found["structure"])
+        load_weights(weights, network)
+        return Smaller(network, tuple(found["groups"]))
+    shrunk = shrink(
+        dense,
+        phases.images.image_shape,
+        _target(settings, phases),
+        importance=_importance(settings, dense, phases),
+        **_options(settings),
+    )
+    rows = [group.as_data() for group in shrunk.groups]
+    save_weights(weights, shrunk.model)
+    write_json(record, {"structure": shrunk.structure, "groups": rows})
+    kept_dense = [group.name for group in shrunk.groups if group.dense_because is not None]
+    announce(f"{settings.goal}: {shrunk.before:.4g} -> {shrunk.after:.4g} ({shrunk.share:.3f} of it)")
+    announce(f"{len(rows) - len(kept_dense)} groups could shrink, {len(kept_dense)} stay dense (see plan.json)")
+    return Smaller(shrunk.model, tuple(rows))
+
+
+def structure_from(plan: Plan, network: nn.Module) -> dict[str, dict[str, Any]]:
+    """What differs from the fresh dense network of a plan, however often it has been made smaller."""
+    return structure_of(plan.dense_factory()(), network)
+
+
+def _options(settings: PruneSettings) -> dict[str, Any]:
+    method: StructuredSettings = settings.method
+    return {
+        "round_to": method.round_to,
+        "least": method.least,
+        "depth": method.depth,
+        "include": settings.include,
+        "exclude": settings.exclude,
+    }
+
+
+def _target(settings: PruneSettings, phases: Phases) -> Target:
+    goal = settings.goal
+    if goal.quantity == "latency_ms":
+        return Target(_latency_ms(settings, phases), most=goal.value)
+    assert goal.quantity != "sparsity"
+    return Target(goal.quantity, share=goal.value)
+
+
+def _latency_ms(settings: PruneSettings, phases: Phases) -> Callable[[nn.Module], float]:
+    """Measures the upper bound of a network's median latency, so that what keeps the limit keeps it with confidence."""
+    profile = settings.profile
+    device = open_device(profile.device, where="profile.device")
+    spec = profile.spec(seconds=SEARCH_SECONDS)
+
+    def upper_bound(network: nn.Module) -> float:
+        with tempfile.TemporaryDirectory(prefix=".latency-", dir=phases.folder.path) as folder:
+            path = Path(folder) / "model.onnx"
+            export_onnx(network, phases.images.image_shape, path, exporter="torchscript")
+            return float(device.measure(path, spec).latency.ci95[1])
+
+    return upper_bound
+
+
+def _importance(settings: PruneSettings, dense: nn.Module, phases: Phases) -> Importance:
+    images, generator = phases.images, phases.generator("importance")
+    kind = settings.method.importance
+    if kind == "magnitude":
+        return Magnitude()
+    if kind == "batch_norm":
+        return BatchNormScale()
+    if kind == "random":
+        return Random(generator)
+    network = on_accelerator(copy.deepcopy(dense))
+    batches = images.plain(GRADIENT_BATCH, count=GRADIENT_IMAGES, generator=generator)
+    if kind == "mfac":
+        return Saliency(_on_cpu(saliencies(network, images.task, batches, prunable_weights(network))))
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return images.task.loss(model(batch[0]), batch[1])
+
+    return Taylor(_on_cpu(mean_gradients(network, loss, batches)))
+
+
+def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.to(torch.device("cpu")) for name, tensor in tensors.items()}

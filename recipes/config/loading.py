@@ -1,0 +1,132 @@
+"""How a file becomes a recipe: read, override, scale, check."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from espalier.nas.errors import UserError
+from espalier.nas.objective import Constraint
+from espalier.recipes.config.recipe_library import find_recipe
+from espalier.recipes.config.registry import COSTS, INHERITED, PREDICTORS, SCORES, members
+from espalier.recipes.config.schema import Recipe, RecipeSearchSettings
+from espalier.recipes.config.validation_errors import first_cause
+
+
+def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a file, or the one of that name that ships, with `key=value` overrides.
+
+    Raises:
+        UserError: no such recipe, not YAML, a wrong override, or anything the schema refuses (the first cause).
+    """
+    path = find_recipe(recipe)
+    try:
+        document = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(str(path), f"not a readable YAML file ({' '.join(str(error).split())})") from error
+    return recipe_from(document, overrides, where=str(path))
+
+
+def recipe_from(document: Any, overrides: Sequence[str] = (), *, where: str = "recipe") -> Recipe:
+    """A recipe from a parsed document."""
+    if not isinstance(document, dict):
+        raise UserError(where, "a recipe is a mapping of sections", allowed=Recipe.model_fields)
+    for override in overrides:
+        apply_override(document, override)
+    scale = document.get("scale", 1.0)
+    if not _is_number(scale) or not scale > 0:
+        raise UserError("scale", f"a positive number is needed, not {scale!r}")
+    try:
+        recipe = Recipe.model_validate(_scaled(document, float(scale)))
+    except ValidationError as error:
+        raise first_cause(error, Recipe) from error
+    _check_names(recipe)
+    return recipe
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, such that `recipe_from` gives it back."""
+    return yaml.safe_dump(json.loads(recipe.model_dump_json()), sort_keys=False, allow_unicode=True)
+
+
+def apply_override(document: dict[str, Any], override: str) -> None:
+    """Set `a.b.c=value` in the document, the value read as YAML."""
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise UserError(override, "an override has the form key=value, such as search.trials=20")
+    *sections, last = key.split(".")
+    place = document
+    for section in sections:
+        inner = place.setdefault(section, {})
+        if inner is None:
+            inner = place[section] = {}
+        if not isinstance(inner, dict):
+            raise UserError(key, f"{section} is a single value, it has no keys inside")
+        place = inner
+    try:
+        place[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(key, f"{text!r} is not a YAML value") from error
+
+
+def _scaled(value: Any, scale: float, where: str = "") -> Any:
+    """The document with every `{full: F, least: L}` replaced by a whole number."""
+    if isinstance(value, dict):
+        if value.keys() == {"full", "least"}:
+            if not (_is_number(value["full"]) and _is_number(value["least"])):
+                raise UserError(where, f"full and least are numbers, not {value['full']!r} and {value['least']!r}")
+            return max(int(value["least"]), round(value["full"] * scale))
+        return {key: _scaled(inner, scale, f"{where}.{key}".lstrip(".")) for key, inner in value.items()}
+    return [_scaled(inner, scale, where) for inner in value] if isinstance(value, list) else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_names(recipe: Recipe) -> None:
+    """Refuse names that do not go together, before anything is computed."""
+    if recipe.search is not None:
+        _check_search(recipe.search)
+        if recipe.budget is not None and recipe.budget.latency_ms is not None and _limits_latency(recipe.search):
+            raise UserError("search.constraints", "latency_ms is limited by budget.latency_ms already; once is enough")
+    if recipe.select is not None and recipe.supernet is None:
+        raise UserError("select", "chooses from a supernet, and needs a section supernet")
+    users = {"rank.predictors": recipe.rank.predictors if recipe.rank else (), **_askers(recipe.search)}
+    for where, used in users.items():
+        if recipe.supernet is None and any(INHERITED in name.split("+") for name in used):
+            raise UserError(where, f"{INHERITED!r} needs a section supernet", allowed=(*COSTS, *SCORES))
+
+
+def _check_search(search: RecipeSearchSettings) -> None:
+    if len(set(search.objectives)) < len(search.objectives):
+        raise UserError("search.objectives", f"{', '.join(search.objectives)} names one of them twice")
+    known = ("accuracy", "latency_ms", *(("size_bytes",) if search.deploy is not None else ()), *PREDICTORS)
+    for name in search.named:
+        if name not in known:
+            where = "search.objectives" if name in search.objectives else "search.constraints"
+            raise UserError(where, f"nothing is called {name!r}", allowed=known, given=name)
+    for where, name in search.asked.items():
+        members(name, where=where)
+
+
+def _limits_latency(search: RecipeSearchSettings) -> bool:
+    return any(Constraint.parse(text).name == "latency_ms" for text in search.constraints)
+
+
+def _askers(search: RecipeSearchSettings | None) -> dict[str, Sequence[str]]:
+    """The predictors that a search asks, by the key that names them."""
+    if search is None:
+        return {}
+    return {
+        "search.accuracy": () if search.replay else (search.accuracy,),
+        "search.objectives": search.objectives,
+        "search.constraints": search.named,
+        **{where: (name,) for where, name in search.asked.items()},
+        "search.surrogate.scores": search.surrogate.scores,
+    }

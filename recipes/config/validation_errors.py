@@ -1,0 +1,82 @@
+"""What is wrong with a document, as its author wants to read it: the first of pydantic's complaints in one line."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from espalier.nas.errors import UserError
+from espalier.nas.settings import Settings
+
+
+def first_cause(error: ValidationError, schema: type[Settings]) -> UserError:  # noqa: PLR0911 - one for each kind
+    """The first complaint about a document of this schema."""
+    details: Mapping[str, Any] = error.errors(include_url=False)[0]
+    path, holders = _walk([str(part) for part in details["loc"]], schema)
+    where = ".".join(path) or "recipe"
+    given = details["input"]
+    match details["type"]:
+        case "extra_forbidden":
+            return UserError(where, "unknown key", allowed=_keys(holders), given=path[-1])
+        case "missing":
+            return UserError(where, "is missing")
+        case "model_type" | "model_attributes_type":
+            inside = [model for holder in holders for model in _sections(holder, path[-1])] if path else [schema]
+            return UserError(where, "is a section, with keys inside", allowed=_keys(inside))
+        case "literal_error":
+            return UserError(
+                where, f"{given!r} is not possible", allowed=_listed(details["ctx"]["expected"]), given=given
+            )
+        case "union_tag_invalid":
+            tag, allowed = details["ctx"]["tag"], _listed(details["ctx"]["expected_tags"])
+            return UserError(where, f"{tag!r} is not possible", allowed=allowed, given=tag)
+        case "union_tag_not_found":
+            return UserError(f"{where}.name", "is missing")
+        case "predictor_name" | "device_address":
+            return UserError(where, details["msg"], allowed=details["ctx"]["allowed"], given=given)
+        case kind:
+            problem = details["msg"].removeprefix("Value error, ").replace("valid tuple", "list such as [a, b]")
+            # A check of our own says itself what it does not like.
+            ending = "" if kind == "value_error" else f", not {given!r}"
+            return UserError(where, f"{problem[0].lower()}{problem[1:]}{ending}")
+
+
+def _walk(location: Sequence[str], schema: type[Settings]) -> tuple[list[str], list[Any]]:
+    """The path in the document, and the models of the section that holds its last key.
+
+    Pydantic names the member of a union after the key that holds it, which is no key of the document.
+    """
+    path: list[str] = []
+    holders: list[Any] = []
+    models: list[Any] = [schema]
+    for part in location:
+        if tagged := [model for model in models if part in _tags(model)]:
+            models = tagged
+            continue
+        path.append(part)
+        holders = models
+        models = [inner for model in models if part in model.model_fields for inner in _sections(model, part)]
+    return path, holders
+
+
+def _tags(model: Any) -> Sequence[str]:
+    """The values of `name` that tell a section from its alternatives."""
+    name = model.model_fields.get("name")
+    return get_args(name.annotation) if name is not None else ()
+
+
+def _sections(model: Any, key: str) -> list[Any]:
+    """The models of the sections that a key can hold."""
+    annotation = model.model_fields[key].annotation
+    return [c for c in [annotation, *get_args(annotation)] if inspect.isclass(c) and issubclass(c, Settings)]
+
+
+def _keys(models: Sequence[Any]) -> list[str]:
+    return list(dict.fromkeys(field for model in models for field in model.model_fields))
+
+
+def _listed(expected: str) -> list[str]:
+    return [part.strip(" '") for part in expected.replace(" or ", ", ").split(",")]

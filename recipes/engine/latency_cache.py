@@ -1,0 +1,118 @@
+"""The latencies of a run's architectures: those measured, kept in its folder, and guesses of others from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from espalier.export.devices.base import Device, MeasureSpec
+from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
+from espalier.nas.files import read_json, write_json
+from espalier.nas.measurement import Estimate, Measurement
+from espalier.nas.predictor import Learner
+from espalier.predictors.surrogate import LEAST
+
+GROWTH = 1.2
+"""So many times more measurements than it has learnt from before a predictor is fitted again."""
+Pace = Literal["quick", "thorough"]
+"""How long an architecture is timed: as a candidate of the search, or as a result."""
+
+
+class Latencies:
+    """Measures each architecture once at each pace, and learns from all measurements so far.
+
+    Args:
+        timed: times an architecture. device: opens what it is timed on, when it is first needed.
+        specs: how, at each pace. learner: a new predictor.
+        path: the file that keeps measurements; those of other devices or specs stay in it.
+    """
+
+    def __init__(
+        self,
+        timed: Callable[[Architecture, MeasureSpec], Measurement],
+        device: Callable[[], Device],
+        specs: dict[Pace, MeasureSpec],
+        learner: Callable[[], Learner],
+        path: Path,
+    ) -> None:
+        self._timed, self._open, self._specs, self._path = timed, device, specs, path
+        self._new_learner = learner
+        self._learner: Learner | None = None
+        self._learnt_from = 0
+
+    @cached_property
+    def device(self) -> Device:
+        """What runs the networks."""
+        return self._open()
+
+    def measure(self, architecture: Architecture, pace: Pace) -> Measurement:
+        """The measured latency of the stand-alone network; from the file, where it has been measured before.
+
+        Raises:
+            UserError: it cannot be exported or run.
+        """
+        known = self.known(pace)
+        if architecture not in known:
+            known[architecture] = self._timed(architecture, self._specs[pace])
+            self._write()
+        return known[architecture]
+
+    def estimate(self, architecture: Architecture, pace: Pace) -> Estimate | None:
+        """A guess with an interval; None where it has been measured at this pace, or too little has been."""
+        if architecture in self.known(pace) or len(self.history) < LEAST:
+            return None
+        if self._learner is None or len(self.history) >= GROWTH * self._learnt_from:
+            learner = self._new_learner()
+            learner.fit(list(self.history.items()))
+            self._learner, self._learnt_from = learner, len(self.history)
+        return self._learner(architecture)
+
+    def known(self, pace: Pace) -> dict[Architecture, Measurement]:
+        """What has been measured at that pace."""
+        return self._measured[self._key(pace)]
+
+    @property
+    def history(self) -> dict[Architecture, float]:
+        """The median latency in ms of every architecture measured, by the slower pace where by both."""
+        rows = {**self.known("quick"), **self.known("thorough")}
+        return {architecture: measurement.latency_ms for architecture, measurement in rows.items()}
+
+    @cached_property
+    def device_id(self) -> str:
+        """The lasting part of the device's fingerprint."""
+        return str(self.device.fingerprint(self._specs["thorough"].provider)["id"])
+
+    def _key(self, pace: Pace) -> str:
+        from espalier.recipes.engine.cache_keys import digest
+
+        return digest([self.device_id, asdict(self._specs[pace])])
+
+    @cached_property
+    def _measured(self) -> dict[str, dict[Architecture, Measurement]]:
+        rows = read_json(self._path) if self._path.exists() else {}
+        try:
+            kept = {key: dict(map(_entry, entries)) for key, entries in rows.items()}
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise UserError(str(self._path), "is not a record of measurements; delete it to measure again") from error
+        return {self._key("quick"): {}, self._key("thorough"): {}, **kept}
+
+    def _write(self) -> None:
+        rows = {
+            key: [[dict(architecture), _without_runs(measurement)] for architecture, measurement in entries.items()]
+            for key, entries in self._measured.items()
+        }
+        write_json(self._path, rows)
+
+
+def _entry(row: list[Any]) -> tuple[Architecture, Measurement]:
+    return Architecture(row[0]), Measurement.from_dict(row[1])
+
+
+def _without_runs(measurement: Measurement) -> dict[str, Any]:
+    record = measurement.to_dict()
+    record["latency"]["values"] = []
+    return record

@@ -1,0 +1,94 @@
+"""The predictors of a space by name, sharing what they can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from espalier.nas.architecture import Architecture
+from espalier.nas.cost.count import CostCounter
+from espalier.nas.predictor import Predictor
+from espalier.nas.space import SearchSpace
+from espalier.predictors.ensemble import RankEnsemble
+from espalier.predictors.zero_cost.predictor import zero_cost_predictors
+from espalier.predictors.zero_cost.score import Score
+from espalier.recipes.config.registry import COSTS, INHERITED, PREDICTORS, SCORES, aggregate, members
+from espalier.recipes.config.registry import load as component
+
+REFERENCE = 100
+"""Random architectures that an ensemble ranks an architecture among."""
+
+
+@dataclass
+class PredictorSet:
+    """Makes the predictors that a run or a command names.
+
+    Attributes:
+        space: where the architectures are from.
+        batch: gives the images and labels that zero-cost scores look at.
+        seed: of their weights. repeats: initialisations they are averaged over. limit_s: seconds that one may take.
+        inherited: makes the predictor of inherited accuracy, where there is a supernet.
+        reference_seed: of the architectures that ensembles rank among.
+    """
+
+    space: SearchSpace
+    batch: Callable[[], tuple[Tensor, Tensor]]
+    seed: int
+    repeats: int = 1
+    limit_s: float | None = None
+    inherited: Callable[[], Predictor] | None = None
+    reference_seed: int = 0
+
+    def make(self, names: Iterable[str], *, where: str = "predictors") -> dict[str, Predictor]:
+        """The predictors of these names, cheap ones first; inherited accuracy only where there is a supernet.
+
+        Raises:
+            UserError: no such name; `where` is the key or option that holds it.
+        """
+        names = list(names)
+        base = self._base({part for name in names for part in members(name, where=where)})
+        made: dict[str, Predictor] = {}
+        for name in sorted(names, key=_cheap_first):
+            parts = members(name, where=where)
+            if any(part not in base for part in parts):
+                continue
+            alone = parts == (name,)
+            made[name] = base[name] if alone else self._ensemble(name, [base[part] for part in parts])
+        return made
+
+    @cached_property
+    def counter(self) -> CostCounter:
+        """Counts params and MACs, each architecture once."""
+        return CostCounter(self.space)
+
+    @cached_property
+    def _reference(self) -> Sequence[Architecture]:
+        generator = torch.Generator().manual_seed(self.reference_seed)
+        return [self.space.sample(generator) for _ in range(REFERENCE)]
+
+    def _base(self, names: set[str]) -> Mapping[str, Predictor]:
+        made: dict[str, Predictor] = {
+            name: component(COSTS, name, where="predictors")(self.space, self.counter)
+            for name in COSTS
+            if name in names
+        }
+        scores: list[Score] = [component(SCORES, name, where="predictors")() for name in SCORES if name in names]
+        if scores:
+            x, y = self.batch()
+            options: dict[str, Any] = {"seed": self.seed, "repeats": self.repeats, "limit_s": self.limit_s}
+            made |= zero_cost_predictors(scores, self.space, x, y, **options)
+        if INHERITED in names and self.inherited is not None:
+            made[INHERITED] = self.inherited()
+        return made
+
+    def _ensemble(self, name: str, parts: Sequence[Predictor]) -> Predictor:
+        return RankEnsemble(name, parts, self._reference, aggregate=aggregate(name))
+
+
+def _cheap_first(name: str) -> int:
+    return PREDICTORS.index(name) if name in PREDICTORS else len(PREDICTORS)

@@ -1,0 +1,1 @@
+"""How well predictors rank: samples of a benchmark table, cached values, rank correlations."""

@@ -1,0 +1,49 @@
+"""Architectures drawn from a benchmark table."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from espalier.nas.architecture import Architecture
+from espalier.nas.benchmark_table import read_table
+from espalier.nas.errors import UserError
+from espalier.nas.space import SearchSpace
+
+LEAST = 3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Attributes: targets: what came true of each architecture. sampling: how they were chosen, in words."""
+
+    targets: dict[Architecture, float]
+    sampling: str
+
+
+def draw_sample(
+    path: Path, space: SearchSpace, target: str, samples: int, *, unique: bool = False, seed: int, prefix: str
+) -> Sample:
+    """Different architectures of a table, drawn uniformly without replacement.
+
+    Args:
+        path: the table. target: its column with what came true. samples: how many to draw.
+        unique: of each isomorphism class draw only from the first architecture of the table. seed: of the draw.
+        prefix: what comes before the names `table`, `samples` in errors.
+
+    Raises:
+        UserError: the table cannot be used, or is smaller than the sample.
+    """
+    if samples < LEAST:
+        raise UserError(f"{prefix}samples", f"a ranking needs at least {LEAST} architectures, not {samples}")
+    table = read_table(path, space, [target], where=f"{prefix}table")
+    rows = [(architecture, values[0]) for architecture, values in table.items()]
+    what = "architectures"
+    if unique:
+        rows = list({space.isomorphism_class(row[0]): row for row in reversed(rows)}.values())[::-1]
+        what = "architectures that compute different functions"
+    if samples > len(rows):
+        raise UserError(f"{prefix}samples", f"the table has {len(rows)} {what}, not {samples}")
+    sampling = f"{samples:,} of the table's {len(rows):,} {what}, drawn uniformly without replacement, seed {seed}"
+    return Sample(dict(random.Random(seed).sample(rows, samples)), sampling)

@@ -1,0 +1,83 @@
+"""Where runs lie, and how one is taken up again."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from espalier.nas.errors import UserError
+from espalier.nas.files import read_json, write_json, write_text
+from espalier.recipes.config.loading import dump_recipe, load_recipe
+from espalier.recipes.config.schema import Recipe
+from espalier.recipes.engine.cache_keys import digest
+
+OVERRIDES = "overrides.json"
+"""The file of a run folder that keeps the overrides it was started with."""
+
+
+def run_folder(recipe: Recipe, output: Path | None, *, resume: bool, runs: Path = Path("runs")) -> Path:
+    """Where a run goes: `output`, or `runs/<recipe>-<date>-<id>`; with `resume`, the last such folder.
+
+    Raises:
+        UserError: nothing to resume, or something there already that would be written over.
+    """
+    if output is None and resume:
+        ours = re.compile(re.escape(recipe.name) + r"-\d{8}-\d{6}-[0-9a-f]{6}")
+        found = [path for path in runs.glob("*/recipe.yaml") if ours.fullmatch(path.parent.name)]
+        found.sort(key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise UserError(str(runs), f"has no run of {recipe.name} to resume")
+        return found[-1].parent
+    if output is None:
+        date = time.strftime("%Y%m%d-%H%M%S")
+        return runs / f"{recipe.name}-{date}-{digest(recipe.model_dump(mode='json'))[:6]}"
+    try:
+        content = [path.name for path in output.iterdir()]
+    except NotADirectoryError as error:
+        raise UserError(str(output), "is a file, not a folder, or lies below one") from error
+    except FileNotFoundError:
+        content = []
+    except OSError as error:
+        raise UserError(str(output), f"cannot be read: {error.strerror or error}") from error
+    if not resume and any(name != ".lock" and not name.endswith(".tmp") for name in content):
+        # (a run that was killed at once leaves those two)
+        raise UserError(str(output), "is not empty; --resume goes on with the run in it")
+    if resume and not {"recipe.yaml", OVERRIDES} <= set(content):
+        raise UserError(str(output), "holds no run to resume")
+    return output
+
+
+def resumed_recipe(folder: Path, recipe: str, overrides: Sequence[str]) -> tuple[Recipe, list[str], list[str]]:
+    """The recipe of a run that goes on: with the overrides it was started with, then the new ones.
+
+    Returns:
+        The recipe, all its overrides, and a line for each key that has changed since.
+
+    Raises:
+        UserError: the folder holds a run of another recipe.
+    """
+    every = [*read_json(folder / OVERRIDES), *overrides]
+    settings = load_recipe(recipe, every)
+    before = yaml.safe_load((folder / "recipe.yaml").read_text())
+    if before.get("name") != settings.name:
+        raise UserError(str(folder), f"holds a run of the recipe {before.get('name')!r}, not of {settings.name!r}")
+    return settings, every, list(_changes(before, yaml.safe_load(dump_recipe(settings))))
+
+
+def remember(folder: Path, recipe: Recipe, overrides: Sequence[str]) -> None:
+    """Write the resolved recipe and its overrides into the run folder."""
+    write_text(folder / "recipe.yaml", dump_recipe(recipe))
+    write_json(folder / OVERRIDES, list(overrides))
+
+
+def _changes(before: Any, after: Any, path: str = "") -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in [*before, *(key for key in after if key not in before)]:
+            yield from _changes(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
+    elif before != after:
+        yield f"{path}: {before} -> {after}"

@@ -1,0 +1,205 @@
+"""Train chosen architectures alone, from fresh weights."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from espalier.nas.architecture import Architecture
+from espalier.nas.checkpoint import save_weights
+from espalier.nas.data import Images
+from espalier.nas.device import place
+from espalier.nas.errors import UserError
+from espalier.nas.files import write_json
+from espalier.nas.measurement import Estimate
+from espalier.nas.training import train
+from espalier.pruning.training import SparseTraining
+from espalier.recipes.config.schema import FinalTrainSettings
+from espalier.recipes.engine.baselines import SameSize, is_elastic, largest
+from espalier.recipes.engine.budget import Budget
+from espalier.recipes.engine.context import Context
+
+CONTROLS = ("random", "largest", "same size")
+"""Origins of networks that were not found, but are there to compare with."""
+CONTROL_TRIES = 10
+"""Architectures that may be measured for each control under a budget."""
+CONTROL_DRAWS = 10_000
+"""Random architectures to look at for those that are affordable and new."""
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Trains on the `train` and `architecture` splits, judges on `selection`."""
+    predictors = context.predictors.make(_settings(context).predictors)
+    images = _training_images(context)
+    chosen = choose(context)
+    networks = []
+    for index, (architecture, origin) in enumerate(chosen, start=1):
+        network = _train_one(context, architecture, images, f"network {index} of {len(chosen)}")
+        estimates = {name: predictor(architecture) for name, predictor in predictors.items()}
+        network |= {"origin": origin, "estimates": {n: _estimate(e) for n, e in estimates.items()}}
+        write_json(context.run.architecture(architecture) / "metrics.json", network)
+        networks.append(network)
+    return {"networks": networks}
+
+
+def choose(context: Context) -> list[tuple[Architecture, str]]:
+    """What was selected from the supernet, then architectures spread evenly along the front of the search, both its
+    ends included, then random ones of the space as a control.
+
+    The random ones keep the limits on params and MACs, which cost nothing to know. In an elastic space the largest
+    network, and for each of those chosen a random one of its size, are controls too. No two of all are isomorphic.
+
+    Under a budget all of them keep it, measured as results are; of the front, others take the place of those that do
+    not, and of controls there may be fewer.
+
+    Raises:
+        UserError: nothing on the front keeps the budget.
+    """
+    settings = _settings(context)
+    budget = context.budget
+    chosen: list[tuple[Architecture, str]] = []
+
+    def add(architectures: Iterable[Architecture], origin: str, most: int) -> None:
+        new = _distinct(context, architectures, [a for a, _ in chosen], most)
+        chosen.extend((architecture, origin) for architecture in new)
+
+    for record in context.outputs.get("select", {"chosen": []})["chosen"]:
+        add([Architecture(record["architecture"])], record["method"], 1)
+    front = _front(context)
+    add(front, "front", len(front))
+    if is_elastic(context.space):
+        same_size = SameSize(context.space, context.generator("same size"))
+        found = [architecture for architecture, _ in chosen]
+        add(_kept(budget, [largest(context.space)], 1), "largest", 1)
+        for architecture in found:
+            add(_kept(budget, same_size(architecture), CONTROL_TRIES), "same size", 1)
+    if settings.random:
+        generator = context.generator("control")
+        draws = (context.space.sample(generator) for _ in range(CONTROL_DRAWS))
+        affordable = _kept(budget, filter(context.is_affordable, draws), CONTROL_TRIES * settings.random)
+        add(affordable, "random", settings.random)
+    return chosen
+
+
+def _kept(budget: Budget | None, architectures: Iterable[Architecture], most: int) -> Iterator[Architecture]:
+    """Those that keep the budget, of the first `most` where there is one."""
+    return iter(architectures) if budget is None else filter(budget.keeps, itertools.islice(architectures, most))
+
+
+def _front(context: Context) -> list[Architecture]:
+    """Architectures spread evenly along the front of the search, no two of them isomorphic."""
+    if "search" not in context.outputs:
+        return []
+    found = context.outputs["search"]
+    options = {candidate["id"]: candidate["architecture"] for candidate in found["candidates"]}
+    front = _distinct(context, (Architecture(options[id_]) for id_ in found["front"]), [], len(found["front"]))
+    while front:
+        count = min(_settings(context).front, len(front))
+        taken = [front[round(i * (len(front) - 1) / max(1, count - 1))] for i in range(count)]
+        missed = [a for a in taken if context.budget is not None and not context.budget.keeps(a)]
+        if not missed:
+            return taken
+        front = [architecture for architecture in front if architecture not in missed]
+    if context.budget is not None and not context.outputs.get("select"):
+        raise UserError("budget", f"nothing on the front keeps it when measured as a result; {context.budget.miss()}")
+    return []
+
+
+def _settings(context: Context) -> FinalTrainSettings:
+    settings = context.recipe.train
+    assert settings is not None
+    return settings
+
+
+def _distinct(
+    context: Context, architectures: Iterable[Architecture], but: Sequence[Architecture], most: int
+) -> list[Architecture]:
+    """The first `most` of each isomorphism class, without the classes of `but`."""
+    seen = {context.space.isomorphism_class(architecture) for architecture in but}
+    kept: list[Architecture] = []
+    for architecture in architectures:
+        if len(kept) >= most:
+            break
+        name = context.space.isomorphism_class(architecture)
+        if name not in seen:
+            seen.add(name)
+            kept.append(architecture)
+    return kept
+
+
+def _train_one(context: Context, architecture: Architecture, images: Images, description: str) -> dict[str, Any]:
+    settings = _settings(context)
+    purpose = f"train {architecture.id}"
+    folder = context.run.architecture(architecture)
+    with torch.random.fork_rng():
+        torch.manual_seed(context.seed(purpose))
+        network = place(context.space.build(architecture), context.device)
+        generator = context.generator(f"{purpose} data")
+        batches = context.training_batches(images, settings.batch_size, settings.augment, generator)
+        steps = settings.epochs * len(batches)
+        deployment = context.deployment
+        training = SparseTraining(
+            network,
+            settings,
+            batches,
+            task=context.task_with(settings.label_smoothing),
+            generator=generator,
+            pruner=None if deployment is None else deployment.pruner(network, architecture, steps=steps),
+        )
+        selection = context.evaluation_batches(context.splits.selection)
+        rows = train(
+            training,
+            evaluate=lambda model: context.task.evaluate(model, selection),
+            checkpoint=_checkpoint(context, architecture),
+            track=context.track,
+            description=description,
+            on_epoch=lambda row: context.run.log("train", id=architecture.id, **row),
+        )
+    if deployment is not None:
+        deployment.prune(training.result, architecture)  # a moving average has small numbers for zeros
+    save_weights(folder / "model.safetensors", training.result)
+    cost = context.cost(architecture)
+    return {
+        "id": architecture.id,
+        "architecture": json.loads(architecture.to_json()),
+        "notation": context.space.format(architecture),
+        "diagram": context.space.diagram(architecture),
+        "params": cost.params,
+        "macs": cost.macs,
+        "accuracy": rows[-1]["accuracy"],
+        "images": len(context.splits.selection),
+        "rows": rows,
+    }
+
+
+def _checkpoint(context: Context, architecture: Architecture) -> Path:
+    return context.run / "checkpoints" / f"train-{context.keys['train']}-{architecture.id}.pt"
+
+
+def _training_images(context: Context) -> Images:
+    splits = context.splits
+    if not len(splits.architecture):
+        return splits.train
+    parts = (splits.train, splits.architecture)
+    return Images(
+        torch.cat([part.pixels for part in parts]),
+        torch.cat([part.labels for part in parts]),
+        splits.classes,
+        splits.train.name,
+    )
+
+
+def _estimate(estimate: Estimate) -> dict[str, Any]:
+    return {
+        "value": estimate.value if estimate.status == "ok" else None,
+        "unit": estimate.unit,
+        "status": estimate.status,
+        "reason": estimate.reason,
+        "higher_is_better": estimate.higher_is_better,
+        "provenance": dict(estimate.provenance),
+    }

@@ -1,0 +1,1 @@
+"""What commands and runs are given: networks, images, batches to score with."""

@@ -1,0 +1,87 @@
+"""The images that a quantised network is calibrated with, and those it is judged by. No image is in both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from espalier.nas.data import Batches, Images, Splits
+from espalier.nas.errors import UserError
+from espalier.recipes.config.quantize_settings import QuantizeSettings
+from espalier.recipes.engine.context import seed_for
+from espalier.recipes.inputs.classification_data import divided
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class NormalisedImages:
+    """Images as a network takes them, made batch by batch.
+
+    Attributes:
+        images: the images. mean, std: that they are normalised with.
+    """
+
+    images: Images
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The index of each image's class, int64 `(n,)`."""
+        return self.images.labels.numpy()
+
+    def batches(self, size: int) -> Iterator[np.ndarray]:
+        """Float32 `(size, C, H, W)` in order; the last batch may be smaller."""
+        for x, _ in Batches(self.images, size, mean=self.mean, std=self.std):
+            yield np.ascontiguousarray(x.numpy())
+
+
+@dataclass(frozen=True)
+class QuantizationImages:
+    """The images of the settings, divided as `nas prune` divides them with the same seed.
+
+    Attributes:
+        settings: where they are. given: the normalisation that the network came with; None takes that of the images.
+    """
+
+    settings: QuantizeSettings
+    given: Normalisation | None
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The images, divided."""
+        return divided(self.settings.data, self.settings.seed)
+
+    @cached_property
+    def normalisation(self) -> Normalisation:
+        """Mean and standard deviation of each channel of pixels in 0..1."""
+        data = self.settings.data
+        own = (data.mean, data.std) if data.mean is not None and data.std is not None else self.given
+        mean, std = own or (self.splits.mean, self.splits.std)
+        channels = self.splits.image_shape[0]
+        if len(mean) != channels:
+            raise UserError("data.mean", f"is of {len(mean)} channels, the images have {channels}")
+        return mean, std
+
+    def calibration(self) -> np.ndarray:
+        """Training images, float32 `(n, C, H, W)`, drawn once; the test images are never among them."""
+        images = self.splits.train
+        generator = torch.Generator().manual_seed(seed_for(self.settings.seed, "calibration"))
+        chosen = torch.randperm(len(images), generator=generator)[: self.settings.calibration_images]
+        return next(self._normalised(images.subset(chosen)).batches(len(chosen)))
+
+    def held_back(self) -> NormalisedImages:
+        """Images by which one of several equally fast forms is chosen."""
+        return self._normalised(self.splits.selection)
+
+    def test(self) -> NormalisedImages:
+        """The images of the final word."""
+        return self._normalised(self.splits.final_test())
+
+    def _normalised(self, images: Images) -> NormalisedImages:
+        return NormalisedImages(images, *self.normalisation)

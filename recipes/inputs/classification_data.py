@@ -1,0 +1,132 @@
+"""Images with classes: a pruned network learns from them and is judged by its accuracy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from espalier.nas.data import Augment, Batches, Images, Limit, SplitFractions, Splits, load, split
+from espalier.nas.device import accelerator
+from espalier.nas.errors import UserError
+from espalier.nas.task import Classification
+from espalier.recipes.config.prune_settings import PruneDataSettings, PruneSettings
+from espalier.recipes.engine.context import even_batch, seed_for
+from espalier.recipes.inputs.task_data import Normalisation, outputs_of
+from espalier.recipes.inputs.task_score import Score
+from espalier.recipes.report.networks import Proportion
+
+WITH_TEST_IMAGES = SplitFractions(train=0.9, architecture=0, selection=0.1)
+WITHOUT_TEST_IMAGES = SplitFractions(train=0.8, architecture=0, selection=0.1, test=0.1)
+
+
+def divided(data: PruneDataSettings, seed: int) -> Splits:
+    """The images that a command is given, divided the same way by each for the same seed."""
+    limit = Limit(data.limit, seed_for(seed, "limit"))
+    pool, test = load(data.source, path=data.path, test_path=data.test_path, size=data.size, limit=limit)
+    fractions = data.split or (WITH_TEST_IMAGES if test is not None else WITHOUT_TEST_IMAGES)
+    return split(pool, test, fractions, seed=seed_for(seed, "split"))
+
+
+@dataclass(frozen=True)
+class ClassifiedImages:
+    """Images with classes; see `espalier.recipes.inputs.task_data.Images`.
+
+    Attributes:
+        settings: where they are. given: the normalisation of the given network; None takes that of the images.
+    """
+
+    settings: PruneSettings
+    given: Normalisation | None
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The images, divided."""
+        return divided(self.settings.data, self.settings.seed)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(channels, height, width)`."""
+        return self.splits.image_shape
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the network's outputs."""
+        return self.splits.classes
+
+    @cached_property
+    def normalisation(self) -> Normalisation:
+        """Of the network's inputs."""
+        mean, std = self.given or (self.splits.mean, self.splits.std)
+        if len(mean) != self.image_shape[0]:
+            raise UserError("MODEL", f"was trained on {len(mean)} channels, the images have {self.image_shape[0]}")
+        return mean, std
+
+    @property
+    def training_count(self) -> int:
+        """How many images there are to train on."""
+        return len(self.splits.train)
+
+    @property
+    def task(self) -> Classification:
+        """What the network is trained for."""
+        return Classification(len(self.classes), self.settings.train.label_smoothing)
+
+    def check(self, network: nn.Module) -> None:
+        """Raises UserError where the network does not give these classes for these images."""
+        given, wanted = outputs_of(network, self.image_shape), (2, len(self.classes))
+        if given != wanted:
+            raise UserError("MODEL", f"gives outputs {given} for 2 images of {wanted[1]} classes, must give {wanted}")
+
+    def training(self, generator: torch.Generator) -> Batches:
+        """The training images in a new order each epoch, changed at random."""
+        train = self.settings.train
+        images = self.splits.train
+        size = min(train.batch_size, len(images))
+        return self._batches(images, size, shuffle=True, augment=train.augment, generator=generator, drop_last=True)
+
+    def plain(self, batch_size: int, *, count: int | None = None, generator: torch.Generator) -> Batches:
+        """`count` of the training images, or all, unchanged, in a new order each epoch, full batches."""
+        images = self.splits.train
+        if count is not None:
+            images = images.subset(torch.randperm(len(images), generator=generator)[:count])
+        size = min(batch_size, len(images))
+        return self._batches(images, size, shuffle=True, generator=generator, drop_last=True)
+
+    def validate(self, network: nn.Module) -> float:
+        """The accuracy on the images held back from training."""
+        return self.task.evaluate(network, self._all(self.splits.selection))
+
+    def score(self, network: nn.Module) -> Score:
+        """The accuracy on the test images, in full precision as an exported network computes."""
+        images = self.splits.final_test()
+        accuracy = Proportion.of(self.task.evaluate(network, self._all(images), full_precision=True), len(images))
+        return Score("accuracy", "", accuracy.value, accuracy.low, accuracy.high, len(images), images.name)
+
+    def _all(self, images: Images) -> Batches:
+        return self._batches(images, even_batch(len(images)))
+
+    def _batches(
+        self,
+        images: Images,
+        size: int,
+        *,
+        shuffle: bool = False,
+        augment: Augment | None = None,
+        generator: torch.Generator | None = None,
+        drop_last: bool = False,
+    ) -> Batches:
+        mean, std = self.normalisation
+        return Batches(
+            images,
+            size,
+            mean=mean,
+            std=std,
+            device=accelerator(),
+            shuffle=shuffle,
+            augment=augment,
+            generator=generator,
+            drop_last=drop_last,
+        )

@@ -1,0 +1,3 @@
+"""Find and shrink neural networks for real hardware."""
+
+__version__ = "0.2.0"

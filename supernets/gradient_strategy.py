@@ -1,0 +1,200 @@
+"""What the strategies that learn architecture parameters have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from espalier.nas.architecture import Architecture
+from espalier.nas.choices import ElasticChoice, InputChoice, LayerChoice
+from espalier.nas.cost.model import CostModel
+from espalier.nas.errors import UserError
+from espalier.nas.gates import Gates
+from espalier.nas.space import SearchSpace
+from espalier.supernets.alphas import Alphas
+from espalier.supernets.costs import MACS, costs_from
+from espalier.supernets.entropy import mean_entropy
+from espalier.supernets.selection.argmax import argmax
+from espalier.supernets.statistics import frozen_statistics
+from espalier.supernets.strategy import Step, Strategy
+
+INITIAL_STD = 1e-3
+"""Of the first alphas: nearly uniform gates (Liu et al., DARTS)."""
+BETAS = (0.5, 0.999)
+"""Of Adam for alpha (Liu et al., DARTS)."""
+
+
+class Stateful(Protocol):
+    """An optimiser, as far as a checkpoint knows it."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
+
+
+class AlphaStrategy(Strategy):
+    """A strategy with a vector alpha for each choice, of which softmax makes probabilities.
+
+    A subclass gives it the `optimizer` of its alphas.
+    """
+
+    supports = frozenset({LayerChoice, InputChoice, ElasticChoice})
+    learns = True
+    optimizer: Stateful
+
+    def __init__(self, space: SearchSpace) -> None:
+        super().__init__(space)
+        self.alphas = Alphas(space, std=INITIAL_STD)
+
+    def weigh(self, alpha: Tensor) -> Tensor:
+        """The mean weights of the open options from their alphas."""
+        return softmax(alpha)
+
+    def likelihood(self, alpha: Tensor) -> Tensor:
+        """The probability of each open option from their alphas."""
+        return softmax(alpha)
+
+    def mean_gates(self) -> Gates:
+        """softmax(alpha) inside the region, or what else `weigh` makes of alpha."""
+        with torch.no_grad():
+            return self.alphas.gates(self.region, self.weigh)
+
+    def preferences(self) -> Mapping[str, Tensor]:
+        """softmax(alpha) inside the region, or what else `likelihood` makes of alpha."""
+        with torch.no_grad():
+            return self.probabilities()
+
+    def probabilities(self) -> dict[str, Tensor]:
+        """The same, with the graph to alpha."""
+        return {name: self.alphas.weights(self.region, name, self.likelihood) for name in self.alphas.values}
+
+    def preferred(self) -> Architecture:
+        """The largest option of every choice; edges are compared by the weights of the mixture that is trained."""
+        with torch.no_grad():
+            weights = {name: self.alphas.weights(self.region, name, self.weigh) for name in self.alphas.values}
+        return argmax(self.space, weights, self.region)
+
+    def end_epoch(self, epoch: int, epochs: int) -> Mapping[str, float]:
+        """The mean `entropy` of the preferences.
+
+        Raises:
+            UserError: an alpha is not finite; the choice is named.
+        """
+        self.alphas.check_finite()
+        entropy = mean_entropy(self.preferences(), self.region)
+        return {} if entropy is None else {"entropy": entropy}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The region, the alphas, and what their optimiser remembers."""
+        return {**super().state_dict(), "alphas": self.alphas.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`.
+
+        Raises:
+            UserError: it is of another space; the choice is named.
+        """
+        super().load_state_dict(state)
+        self.alphas.load_state_dict(state["alphas"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+class LearntStrategy(AlphaStrategy):
+    """A strategy whose alphas follow a gradient, by Adam, before each step of the weights.
+
+    Args:
+        space: the supernet.
+        alpha_lr: learning rate of Adam for the architecture parameters.
+        alpha_weight_decay: their decay.
+        alpha_warmup: epochs at the start in which only the weights learn.
+        cost_weight: mu of the loss that alpha follows, L_val + mu E / E_max, where E is the expected cost and E_max
+            that of the dearest architecture. In entangled weights ordinary decay alone speaks for the larger option,
+            so that without a price alpha leans to it.
+        cost: what E counts: `macs`, or a file with a table of costs (see `espalier.supernets.costs`).
+        any_device: whether the table may be of another device than the one that latency is measured on.
+
+    Raises:
+        UserError: a `cost` without `cost_weight`; or a table that does not fit the space, or MACs that cannot be
+            counted layer by layer.
+    """
+
+    optimizer: torch.optim.Adam
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        alpha_lr: float = 3e-4,
+        alpha_weight_decay: float = 1e-3,
+        alpha_warmup: int = 0,
+        cost_weight: float = 0.0,
+        cost: str = MACS,
+        any_device: bool = False,
+    ) -> None:
+        super().__init__(space)
+        if cost != MACS and not cost_weight:
+            raise UserError("supernet.strategy.cost", "has no say while cost_weight is 0")
+        self.alpha_warmup = alpha_warmup
+        self._cost_weight = cost_weight
+        self._costs: CostModel | None = costs_from(cost, space) if cost_weight else None
+        self.any_device = any_device
+        self.optimizer = torch.optim.Adam(
+            self.alphas.parameters(), lr=alpha_lr, betas=BETAS, weight_decay=alpha_weight_decay
+        )
+
+    def check_schedule(self, epochs: int, steps: int) -> None:
+        """Raises UserError where alpha would never take a step."""
+        check_warmup(self.alpha_warmup, epochs)
+
+    @property
+    def priced(self) -> bool:
+        """Where `cost_weight` is not 0."""
+        return self._costs is not None
+
+    @abstractmethod
+    def gradient(self, step: Step) -> Sequence[Tensor | None]:
+        """The gradient of the validation loss with respect to each alpha."""
+
+    def before_step(self, step: Step) -> None:
+        """One step of alpha; the weights, the batch-norm statistics and decided alphas stay as they are."""
+        learning = self.alphas.undecided(self.region)
+        if step.epoch < self.alpha_warmup or not learning:
+            return
+        with frozen_statistics(step.supernet):
+            gradient = self.gradient(step)
+        price = self._price_gradient()
+        for (name, alpha), g, dearer in zip(self.alphas.values.items(), gradient, price, strict=True):
+            alpha.grad = None  # which Adam passes over; by a zero it would still decay
+            if name in learning:
+                alpha.grad = dearer if g is None else g + dearer
+        self.optimizer.step()
+
+    def _price_gradient(self) -> Sequence[Tensor]:
+        """mu d(E / E_max)/dalpha, for each alpha."""
+        alphas = self.alphas.parameters()
+        if self._costs is None:
+            return [torch.zeros_like(alpha) for alpha in alphas]
+        price = self._cost_weight * self._costs.expected(self.probabilities()) / self._costs.dearest(self.region)
+        return torch.autograd.grad(price, alphas, allow_unused=True, materialize_grads=True)
+
+    def end_epoch(self, epoch: int, epochs: int) -> Mapping[str, float]:
+        """Also the expected cost, such as `expected_macs`, where it has a price."""
+        row = super().end_epoch(epoch, epochs)
+        if self._costs is None:
+            return row
+        return {**row, f"expected_{self._costs.unit}": float(self._costs.expected(self.preferences()))}
+
+
+def check_warmup(alpha_warmup: int, epochs: int) -> None:
+    """Raises UserError where a warm-up leaves no epoch for architecture parameters."""
+    if alpha_warmup >= epochs:
+        problem = f"{alpha_warmup} epochs of {epochs} leave none for the architecture parameters to learn in"
+        raise UserError("supernet.strategy.alpha_warmup", problem)
+
+
+def softmax(alpha: Tensor) -> Tensor:
+    """softmax over the open options."""
+    return alpha.softmax(dim=0)
