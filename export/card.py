@@ -52,7 +52,8 @@ def model_card(class_name: str, metadata: Mapping[str, Any], facts: Mapping[str,
     """The card as Markdown.
 
     Args:
-        metadata: `input_shape`, `classes`, `mean`, `std`. facts: rows of the table, as given.
+        metadata: `input_shape`, `classes`, `mean`, `std`.
+        facts: rows of the table, as given.
     """
     channels, height, width = metadata["input_shape"]
     onnx = {

@@ -24,10 +24,12 @@ class Timed:
     """One file of a comparison.
 
     Attributes:
-        file: its path, as given. measurement: its own times, with the verdict on them. They are not those of the file
-            alone: the sessions push each other's weights out of the caches.
+        file: its path, as given.
+        measurement: its own times, with the verdict on them. They are not those of the file alone: the sessions push
+            each other's weights out of the caches.
         ratios: of each round, its median run time divided by that of the first file; below 1 it is the faster.
-        ratio: the median of the ratios. ci95: its 95 % bootstrap interval, rounds resampled.
+        ratio: the median of the ratios.
+        ci95: its 95 % bootstrap interval, rounds resampled.
         faster: than the first file; None where the interval contains 1, so that nothing is known.
     """
 
@@ -44,7 +46,9 @@ class Comparison:
     """Files timed in the same rounds, each against the first.
 
     Attributes:
-        baseline: path of the first file. measurement: its own times. others: the other files, in order.
+        baseline: path of the first file.
+        measurement: its own times.
+        others: the other files, in order.
     """
 
     baseline: str
@@ -64,7 +68,8 @@ def compare(device: Device, onnx_files: Sequence[Path], spec: MeasureSpec) -> Co
     thread placement.
 
     Args:
-        device: runs the files. onnx_files: the baseline and those compared with it.
+        device: runs the files.
+        onnx_files: the baseline and those compared with it.
         spec: `sessions` is the number of rounds; `seconds` is the time of each file.
 
     Raises:

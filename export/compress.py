@@ -57,10 +57,12 @@ class Compressed:
     """What was written, and what else there was.
 
     Attributes:
-        path: the file. form: its form, the smallest of those that may be taken.
+        path: the file.
+        form: its form, the smallest of those that may be taken.
         forms: all of them: `plain` (the source as it is), `packed`, and `sparse` (ONNX's `sparse_initializer`).
         dense: the file of the network before it was pruned, where it was given.
-        zeros: how many numbers of the weights are zeros. numbers: how many there are.
+        zeros: how many numbers of the weights are zeros.
+        numbers: how many there are.
     """
 
     path: str
@@ -82,7 +84,9 @@ def smallest_onnx(source: Path, path: Path, *, dense: Path | None = None) -> Com
     it is as fast, and its outputs on the CPU are equal to the source's in every bit but the sign of zero.
 
     Args:
-        source: any self-contained ONNX file. path: may be `source`. dense: a file whose size is reported beside them.
+        source: any self-contained ONNX file.
+        path: may be `source`.
+        dense: a file whose size is reported beside them.
 
     Raises:
         UserError: the source cannot be loaded, keeps weights in other files, or its inputs cannot be made.

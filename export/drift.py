@@ -33,7 +33,9 @@ class Probe:
     """The reference, timed once.
 
     Attributes:
-        at_s: the middle of the timing, on the clock of the batch. ms: its median. ci95: its 95 % interval.
+        at_s: the middle of the timing, on the clock of the batch.
+        ms: its median.
+        ci95: its 95 % interval.
     """
 
     at_s: float
@@ -101,7 +103,9 @@ class Reference:
     """The reference network on a device.
 
     Args:
-        file: see `reference_file`. spec: how it is timed, as the candidates. clock: in seconds.
+        file: see `reference_file`.
+        spec: how it is timed, as the candidates.
+        clock: in seconds.
     """
 
     def __init__(self, device: Device, spec: MeasureSpec, file: Path, clock: Clock = time.monotonic) -> None:

@@ -26,8 +26,10 @@ class Step:
     """One step of the requests.
 
     Attributes:
-        name: of `espalier.export.devices.agent.requests.STEPS`. latency: its time in each request.
-        share: its part of the time of all requests. ci95: the 95 % bootstrap interval of that, sessions resampled.
+        name: of `espalier.export.devices.agent.requests.STEPS`.
+        latency: its time in each request.
+        share: its part of the time of all requests.
+        ci95: the 95 % bootstrap interval of that, sessions resampled.
     """
 
     name: str
@@ -41,8 +43,11 @@ class EndToEnd:
     """Requests, timed from the encoded bytes in memory to the outputs in memory.
 
     Attributes:
-        latency: of whole requests. steps: in their order; their shares add up to 1. verdict: on `latency`.
-        images: how many took turns. environment: the device's fingerprint and how it was timed.
+        latency: of whole requests.
+        steps: in their order; their shares add up to 1.
+        verdict: on `latency`.
+        images: how many took turns.
+        environment: the device's fingerprint and how it was timed.
     """
 
     latency: Latency

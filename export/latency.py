@@ -18,7 +18,9 @@ class MeasuredLatency:
     The quick exporter writes the file, which lives only while it is timed.
 
     Args:
-        space: builds the networks. device: runs them. spec: how they are timed.
+        space: builds the networks.
+        device: runs them.
+        spec: how they are timed.
         folder: where the temporary file is put.
     """
 

@@ -22,9 +22,13 @@ class Load:
     """What one session of the runtime does for some callers that ask again as soon as they have their answer.
 
     Attributes:
-        batch: images in a request. callers: threads that ask. threads: of the runtime, shared by all callers.
-        images_per_s: over all sessions. ci95: its 95 % bootstrap interval, sessions resampled.
-        latency: of the requests, as the callers see it. verdict: on it.
+        batch: images in a request.
+        callers: threads that ask.
+        threads: of the runtime, shared by all callers.
+        images_per_s: over all sessions.
+        ci95: its 95 % bootstrap interval, sessions resampled.
+        latency: of the requests, as the callers see it.
+        verdict: on it.
     """
 
     batch: int

@@ -28,9 +28,12 @@ class Exported:
     """A checked ONNX file.
 
     Attributes:
-        path: the file. exporter: the torch exporter that wrote it. opset: version of the standard operators.
+        path: the file.
+        exporter: the torch exporter that wrote it.
+        opset: version of the standard operators.
         fallback_reason: why the first exporter's file was not taken; None where it was.
-        size_bytes: size of the file. parity: how near its numbers are to torch's.
+        size_bytes: size of the file.
+        parity: how near its numbers are to torch's.
     """
 
     path: Path

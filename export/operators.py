@@ -30,12 +30,16 @@ class Kernel:
     """A node of the optimised network.
 
     Attributes:
-        name: the runtime's. operator: its type. provider: that ran it.
+        name: the runtime's.
+        operator: its type.
+        provider: that ran it.
         module: of the source, by the names that the exporter has left; `UNNAMED` where it has left none, `RUNTIME`
             where the node is not in the file.
         absorbed: the nodes of the file that it does the work of, as `operator name`, in their order; empty where the
             runtime has put it in, or nothing is known.
-        ms: scaled to the timed total. share: of it. ci95: interval of the share over sessions.
+        ms: scaled to the timed total.
+        share: of it.
+        ci95: interval of the share over sessions.
     """
 
     name: str
@@ -53,7 +57,9 @@ class Group:
     """Kernels that have something in common.
 
     Attributes:
-        name: what they have in common. kernels: how many. ms, share, ci95: as a kernel's, of all of them.
+        name: what they have in common.
+        kernels: how many.
+        ms, share, ci95: as a kernel's, of all of them.
     """
 
     name: str
@@ -70,7 +76,9 @@ class OperatorProfile:
     Attributes:
         measured_ms: the median of a measurement without the profiler; the sum of all kernels.
         profiled_ms: what the profiler has counted inside kernels, before it is scaled.
-        kernels: in the order they are run. by_operator, by_module: the dearest first. depth: of the modules' names.
+        kernels: in the order they are run.
+        by_operator, by_module: the dearest first.
+        depth: of the modules' names.
     """
 
     measured_ms: float
@@ -113,7 +121,8 @@ def scaled_profile(
     """The profile of `nodes` (`name`, `op`, `provider`), in the order they are run.
 
     Args:
-        times_ms: of each session and node, shape `(sessions, nodes)`. found: where the nodes come from, by name.
+        times_ms: of each session and node, shape `(sessions, nodes)`.
+        found: where the nodes come from, by name.
         measured_ms: what all of them take together.
     """
     shares = times_ms / times_ms.sum(axis=1, keepdims=True)

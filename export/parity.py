@@ -26,7 +26,8 @@ class Parity:
     """How near the ONNX file is to torch, over all images at batch 1 and 3.
 
     Attributes:
-        max_abs_error: largest difference of two outputs. tolerance: what was allowed, in the outputs' unit.
+        max_abs_error: largest difference of two outputs.
+        tolerance: what was allowed, in the outputs' unit.
         constant: the outputs do not depend on the input, in torch as in ONNX (a legal, degenerate network).
     """
 

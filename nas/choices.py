@@ -33,7 +33,8 @@ class Choice(nn.Module):
         """This choice's gate.
 
         Raises:
-            KeyError: `gates` has none for it. IndexError: it does not fit the options.
+            KeyError: `gates` has none for it.
+            IndexError: it does not fit the options.
         """
         gate = gates[self.name]
         size = len(gate.weights) if isinstance(gate, Mixture) else gate + 1
@@ -80,7 +81,9 @@ class InputChoice(Choice):
     holds by construction.
 
     Args:
-        name: the choice's name. inputs: how many tensors there are. chosen: how many of them are summed.
+        name: the choice's name.
+        inputs: how many tensors there are.
+        chosen: how many of them are summed.
         edges: the names of the layer choices that make the inputs, in their order, where such there are. Then the
             strengths of these edges decide (Liu et al., DARTS, section 2.4), and a supernet in training sums them all.
     """

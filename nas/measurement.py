@@ -16,7 +16,9 @@ class Estimate:
     """What a predictor says of an architecture before it is trained.
 
     Attributes:
-        name: the predictor's name. value: its number. unit: `""` for a pure score.
+        name: the predictor's name.
+        value: its number.
+        unit: `""` for a pure score.
         higher_is_better: the direction in which the number is expected to be good; never hidden by an abs().
         interval: a 95 % interval, where one is known.
         status: `ok`, or why `value` is not a number to use. A value that is not finite is `nan`, never replaced; what
@@ -44,7 +46,9 @@ class Latency:
     """Statistics of one batch's run time over all timed runs of all sessions, in the shape of optimum-benchmark.
 
     Attributes:
-        unit: always `ms`. count: timed runs. mean, stdev, p50: over the runs.
+        unit: always `ms`.
+        count: timed runs.
+        mean, stdev, p50: over the runs.
         p90, p95, p99: likewise; None where too few runs lie beyond them to say (see `export.timing.summarize`).
         ci95: 95 % bootstrap interval of p50, sessions resampled (runs of one session are not independent).
         values: every timed run in order, for plots and later statistics.

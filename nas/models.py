@@ -23,7 +23,8 @@ def network_factory(
         text: a model of timm, made for these images and classes; or a function, or class, without arguments in a
             Python file, which is executed; or `edsr:scale=2,blocks=8`, which the images and classes do not change
             (see `espalier.nas.super_resolution.super_resolution_factory`).
-        image_shape: `(channels, height, width)`. classes: number of outputs.
+        image_shape: `(channels, height, width)`.
+        classes: number of outputs.
         pretrained: with the weights that timm has for the model, loaded from its hub; else with fresh ones.
 
     Raises:

@@ -18,7 +18,8 @@ class Evaluator:
     """A number about an architecture that a search can be asked to improve or to limit.
 
     Attributes:
-        name: as written in recipes. direction: which way is better when it is an objective.
+        name: as written in recipes.
+        direction: which way is better when it is an objective.
         evaluate: gives the number, guessed or timed.
     """
 

@@ -16,8 +16,11 @@ class PairedDrop:
     """By how much the accuracy of a second classifier is below that of a first one, on the same images.
 
     Attributes:
-        value: the drop, as a share of all images; negative where the second is the better. low, high: 95 % interval.
-        lost: images that only the first has right. gained: those that only the second has. count: all images.
+        value: the drop, as a share of all images; negative where the second is the better.
+        low, high: 95 % interval.
+        lost: images that only the first has right.
+        gained: those that only the second has.
+        count: all images.
     """
 
     value: float

@@ -12,7 +12,8 @@ def non_dominated(values: Sequence[Sequence[float]], directions: Sequence[str]) 
     """Which points no other point dominates; equal points do not dominate each other.
 
     Args:
-        values: finite, `(points, objectives)`. directions: `maximize` or `minimize` for each objective.
+        values: finite, `(points, objectives)`.
+        directions: `maximize` or `minimize` for each objective.
 
     Returns:
         A mask `(points,)`.

@@ -13,7 +13,8 @@ class Predictor(Protocol):
     """A zero-cost score, a cost, an inherited supernet accuracy: one call, one `Estimate`.
 
     Attributes:
-        name: as in recipes and reports. unit: of the value, `""` for a pure score.
+        name: as in recipes and reports.
+        unit: of the value, `""` for a pure score.
         higher_is_better: the direction in which a larger value is expected to be good.
     """
 

@@ -32,7 +32,8 @@ class SearchSpace(nn.Module):
     gates are fixed: no decision on the value of a tensor.
 
     Attributes:
-        input_shape: `(channels, height, width)` of one image. num_classes: number of outputs.
+        input_shape: `(channels, height, width)` of one image.
+        num_classes: number of outputs.
     """
 
     input_shape: tuple[int, int, int]

@@ -33,7 +33,8 @@ class Classification:
     """One class for each image.
 
     Attributes:
-        num_classes: length of the logits. label_smoothing: share of the target spread over all classes in training.
+        num_classes: length of the logits.
+        label_smoothing: share of the target spread over all classes in training.
     """
 
     num_classes: int
@@ -62,7 +63,8 @@ class Classification:
         """The share of images whose largest logit is their class, in [0, 1], with the model in evaluation mode.
 
         Args:
-            model: gives logits. batches: images and their classes.
+            model: gives logits.
+            batches: images and their classes.
             full_precision: without autocast, as an exported network computes.
 
         Raises:

@@ -84,7 +84,8 @@ class Training:
     Args:
         model: already on its device; trained in place.
         settings: see `TrainSettings`.
-        batches: the training batches. generator: the one that orders and augments them; its state is saved.
+        batches: the training batches.
+        generator: the one that orders and augments them; its state is saved.
         task: gives the loss.
         undecayed: names of parameters that the optimiser does not shrink, beside biases and those of norms.
     """
@@ -234,7 +235,8 @@ def train(
         training: new, or about to be resumed from `checkpoint`.
         evaluate: gives the `accuracy` of the result after each epoch.
         checkpoint: file to resume from if it is there, written after every epoch.
-        track: shows progress. description: what it says.
+        track: shows progress.
+        description: what it says.
         on_epoch: called with each new row.
         stop: asked before each epoch, with the rows so far, for a reason to end here.
 
@@ -242,7 +244,8 @@ def train(
         One row of numbers for each epoch, those of an earlier process included.
 
     Raises:
-        Diverged: the loss is not finite. UserError: the checkpoint is damaged.
+        Diverged: the loss is not finite.
+        UserError: the checkpoint is damaged.
     """
     rows: list[dict[str, float]] = []
     if checkpoint and checkpoint.exists():

@@ -29,8 +29,10 @@ class RankEnsemble:
     added. So a value depends neither on the calls before it nor on their order.
 
     Args:
-        name: of the ensemble. members: at least one predictor, asked about the reference when first needed.
-        reference: architectures to rank among, at least one. aggregate: see above.
+        name: of the ensemble.
+        members: at least one predictor, asked about the reference when first needed.
+        reference: architectures to rank among, at least one.
+        aggregate: see above.
     """
 
     unit = ""
@@ -78,7 +80,8 @@ def aggregate_ranks(
     """The aggregate of each of m architectures within all of them `(m,)`.
 
     Args:
-        columns: the m values of each member, by name. higher_is_better: the direction of each.
+        columns: the m values of each member, by name.
+        higher_is_better: the direction of each.
         aggregate: Σ log(r / m) or Σ r / m; equal values share their mean rank, values that are not finite rank worst.
     """
     from scipy.stats import rankdata

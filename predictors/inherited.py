@@ -30,7 +30,8 @@ class InheritedAccuracy:
         supernets: trained spaces on their device, each with the part of the space that it was trained for. The
             parts cover the space; an architecture is judged in the one that holds it.
         calibration: training batches of one size (each counts the same), without augmentation, the same each time.
-        selection: held-out batches. task: judges.
+        selection: held-out batches.
+        task: judges.
         images: number of held-out images, recorded with each estimate.
     """
 

@@ -33,7 +33,8 @@ class LatencyPredictor:
 
     Args:
         space: where the architectures are from.
-        guides: positive numbers about an architecture, asked once about each. linear: encodings beside them.
+        guides: positive numbers about an architecture, asked once about each.
+        linear: encodings beside them.
         encodings: what f looks at, besides all of these.
         seed: of the calibration of the intervals.
 
@@ -140,7 +141,9 @@ class CostGuide:
     """What networks cost as a predictor: MACs, or a table of latencies of this device or of another.
 
     Args:
-        name: of the table. costs: of the space. unit: of the costs.
+        name: of the table.
+        costs: of the space.
+        unit: of the costs.
     """
 
     higher_is_better = False
@@ -183,7 +186,8 @@ def spread(guides: Floats, count: int, *, seed: int) -> list[int]:
     as different as can be. Rows drawn at random lie where most are, and leave the ends to be guessed.
 
     Args:
-        guides: `(n, guides)`, of which at least `count` rows differ. seed: of the clustering.
+        guides: `(n, guides)`, of which at least `count` rows differ.
+        seed: of the clustering.
     """
     from sklearn.cluster import KMeans
     from sklearn.metrics import pairwise_distances_argmin

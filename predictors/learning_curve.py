@@ -40,7 +40,8 @@ class LearningCurve:
         """Learn from finished trainings, and from nothing before them.
 
         Args:
-            curves: `(n, τ)`, an accuracy for each of the first τ epochs. finals: `(n,)`, what came of them.
+            curves: `(n, τ)`, an accuracy for each of the first τ epochs.
+            finals: `(n,)`, what came of them.
             networks: `(n, d)`, further features such as an `Encoding` of the architectures.
 
         Raises:

@@ -27,7 +27,8 @@ class RankCorrelation:
 
     Attributes:
         n: architectures compared, those with a prediction that is not finite included.
-        kendall: Kendall's τ-b. spearman: Spearman's ρ, with mean ranks for ties.
+        kendall: Kendall's τ-b.
+        spearman: Spearman's ρ, with mean ranks for ties.
         kendall_interval, spearman_interval: percentile bootstrap over the architectures; nan below
             `LEAST_FOR_INTERVAL` of them.
         confidence: of the intervals.
@@ -94,10 +95,13 @@ def rank_correlation(
     be constant are left out of the interval.
 
     Args:
-        predicted: the predictor's values. actual: the outcomes, higher is better (accuracy).
+        predicted: the predictor's values.
+        actual: the outcomes, higher is better (accuracy).
         higher_is_better: the direction of `predicted`; where False, it is turned around, so that a good predictor is
             always positive.
-        confidence: of the intervals. resamples: of the bootstrap. seed: of the bootstrap.
+        confidence: of the intervals.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
 
     Raises:
         UserError: the lengths differ, fewer than two pairs, or an outcome that is not finite.
@@ -123,8 +127,9 @@ def ranking_quality(
     intervals of `regret` and `best_of_random` hang on few architectures, and so are coarse.
 
     Args:
-        top: shares of the architectures, best by outcome, to correlate among. chosen: shares, best by prediction, to
-            find the precision of. Of n architectures a share s is round(s n), at least one.
+        top: shares of the architectures, best by outcome, to correlate among.
+        chosen: shares, best by prediction, to find the precision of. Of n architectures a share s is round(s n), at
+            least one.
         others: see `rank_correlation`.
 
     Raises:

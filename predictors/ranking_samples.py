@@ -34,7 +34,8 @@ class Levels:
     """A quantity of n architectures as its different values, in increasing order, and the index of each one's.
 
     Attributes:
-        values: `(G,)`. codes: `(n,)`.
+        values: `(G,)`.
+        codes: `(n,)`.
     """
 
     values: Floats

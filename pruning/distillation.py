@@ -18,7 +18,8 @@ class Distillation:
 
     Attributes:
         teacher: the dense network, in evaluation mode and never trained.
-        weight: w, from 0 (the labels alone) to 1 (the teacher alone). temperature: T.
+        weight: w, from 0 (the labels alone) to 1 (the teacher alone).
+        temperature: T.
     """
 
     teacher: nn.Module

@@ -26,8 +26,10 @@ class GrowingRegularisation(Pruner):
     pass: the defaults, in shares.
 
     Args:
-        weights, pattern: what is pruned, how many and where. iterations: K, of growth and settling together.
-        limit: the largest λ. increments: limit / δλ, the steps to it; at most one in each iteration.
+        weights, pattern: what is pruned, how many and where.
+        iterations: K, of growth and settling together.
+        limit: the largest λ.
+        increments: limit / δλ, the steps to it; at most one in each iteration.
         settle: the share of K that passes at the limit.
 
     Raises:

@@ -33,8 +33,10 @@ class SoftShrink(Pruner):
     layer's zeros (see `zeros_at`).
 
     Args:
-        weights: shrunk in place. pattern: how many of them, and where.
-        iterations: K. alpha: α; 1 is dense training with one-shot pruning at its end, 0 is `HardThreshold`.
+        weights: shrunk in place.
+        pattern: how many of them, and where.
+        iterations: K.
+        alpha: α; 1 is dense training with one-shot pruning at its end, 0 is `HardThreshold`.
         reselect_every: iterations between two choices of the lower part. Few weights move in or out in one iteration
             (1 in 10,000 to 100,000), so that 10 is nearly as good; where the choice costs little, 1 is right.
 

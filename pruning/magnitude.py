@@ -21,7 +21,8 @@ class OneShotMagnitude(Pruner):
     Han et al., "Learning both Weights and Connections for Efficient Neural Networks", NeurIPS 2015.
 
     Args:
-        weights, pattern: what is pruned, how many and where. iterations: K; 0 prunes the network as it is given.
+        weights, pattern: what is pruned, how many and where.
+        iterations: K; 0 prunes the network as it is given.
     """
 
     def __init__(self, weights: Weights, pattern: Pattern, *, iterations: NonNegativeInt) -> None:
@@ -44,7 +45,8 @@ class GradualMagnitude(Pruner):
     What is gone stays zero: its gradient is ignored.
 
     Args:
-        weights, pattern: what is pruned, how many and where. iterations: n, at which s_f is reached.
+        weights, pattern: what is pruned, how many and where.
+        iterations: n, at which s_f is reached.
         updates: how often weights are removed, evenly spaced; at most once in each iteration.
 
     Raises:

@@ -106,7 +106,8 @@ class Sparsity:
     """How sparse a network is, counted.
 
     Attributes:
-        zeros: of the prunable weights, those that are exactly zero. prunable: their number.
+        zeros: of the prunable weights, those that are exactly zero.
+        prunable: their number.
         params: numbers in all parameters of the network, biases and norms included.
     """
 

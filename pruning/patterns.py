@@ -80,7 +80,8 @@ class NOfM:
     Consecutive along the input dimension: `(out, in, kh, kw)` is read as `(out, kh, kw, in)`, as hardware multiplies.
 
     Attributes:
-        n: zeros in a group. m: weights in a group.
+        n: zeros in a group.
+        m: weights in a group.
     """
 
     n: int

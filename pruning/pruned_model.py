@@ -28,11 +28,13 @@ class Plan:
 
     Attributes:
         factory: the dense network, as `nas.models.network_factory` takes it; a file's path may be relative to the plan.
-        image_shape: `(channels, height, width)` of one image. classes: names of the outputs; none for images.
+        image_shape: `(channels, height, width)` of one image.
+        classes: names of the outputs; none for images.
         mean, std: of each channel of pixels in 0..1: the network takes `(pixels - mean) / std`.
         structure: what was removed, as `espalier.pruning.structure` writes it; empty where nothing was.
         zeros: the number of zeros in each pruned weight.
-        settings: method, target and training, as they were asked for. groups: the widths that were looked at.
+        settings: method, target and training, as they were asked for.
+        groups: the widths that were looked at.
     """
 
     factory: str

@@ -28,7 +28,8 @@ class Pruner(ABC):
     are fixed and then starts its schedule from the beginning, with the optimiser's state as it is.
 
     Args:
-        weights: those that may be pruned; changed in place. iterations: K, the steps until the masks are fixed.
+        weights: those that may be pruned; changed in place.
+        iterations: K, the steps until the masks are fixed.
 
     Raises:
         UserError: `iterations` is negative, or a weight holds what is not a number.

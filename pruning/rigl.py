@@ -41,9 +41,11 @@ class RigL(Pruner):
     The first weights are those that the pattern selects by magnitude, after the first step.
 
     Args:
-        weights, pattern: what is pruned, how many and where. iterations: K.
-        fraction: α, the share that is exchanged at first. every: ΔT, in iterations; null takes 100 as
-            published, or less where that would be under ten exchanges. until: T_end as a share of K.
+        weights, pattern: what is pruned, how many and where.
+        iterations: K.
+        fraction: α, the share that is exchanged at first.
+        every: ΔT, in iterations; null takes 100 as published, or less where that would be under ten exchanges.
+        until: T_end as a share of K.
 
     Raises:
         UserError: an option is out of range, or so many iterations have no exchange at all.

@@ -44,8 +44,11 @@ class SemiStructured:
         ratio: median over rounds of sparse time / dense time; below 1 sparsity is worth something.
         ci95: 95 % bootstrap interval of `ratio`, rounds resampled.
         reason: why there are no times; None where there are.
-        gpu: its name. batch: images in a batch. rounds: timed rounds.
-        sparse: names of the layers that were multiplied sparsely. left: why each other 2:4 layer was not.
+        gpu: its name.
+        batch: images in a batch.
+        rounds: timed rounds.
+        sparse: names of the layers that were multiplied sparsely.
+        left: why each other 2:4 layer was not.
     """
 
     dense_ms: float | None = None

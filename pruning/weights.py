@@ -21,7 +21,8 @@ def prunable_weights(model: nn.Module, *, include: Sequence[str] = ("*",), exclu
     """The prunable weights of `model`, a weight that layers share once, under its first name.
 
     Args:
-        include: patterns (`*`, `?`, `[...]`) of layer names, of which one must match. exclude: of which none may.
+        include: patterns (`*`, `?`, `[...]`) of layer names, of which one must match.
+        exclude: of which none may.
 
     Raises:
         UserError: a pattern matches no prunable layer, or none is left.

@@ -27,7 +27,8 @@ class Alphas:
     and in training they stand open.
 
     Args:
-        space: whose choices they are. std: of the normal initial values, drawn from torch's global generator.
+        space: whose choices they are.
+        std: of the normal initial values, drawn from torch's global generator.
     """
 
     def __init__(self, space: SearchSpace, *, std: float) -> None:

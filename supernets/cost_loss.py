@@ -52,7 +52,8 @@ class MultiplicativeLoss(CostLoss):
     """L = alpha CE (ln E / ln reference)^beta, the form of the authors' code.
 
     Args:
-        reference: a cost above 1. alpha, beta: as above.
+        reference: a cost above 1.
+        alpha, beta: as above.
 
     Raises:
         UserError: `reference` is not above 1, where the logarithm is not positive.
@@ -71,7 +72,8 @@ class AdditiveLoss(CostLoss):
     """L = CE + lambda (E - reference) / reference, the form of the paper with E in units of the reference.
 
     Args:
-        reference: a cost. weight: lambda.
+        reference: a cost.
+        weight: lambda.
     """
 
     def __init__(self, reference: float, *, weight: float = 0.1) -> None:
@@ -96,7 +98,9 @@ class TargetLoss(CostLoss):
     would drive the price so high that gates close for good, far below the target, before anything is known of them.
 
     Args:
-        target: a cost. cheapest: of all architectures. rate: eta.
+        target: a cost.
+        cheapest: of all architectures.
+        rate: eta.
 
     Raises:
         UserError: no architecture is as cheap as the target.

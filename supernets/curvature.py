@@ -40,7 +40,9 @@ def sharpness(supernet: SearchSpace, strategy: Strategy, batch: Batch, *, seed: 
     The whole mixture is run on the batch, with the batch's own statistics, in full precision. Nothing is changed.
 
     Args:
-        supernet: with its weights, which are constants here. strategy: as it stands. batch: of validation images.
+        supernet: with its weights, which are constants here.
+        strategy: as it stands.
+        batch: of validation images.
         seed: of the first direction, and of whatever is random in the supernet.
 
     Returns:
@@ -76,7 +78,8 @@ def dominant_eigenvalue(loss: Tensor, parameters: Sequence[Tensor], *, seed: int
     Hessian", Neural Computation 6, 1994). ||Hv|| never falls, and settles even where -lambda is an eigenvalue too.
 
     Args:
-        loss: a scalar with a twice differentiable graph to the parameters. parameters: what H is taken over.
+        loss: a scalar with a twice differentiable graph to the parameters.
+        parameters: what H is taken over.
         seed: of the first v.
 
     Returns:

@@ -158,8 +158,12 @@ def unrolled_gradient(
 
     Args:
         train_loss, validation_loss: of weights by name. The same weights must give the same training loss each time.
-        alphas: what the gradient is taken with respect to. weights: w by name.
-        xi: learning rate of the look-ahead. momentum: mu. decay: lambda by name. buffers: v by name.
+        alphas: what the gradient is taken with respect to.
+        weights: w by name.
+        xi: learning rate of the look-ahead.
+        momentum: mu.
+        decay: lambda by name.
+        buffers: v by name.
 
     Returns:
         One tensor for each of `alphas`.

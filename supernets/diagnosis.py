@@ -77,13 +77,16 @@ def diagnose(
     Each batch is judged under gates drawn as for a step of the weights, the same ones for both kinds of images.
 
     Args:
-        supernet: on its device. strategy: of its training.
+        supernet: on its device.
+        strategy: of its training.
         train, validation: images, not augmented, in batches as large as in training; the eigenvalue is taken of the
             first of `validation`, on which the whole mixture must fit in memory.
-        rows: of the training's epochs. seed: of the draws.
+        rows: of the training's epochs.
+        seed: of the draws.
 
     Raises:
-        Diverged: the curvature is not finite. ValueError: there are no images of a kind.
+        Diverged: the curvature is not finite.
+        ValueError: there are no images of a kind.
     """
     counts = parameter_free(supernet, strategy)
     growth, growth_epoch = largest_growth(rows) or (None, None)

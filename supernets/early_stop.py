@@ -35,8 +35,11 @@ class EarlyStop:
     """What to look at after each epoch, and when it is enough. It has no state but the training's rows.
 
     Args:
-        settings: see `StopSettings`. supernet: in training. strategy: of its training.
-        batch: validation images, the same for all epochs so that they can be compared. seed: of the first direction.
+        settings: see `StopSettings`.
+        supernet: in training.
+        strategy: of its training.
+        batch: validation images, the same for all epochs so that they can be compared.
+        seed: of the first direction.
 
     Raises:
         UserError: the strategy learns nothing that could be followed.

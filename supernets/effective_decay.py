@@ -21,7 +21,8 @@ class EffectiveDecay:
     of the architecture parameters, the difference is 0. It takes the place of the optimiser's decay.
 
     Args:
-        space: the supernet. decay: lambda.
+        space: the supernet.
+        decay: lambda.
 
     Attributes:
         names: of the weights that it shrinks.

@@ -51,7 +51,8 @@ class SupernetEvaluator:
     disadvantage (Wang et al., "Rethinking Architecture Selection in Differentiable NAS", ICLR 2021).
 
     Args:
-        supernet: on its device. batches: the same images in the same order each time, not augmented.
+        supernet: on its device.
+        batches: the same images in the same order each time, not augmented.
         seed: of whatever is random in the supernet itself (noise, dropout): a layer's is the same under all gates.
     """
 

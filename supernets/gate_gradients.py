@@ -44,7 +44,8 @@ def gate_gradients(
     Args:
         space: the supernet, in the mode in which it is asked.
         loss: runs it and gives a scalar; takes the gates of the choices of `path`, all along that path.
-        path: the active option of each choice in `options`, at least. options: the options that are asked for.
+        path: the active option of each choice in `options`, at least.
+        options: the options that are asked for.
 
     Returns:
         The loss without its graph, and by choice b in float32 or better, `(all options,)`, 0 where not asked for.

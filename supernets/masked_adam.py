@@ -22,7 +22,8 @@ class MaskedAdam:
     0 by its momentum, forget its second moment, and take too large a first step in an entry that is met late.
 
     Args:
-        vectors: by name. lr, betas: as for `torch.optim.Adam`.
+        vectors: by name.
+        lr, betas: as for `torch.optim.Adam`.
     """
 
     def __init__(self, vectors: Mapping[str, nn.Parameter], *, lr: float, betas: tuple[float, float]) -> None:

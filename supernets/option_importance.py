@@ -52,7 +52,8 @@ class OptionImportance:
     """The table of G of a space. Norms stay on the device until an epoch ends.
 
     Args:
-        space: whose layer choices they are; all other choices have no entry. statistic: see there.
+        space: whose layer choices they are; all other choices have no entry.
+        statistic: see there.
     """
 
     def __init__(self, space: SearchSpace, statistic: Statistic) -> None:

@@ -42,7 +42,8 @@ class PADA(SinglePathOneShot):
 
     Args:
         space: the supernet.
-        mode: where all other options come from. paths, data: what is sampled by importance.
+        mode: where all other options come from.
+        paths, data: what is sampled by importance.
         tau_paths, tau_data: what tau grows to: at epoch e of E it is tau e / E.
         tau_lag: 1 draws with the tau of the epoch before.
         scope, scale, places, parameter_free: of the importance of options, see `Statistic`.

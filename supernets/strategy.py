@@ -27,8 +27,11 @@ class Step:
     """What a strategy may use around one step of the weights.
 
     Attributes:
-        supernet: in training mode. task: gives the loss. optimizer: of the weights.
-        train: the batch of this step. validation: gives the next batch of the images for architecture parameters.
+        supernet: in training mode.
+        task: gives the loss.
+        optimizer: of the weights.
+        train: the batch of this step.
+        validation: gives the next batch of the images for architecture parameters.
         generator: of the draws of gates, on the CPU.
         epoch, epochs, index, steps: this epoch from 0, their number, this step from 0, steps in an epoch.
         penalty: of the gates, a part of every loss; None for none.
@@ -69,7 +72,8 @@ class Strategy(ABC):
     The keyword arguments of a subclass's constructor are its keys in a recipe.
 
     Attributes:
-        name: as in recipes. supports: the kinds of choice it can open.
+        name: as in recipes.
+        supports: the kinds of choice it can open.
         learns: whether it has architecture parameters, and so wants images of their own.
         region: the options that it still opens; the whole space at first.
     """

@@ -36,11 +36,14 @@ class SupernetTraining(Training):
 
     Args:
         space: the supernet, already on its device; trained in place.
-        strategy: draws the gates of each step. settings: of the weights' training.
+        strategy: draws the gates of each step.
+        settings: of the weights' training.
         batches: training batches; a strategy that chooses the images makes them follow its order.
         validation: the batches that architecture parameters learn from; each epoch begins with new ones.
-        task: gives the loss. generator: orders and augments the batches, those of `validation` too.
-        seed: of the draws of gates. stop: what to look at after each epoch, and when to end early.
+        task: gives the loss.
+        generator: orders and augments the batches, those of `validation` too.
+        seed: of the draws of gates.
+        stop: what to look at after each epoch, and when to end early.
         follows: epochs of a training that this one goes on from: the strategy's own schedules, such as a warm-up or
             a temperature, stay at their end.
         penalty: of the gates, a part of every loss, and in place of the optimiser's decay of what it shrinks.
@@ -185,7 +188,8 @@ def train_supernet(
     Args:
         training: new, or about to be resumed from `checkpoint`.
         checkpoint: resumed from if it is there, written after each epoch.
-        track: shows progress. on_epoch: called with each epoch's row.
+        track: shows progress.
+        on_epoch: called with each epoch's row.
 
     Returns:
         A row of numbers for each epoch.

@@ -32,7 +32,8 @@ class AdbDevice(AgentDevice):
     Termux keeps its Python to itself: start its sshd, and take `ssh://`.
 
     Args:
-        rest: the address, without `adb:`. where: the key or option that holds it.
+        rest: the address, without `adb:`.
+        where: the key or option that holds it.
         pause_s: see `AgentDevice`.
     """
 

@@ -25,7 +25,8 @@ class AgentDevice:
     """Times ONNX files through an agent; a lost connection is made again, and costs the round it was lost in.
 
     Args:
-        name: the device's address. connect: starts an agent.
+        name: the device's address.
+        connect: starts an agent.
         reads_here: whether files are read where they are, rather than sent there.
         pause_s: before the second attempt; doubled for each further one.
     """
@@ -156,7 +157,8 @@ class AgentDevice:
         """The paths of files there, where they are sent unless they have been over this connection.
 
         Raises:
-            UserError: there is no such file here. Refused: the device cannot keep it.
+            UserError: there is no such file here.
+            Refused: the device cannot keep it.
         """
         if self._reads_here:
             missing = next((path for path in paths if not path.is_file()), None)

@@ -40,14 +40,16 @@ class Link(Protocol):
         """The answer to a request (see `espalier.export.devices.agent.serve`).
 
         Raises:
-            Refused: it cannot be met. ConnectionLost: there is no answer.
+            Refused: it cannot be met.
+            ConnectionLost: there is no answer.
         """
 
     def send(self, files: ModelFiles) -> str:
         """The path of a network there, once all of its files have arrived.
 
         Raises:
-            Refused: the device cannot keep them. ConnectionLost: in between.
+            Refused: the device cannot keep them.
+            ConnectionLost: in between.
         """
 
     def close(self) -> None:
@@ -66,7 +68,8 @@ class Connection:
 
     Args:
         command: starts a Python that reads the agent from its standard input (see `agent_file`).
-        silence_s: see `SILENCE_S`. start_s: see `START_S`.
+        silence_s: see `SILENCE_S`.
+        start_s: see `START_S`.
         explain: says why the command ended, of its exit code and the lines of its standard error.
 
     Raises:

@@ -27,7 +27,8 @@ class ModelFiles:
     """What a network consists of.
 
     Attributes:
-        parts: the ONNX file, then those with its weights. key: SHA-256 of their names and hashes.
+        parts: the ONNX file, then those with its weights.
+        key: SHA-256 of their names and hashes.
     """
 
     parts: tuple[Part, ...]

@@ -19,7 +19,8 @@ class Location:
     """Where a device is.
 
     Attributes:
-        authority: what stands between `//` and `?`. options: what stands behind it.
+        authority: what stands between `//` and `?`.
+        options: what stands behind it.
         user, host, port: parts of the authority; None for what is not given.
     """
 
@@ -34,8 +35,10 @@ def parse(rest: str, *, where: str, form: str, options: Iterable[str]) -> Locati
     """The location in an address.
 
     Args:
-        rest: of the address, behind the first colon. where: the key or option that holds it.
-        form: of such addresses, for the error. options: those that may be given.
+        rest: of the address, behind the first colon.
+        where: the key or option that holds it.
+        form: of such addresses, for the error.
+        options: those that may be given.
 
     Raises:
         UserError: of another form, or an option that there is not.

@@ -58,7 +58,8 @@ class PerfTestLink:
     read. Timings exclude others by `flock`, where the device has it.
 
     Args:
-        shell: on the device. program: a file here, which is sent, or a command there; None for what is found there.
+        shell: on the device.
+        program: a file here, which is sent, or a command there; None for what is found there.
     """
 
     def __init__(self, shell: Shell, program: str | None) -> None:

@@ -66,8 +66,9 @@ class Script(_Checked):
         fingerprint: of the device that is replayed; its `id` too, if it has one.
         providers: its execution providers, full names; the networks are not run on them.
         measured: by the SHA-256 of an ONNX file, a measurement of it. Comes before the rules.
-        call_ms: what one run costs beside its operators. operators_ms: milliseconds of a node by its operator, for
-            one image; `*` stands for those that are not named. A file with neither is refused what it has not recorded.
+        call_ms: what one run costs beside its operators.
+        operators_ms: milliseconds of a node by its operator, for one image; `*` stands for those that are not named. A
+            file with neither is refused what it has not recorded.
         drift_per_s: how much slower everything gets in a second of the device's own time, as a share: 0.01 is 1 %.
         noise: standard deviation of the logarithm of a run's time; the same file has the same noise in every process.
     """
@@ -88,7 +89,8 @@ class ReplayDevice(AgentDevice):
     nothing. Nothing is written.
 
     Args:
-        rest: the file. where: the key or option that holds it.
+        rest: the file.
+        where: the key or option that holds it.
 
     Raises:
         UserError: there is no such file, or it has another shape.
@@ -122,7 +124,8 @@ class Player:
     """Stands where a device has its connection.
 
     Args:
-        script: what it answers. name: of the file.
+        script: what it answers.
+        name: of the file.
     """
 
     def __init__(self, script: Script, name: str) -> None:

@@ -34,14 +34,16 @@ class Shell(Protocol):
         """Run a line of shell; everything in it is quoted already.
 
         Raises:
-            ConnectionLost: it is not known how it ended. ConnectionSilent: it did not, in this time.
+            ConnectionLost: it is not known how it ended.
+            ConnectionSilent: it did not, in this time.
         """
 
     def push(self, path: Path, there: str) -> None:
         """Copy a file into a folder that is there.
 
         Raises:
-            Refused: it cannot be kept. ConnectionLost: in between.
+            Refused: it cannot be kept.
+            ConnectionLost: in between.
         """
 
 
@@ -74,7 +76,8 @@ def called(command: Sequence[str], timeout_s: float, send: Path | None = None) -
     """Run a command here, with a file as its input.
 
     Raises:
-        ConnectionLost: it cannot be started. ConnectionSilent: it takes too long.
+        ConnectionLost: it cannot be started.
+        ConnectionSilent: it takes too long.
     """
     with (send or Path("/dev/null")).open("rb") as source:
         try:

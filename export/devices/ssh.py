@@ -62,7 +62,8 @@ class SshDevice(AgentDevice):
     Without Python: `?perf_test=PATH` names an `onnxruntime_perf_test`, here or there (see `PerfTestLink`).
 
     Args:
-        rest: the address, without `ssh:`. where: the key or option that holds it.
+        rest: the address, without `ssh:`.
+        where: the key or option that holds it.
         pause_s: see `AgentDevice`.
     """
 

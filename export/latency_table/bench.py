@@ -41,8 +41,11 @@ class Share:
     """A time as a share of the reference's.
 
     Attributes:
-        share: the median over rounds of each round's median. ci95: its bootstrap interval, rounds resampled.
-        count: timed runs. verdict: the worst of the files'. reference_ms: the reference's median in these rounds.
+        share: the median over rounds of each round's median.
+        ci95: its bootstrap interval, rounds resampled.
+        count: timed runs.
+        verdict: the worst of the files'.
+        reference_ms: the reference's median in these rounds.
     """
 
     share: float
@@ -56,7 +59,9 @@ class Bench:
     """Times differences of networks, each once; what is timed is on disk at once.
 
     Args:
-        space: gives the reference network. device: runs everything. spec: how each file is timed.
+        space: gives the reference network.
+        device: runs everything.
+        spec: how each file is timed.
         partial: keeps what is timed; a killed measurement goes on. The caller removes it.
 
     Raises:

@@ -46,8 +46,9 @@ def build_block_table(
 
     Args:
         space: on the CPU; its weights do not matter.
-        device: runs everything. spec: how each block is timed; an even number of sessions, of which the order of the
-            files takes turns, is better than an odd one.
+        device: runs everything.
+        spec: how each block is timed; an even number of sessions, of which the order of the files takes turns, is
+            better than an odd one.
         path: the table. Beside it, `<path>.partial` keeps what is measured, so that a killed measurement goes on.
         origin: how the space was asked for; stands in the table.
         track: shows progress.

@@ -39,8 +39,11 @@ class TableError:
     """How far a table is off, relative errors being `table / measured - 1`.
 
     Attributes:
-        networks: how many. bias: their median. median: of the absolute ones. within_5, within_10: share of networks
-            off by at most 5 and 10 %. tau: Kendall's tau-b of table and measurement.
+        networks: how many.
+        bias: their median.
+        median: of the absolute ones.
+        within_5, within_10: share of networks off by at most 5 and 10 %.
+        tau: Kendall's tau-b of table and measurement.
     """
 
     networks: int
@@ -56,7 +59,8 @@ class TableCheck:
     """A table against whole networks, as it is and calibrated.
 
     Attributes:
-        before, after: the errors on the held-out networks. calibrated: the table with its new calibration.
+        before, after: the errors on the held-out networks.
+        calibrated: the table with its new calibration.
         drift: what the reference takes now, as a share of what it took when the table was built.
         networks: each held-out network's id, measured milliseconds with interval and verdict, and both sums.
     """
@@ -98,8 +102,11 @@ def check_table(
     are given at the speed that the machine had then: drift is divided out, and told.
 
     Args:
-        table: of this space. spec: as the table's. partial: keeps what is measured; a killed check goes on.
-        held_out: networks to judge by. calibration: further ones to calibrate by.
+        table: of this space.
+        spec: as the table's.
+        partial: keeps what is measured; a killed check goes on.
+        held_out: networks to judge by.
+        calibration: further ones to calibrate by.
         any_device: also check a table of another device; its numbers then are those of this one.
         seconds: time budget of a network.
 

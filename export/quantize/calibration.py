@@ -45,7 +45,9 @@ def calibrate(
     have the least Kullback-Leibler divergence from the values (Migacz, "8-bit Inference with TensorRT", GTC 2017).
 
     Args:
-        images: float32 `(n, C, H, W)`, normalised. symmetric: ranges are `[-t, t]`. without: activations to leave out.
+        images: float32 `(n, C, H, W)`, normalised.
+        symmetric: ranges are `[-t, t]`.
+        without: activations to leave out.
     """
     from onnxruntime.quantization import CalibrationMethod as Method
     from onnxruntime.quantization.calibrate import create_calibrator

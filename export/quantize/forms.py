@@ -33,7 +33,8 @@ class Quantizer:
     """Writes the forms of one network.
 
     Args:
-        source: the network. scheme: how int8 is written for the device.
+        source: the network.
+        scheme: how int8 is written for the device.
         images: calibration images, float32 `(n, C, H, W)`, normalised; only the forms with calibration need them.
         per_channel: weights have a scale for each output channel, else one for each tensor.
         folder: for temporary files.

@@ -18,8 +18,10 @@ class Source:
     """A float32 classifier in one ONNX file.
 
     Attributes:
-        path: the file. input, output: names of its one input and its first output.
-        image_shape: `(C, H, W)` of the input. batch: its fixed batch; None where it is open.
+        path: the file.
+        input, output: names of its one input and its first output.
+        image_shape: `(C, H, W)` of the input.
+        batch: its fixed batch; None where it is open.
     """
 
     path: Path

@@ -45,7 +45,10 @@ class Entry:
     """A measured block.
 
     Attributes:
-        ms: the median. ci95: its 95 % bootstrap interval. count: timed runs. verdict: how far to trust it.
+        ms: the median.
+        ci95: its 95 % bootstrap interval.
+        count: timed runs.
+        verdict: how far to trust it.
         family: of the block, see `espalier.nas.cost.blocks.Block`.
     """
 
@@ -61,7 +64,9 @@ class Calibration:
     """What whole networks said of the sums: `fixed + sum_f scales[f] sum of the entries of family f`.
 
     Attributes:
-        form: how many numbers were fitted. fixed: takes the place of the table's. scales: by family.
+        form: how many numbers were fitted.
+        fixed: takes the place of the table's.
+        scales: by family.
         networks: how many were measured for it.
     """
 
@@ -76,10 +81,15 @@ class BlockTable:
     """The latencies of a space's blocks on one device.
 
     Attributes:
-        unit: of all numbers. space: fingerprint of the space, see `space_fingerprint`. origin: how the space was
-            asked for, plain JSON. device: fingerprint of the device. spec: how each block was timed.
+        unit: of all numbers.
+        space: fingerprint of the space, see `space_fingerprint`.
+        origin: how the space was asked for, plain JSON.
+        device: fingerprint of the device.
+        spec: how each block was timed.
         reference_ms: of the network that everything was timed in turns with: numbers are shares of its time, and this.
-        fixed: what every network pays. slots: where the blocks stand. entries: by the blocks' keys.
+        fixed: what every network pays.
+        slots: where the blocks stand.
+        entries: by the blocks' keys.
         calibration: None where there was none.
     """
 

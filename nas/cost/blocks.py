@@ -45,9 +45,13 @@ class Block:
     """A part of a network.
 
     Attributes:
-        key: shared by blocks that compute alike. family: what blocks of one make and several sizes have in common.
-        module: the part alone, in evaluation. input_shape, output_shape: without the batch.
-        is_first: it reads the image. is_last: it makes the logits. ignores_input: it reads only how large its input is.
+        key: shared by blocks that compute alike.
+        family: what blocks of one make and several sizes have in common.
+        module: the part alone, in evaluation.
+        input_shape, output_shape: without the batch.
+        is_first: it reads the image.
+        is_last: it makes the logits.
+        ignores_input: it reads only how large its input is.
     """
 
     key: str
@@ -65,7 +69,8 @@ class Slot:
     """A place in the networks of a space where one of several blocks stands.
 
     Attributes:
-        name: of the module that it belongs to. choices: those that decide which block.
+        name: of the module that it belongs to.
+        choices: those that decide which block.
         keys: of the block, for each joint option of these and their state (see `state_of`); None for no block.
         beside: further choices, which decide the state.
     """

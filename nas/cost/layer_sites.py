@@ -23,7 +23,8 @@ class Place:
     """One of the modules of a layer choice; a choice that cells share has a place in each of them.
 
     Attributes:
-        choice: its name. path: the module's, inside the space.
+        choice: its name.
+        path: the module's, inside the space.
         input_shape, output_shape: `(channels, height, width)` of one image, whatever the option.
     """
 

@@ -39,11 +39,12 @@ class CostTable:
     Choices between inputs cost nothing themselves. Where they keep some edges, only those cost.
 
     Attributes:
-        unit: of all numbers. fixed: what every architecture pays (stem, head).
+        unit: of all numbers.
+        fixed: what every architecture pays (stem, head).
         costs: by choice and option, the options in the space's order.
         kept: for each choice between edges and each of its options, the names of the edges kept.
-        space: the fingerprint of the space, as its operators' shapes make it. provenance: where the numbers come
-            from; plain JSON.
+        space: the fingerprint of the space, as its operators' shapes make it.
+        provenance: where the numbers come from; plain JSON.
     """
 
     unit: Unit
@@ -164,7 +165,8 @@ def parse_cost_table(value: Any, space: SearchSpace, *, where: str) -> CostTable
     """The table that `CostTable.write` wrote.
 
     Args:
-        value: JSON. where: the file that it is from, for messages.
+        value: JSON.
+        where: the file that it is from, for messages.
 
     Raises:
         UserError: as `cost_table`, and where the value is of another form.

@@ -17,7 +17,8 @@ class Limit:
     """At most so many images of a set, chosen before anything is decoded.
 
     Attributes:
-        images: how many to keep; None keeps all. seed: which.
+        images: how many to keep; None keeps all.
+        seed: which.
     """
 
     images: int | None = None

@@ -80,7 +80,9 @@ class ImportanceSampler:
         """The order of an epoch: int64 `(count,)`, indices of images. What was observed and not yet scored is dropped.
 
         Args:
-            images: N. count: how many to show. generator: on the CPU.
+            images: N.
+            count: how many to show.
+            generator: on the CPU.
         """
         q = self.probabilities(images)
         once = self.scores is None or self._draws == "systematic"
@@ -159,7 +161,8 @@ def average(indices: Tensor, values: Tensor, size: int, *, by: Average) -> Tenso
     """Of the values of each index their mean, or by halves: h = e_1, then h <- (h + e_k) / 2 in their order.
 
     Args:
-        indices: int64 (n,). values: float64 (n,).
+        indices: int64 (n,).
+        values: float64 (n,).
 
     Returns:
         float64 `(size,)`, nan for an index without a value.

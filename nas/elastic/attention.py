@@ -21,7 +21,10 @@ class ElasticAttention(nn.Module):
     the coverage enters queries, keys, values and the projection.
 
     Args:
-        embedding: features of the tokens. heads: how many. head_size: features of a head. mode: what a mixture does.
+        embedding: features of the tokens.
+        heads: how many.
+        head_size: features of a head.
+        mode: what a mixture does.
     """
 
     def __init__(self, embedding: Dim, heads: Dim, *, head_size: int, mode: Mode) -> None:
@@ -44,7 +47,8 @@ class Attend(nn.Module):
     """softmax(q k^T / sqrt(head size)) v, head by head; nothing to learn.
 
     Args:
-        inner: features of all heads together. head_size: of one.
+        inner: features of all heads together.
+        head_size: of one.
     """
 
     def __init__(self, inner: Dim, *, head_size: int) -> None:
@@ -63,7 +67,9 @@ class ElasticMLP(nn.Module):
     """Two linear layers with GELU between them, `W_2 gelu(W_1 x + b_1) + b_2`.
 
     Args:
-        embedding: features of the tokens. hidden: features between. mode: what a mixture does.
+        embedding: features of the tokens.
+        hidden: features between.
+        mode: what a mixture does.
     """
 
     def __init__(self, embedding: Dim, hidden: Dim, *, mode: Mode) -> None:

@@ -21,7 +21,8 @@ class ElasticConv2d(ElasticLayer):
     a mixture: a smaller kernel inside it, with zeros around, sees the same pixels.
 
     Args:
-        inputs, outputs: channels. kernel: size, an odd number, or what decides it (see `kernel_dim`).
+        inputs, outputs: channels.
+        kernel: size, an odd number, or what decides it (see `kernel_dim`).
         stride, dilation: as of any convolution.
         inset: pixels that each edge of the output lies further inside, by so much less padding.
         depthwise: whether each channel is convolved alone; `inputs` and `outputs` are then one dim.
@@ -136,7 +137,8 @@ def kernel_dim(*choices: ElasticChoice, size: Callable[..., int] | None = None) 
     """The dim of a kernel's rings: its size is how many there are around and with the centre, (k + 1) / 2.
 
     Args:
-        choices: what the kernel size depends on; nothing for a fixed one. size: the kernel size of their options.
+        choices: what the kernel size depends on; nothing for a fixed one.
+        size: the kernel size of their options.
 
     Raises:
         ValueError: a kernel size is not odd, so that it has no centre.

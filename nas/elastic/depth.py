@@ -20,7 +20,8 @@ class ElasticDepth(nn.Module):
     both are the first L blocks.
 
     Args:
-        choice: between depths. mode: what a mixture does.
+        choice: between depths.
+        mode: what a mixture does.
         blocks: as many as the largest depth; called `block(x, gates, strength)`, with a strength other than None
             to scale their branches by, where not every open depth runs them.
     """

@@ -56,7 +56,9 @@ class ElasticGate(nn.Module):
     """Multiplies by the coverage of a dim, where mixtures are gated; passes its input on otherwise.
 
     Args:
-        dim: of the axis. mode: of the layers around. axis: of the activations.
+        dim: of the axis.
+        mode: of the layers around.
+        axis: of the activations.
     """
 
     def __init__(self, dim: Dim, *, mode: Mode, axis: int) -> None:

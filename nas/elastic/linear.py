@@ -17,7 +17,9 @@ class ElasticLinear(ElasticLayer):
     """A linear layer whose smaller versions use the leading features.
 
     Args:
-        inputs, outputs: features. bias: whether it has one. mode: what a mixture does.
+        inputs, outputs: features.
+        bias: whether it has one.
+        mode: what a mixture does.
     """
 
     def __init__(self, inputs: int | Dim, outputs: int | Dim, *, bias: bool = True, mode: Mode) -> None:
@@ -65,7 +67,10 @@ class ElasticParameter(Elastic):
     """A parameter of its own, such as position embeddings, whose last axis is elastic.
 
     Args:
-        shape: of the axes before. features: the last axis. std: of its truncated normal start. mode: of mixtures.
+        shape: of the axes before.
+        features: the last axis.
+        std: of its truncated normal start.
+        mode: of mixtures.
     """
 
     def __init__(self, shape: Sequence[int], features: Dim, *, std: float, mode: Mode) -> None:

@@ -19,7 +19,9 @@ class ElasticBatchNorm2d(nn.BatchNorm2d, ElasticLayer):
     gamma and beta by the coverage; scaling a channel before the norm would be undone by it.
 
     Args:
-        channels: their dim. eps, momentum, affine: as of any batch norm. mode: what a mixture does.
+        channels: their dim.
+        eps, momentum, affine: as of any batch norm.
+        mode: what a mixture does.
     """
 
     def __init__(
@@ -69,7 +71,8 @@ class ElasticLayerNorm(ElasticLayer):
     which at one-hot gates are the moments of the path's own features, not those of the zeros beside them.
 
     Args:
-        features: the dim of the last axis. eps: as of any layer norm.
+        features: the dim of the last axis.
+        eps: as of any layer norm.
     """
 
     def __init__(self, features: Dim, *, eps: float = 1e-6) -> None:

@@ -73,9 +73,11 @@ def judge(
     """Ask for what constraints and objectives name, constraints first, until one is broken or an evaluation fails.
 
     Args:
-        trial: the number of the trial. architecture: to judge.
+        trial: the number of the trial.
+        architecture: to judge.
         evaluators: by name, cheap ones first.
-        objectives: names of what must be known of a complete candidate. constraints: what it must satisfy.
+        objectives: names of what must be known of a complete candidate.
+        constraints: what it must satisfy.
         ladder: finds the latency, in the place of an evaluator, and limits it.
         enters: whether a candidate with these values would enter the front; such a latency has to be measured.
         clock: tells the time, in seconds.

@@ -24,7 +24,9 @@ class RegularizedEvolutionSampler(BaseSampler):
     best is a member of the sample that no other dominates, drawn uniformly among those.
 
     Args:
-        population_size: P of the paper. sample_size: S of the paper. seed: of all draws.
+        population_size: P of the paper.
+        sample_size: S of the paper.
+        seed: of all draws.
     """
 
     def __init__(self, *, population_size: int, sample_size: int, seed: int) -> None:

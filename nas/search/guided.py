@@ -49,8 +49,10 @@ class GuidedSampler(BaseSampler):
     that the study knows, or that are not allowed, are left out as long as others remain.
 
     Args:
-        base: whose proposals they are. guide: who judges them.
-        distributions: the choices of the space. proposals: k.
+        base: whose proposals they are.
+        guide: who judges them.
+        distributions: the choices of the space.
+        proposals: k.
         allowed: what keeps the limits that are known without effort.
     """
 

@@ -42,7 +42,8 @@ class Climb:
     """How far one architecture had to climb.
 
     Attributes:
-        estimate: what was guessed, if anything was. measured: what was timed, if it had to be.
+        estimate: what was guessed, if anything was.
+        measured: what was timed, if it had to be.
         verdict: on the timing; empty where there is none.
     """
 

@@ -21,7 +21,8 @@ class LocalSampler(BaseSampler):
     far. Uniform draws among them keep the search from ending at a local optimum.
 
     Args:
-        parents: how many of the best, by the first objective, are mutated. seed: of all draws.
+        parents: how many of the best, by the first objective, are mutated.
+        seed: of all draws.
     """
 
     def __init__(self, *, parents: int, seed: int) -> None:

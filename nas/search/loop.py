@@ -48,7 +48,9 @@ class Search:
         evaluators: what can be asked for by name, objectives, constraints and scores; asked in the order of the
             mapping, so put cheap ones first.
         settings: see `SearchSettings`.
-        path: the file of the embedded storage. name: the study's name in the storage. seed: of all proposals.
+        path: the file of the embedded storage.
+        name: the study's name in the storage.
+        seed: of all proposals.
         surrogate: learns from the search where the settings ask for it.
         allowed: whether an architecture keeps the limits that are known without effort. Others are not proposed where
             there is a choice.

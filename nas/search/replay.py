@@ -34,7 +34,8 @@ def replay(
     """An evaluator that looks a value up, and lets the time pass that the evaluation took.
 
     Args:
-        name, direction: of the evaluator. table: value and seconds of each architecture.
+        name, direction: of the evaluator.
+        table: value and seconds of each architecture.
         clock: the one that the search is given, so that its candidates carry the table's seconds.
 
     Returns:

@@ -31,8 +31,11 @@ def sampler(
     """The sampler of the settings under its guide, if it has one.
 
     Args:
-        evaluators: the guide among them. surrogate: the one that learns, if it is needed.
-        distributions: the choices of the space. allowed: see `GuidedSampler`. seed: of all draws.
+        evaluators: the guide among them.
+        surrogate: the one that learns, if it is needed.
+        distributions: the choices of the space.
+        allowed: see `GuidedSampler`.
+        seed: of all draws.
 
     Raises:
         UserError: a surrogate is needed, and there is none.

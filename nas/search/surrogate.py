@@ -32,7 +32,9 @@ class LearntGuide:
     Salinas, Shen & Perrone, "A Quantile-based Approach for Hyperparameter Transfer Learning", ICML 2020.
 
     Args:
-        surrogate: what is fitted. settings: when, and what is asked of it. seed: of the draws of `thompson`.
+        surrogate: what is fitted.
+        settings: when, and what is asked of it.
+        seed: of the draws of `thompson`.
     """
 
     def __init__(self, surrogate: Surrogate, settings: SurrogateSettings, *, seed: int) -> None:

@@ -101,7 +101,9 @@ class ConvLayer(nn.Module):
     """A convolution, ReLU, its gate, and what follows.
 
     Args:
-        conv: the convolution. outputs: its channels. after: layers that keep each channel to itself.
+        conv: the convolution.
+        outputs: its channels.
+        after: layers that keep each channel to itself.
     """
 
     def __init__(self, conv: ElasticConv2d, outputs: Dim, *after: nn.Module) -> None:

@@ -57,7 +57,8 @@ class Cell(nn.Module):
     Args:
         variant: which operations there are.
         kind: `normal` or `reduce`; in the latter the edges out of the inputs have stride 2.
-        channels_in: channels of the two inputs, the outputs of the two cells before. channels: of a node.
+        channels_in: channels of the two inputs, the outputs of the two cells before.
+        channels: of a node.
         reduced: whether the cell right before was a reduction, so that the first input is twice as large.
     """
 

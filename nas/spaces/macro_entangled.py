@@ -31,7 +31,9 @@ class EntangledLayer(nn.Module):
     of F's channels and kernel, theta_0 counts as theta_3 does: that F is not run under `identity` is v's part.
 
     Args:
-        name: of the choice. in_channels, out_channels, stride: of the layer. mode: what a mixture does.
+        name: of the choice.
+        in_channels, out_channels, stride: of the layer.
+        mode: what a mixture does.
     """
 
     def __init__(self, name: str, in_channels: int, out_channels: int, *, stride: int, mode: Mode) -> None:

@@ -92,7 +92,8 @@ class Block(nn.Module):
     """An inverted bottleneck to be chosen, plus the block's input where the shape stays: `y = x + o(x)`.
 
     Attributes:
-        in_channels, out_channels, stride: of the block. shortcut: whether it adds its input.
+        in_channels, out_channels, stride: of the block.
+        shortcut: whether it adds its input.
     """
 
     def __init__(self, name: str, in_channels: int, out_channels: int, *, stride: int) -> None:

@@ -143,9 +143,13 @@ class InvertedBottleneck(nn.Module):
     is alone.
 
     Args:
-        in_channels, out_channels, stride: of the block. hidden: channels between. rings: of the depthwise kernel.
-        act: activation. squeeze: features that the hidden channels are squeezed to; None for no squeeze.
-        eps: of the norms. mode: what a mixture does.
+        in_channels, out_channels, stride: of the block.
+        hidden: channels between.
+        rings: of the depthwise kernel.
+        act: activation.
+        squeeze: features that the hidden channels are squeezed to; None for no squeeze.
+        eps: of the norms.
+        mode: what a mixture does.
     """
 
     def __init__(
@@ -192,7 +196,9 @@ class SqueezeExcite(nn.Module):
     Hu, Shen & Sun, "Squeeze-and-Excitation Networks", CVPR 2018, with a hard sigmoid h.
 
     Args:
-        channels: of the input. squeezed: features between. mode: what a mixture does.
+        channels: of the input.
+        squeezed: features between.
+        mode: what a mixture does.
     """
 
     def __init__(self, channels: Dim, squeezed: Dim, *, mode: Mode) -> None:

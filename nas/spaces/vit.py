@@ -131,8 +131,11 @@ class Block(nn.Module):
     """Attention, then a hidden layer, each after a norm and added to its input; see `espalier.nas.elastic.attention`.
 
     Args:
-        embedding: features of the tokens. heads: of the attention. hidden: features of the hidden layer.
-        head_size: features of a head. mode: what a mixture does.
+        embedding: features of the tokens.
+        heads: of the attention.
+        hidden: features of the hidden layer.
+        head_size: features of a head.
+        mode: what a mixture does.
     """
 
     def __init__(self, embedding: Dim, heads: Dim, hidden: Dim, *, head_size: int, mode: Mode) -> None:

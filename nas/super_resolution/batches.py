@@ -94,7 +94,8 @@ class WholeImages:
     """One batch for each image, of its whole area; without randomness.
 
     Args:
-        pairs: the images. device: where the batches are.
+        pairs: the images.
+        device: where the batches are.
     """
 
     def __init__(self, pairs: Pairs, *, device: torch.device | str = "cpu") -> None:

@@ -40,7 +40,9 @@ class EDSR(nn.Module):
     a buffer here.
 
     Args:
-        scale: s, a power of two or 3. blocks: residual blocks. channels: of every layer between the first and the last.
+        scale: s, a power of two or 3.
+        blocks: residual blocks.
+        channels: of every layer between the first and the last.
         residual_scale: factor of each block's residual, which keeps wide networks stable.
 
     Raises:

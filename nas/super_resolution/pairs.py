@@ -20,7 +20,9 @@ class Pair:
     """One image, small and large. Tensors are shared, not copied: treat them as read-only.
 
     Attributes:
-        name: what an error calls it. low: uint8 RGB `(3, h, w)`. high: uint8 RGB `(3, s h, s w)`, s the scale.
+        name: what an error calls it.
+        low: uint8 RGB `(3, h, w)`.
+        high: uint8 RGB `(3, s h, s w)`, s the scale.
 
     Raises:
         ValueError: a tensor has another type or shape, or `high` is not a whole number of times as large.
@@ -69,7 +71,8 @@ class Pairs(Sequence[Pair]):
     """Images of any sizes at two resolutions.
 
     Attributes:
-        pairs: at least one. name: what a report calls them.
+        pairs: at least one.
+        name: what a report calls them.
         on_luma: networks get and give Y instead of RGB.
 
     Raises:

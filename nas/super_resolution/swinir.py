@@ -174,8 +174,13 @@ class SwinIRLight(nn.Module):
     be longer than half a window.
 
     Args:
-        scale: s. groups: RSTBs. depth: Swin blocks of each. channels: of all layers. heads: of each attention.
-        window: its side in pixels, even. mlp_ratio: hidden channels of the MLPs, as a multiple.
+        scale: s.
+        groups: RSTBs.
+        depth: Swin blocks of each.
+        channels: of all layers.
+        heads: of each attention.
+        window: its side in pixels, even.
+        mlp_ratio: hidden channels of the MLPs, as a multiple.
         drop_path: in training, the last block's rate of leaving its residuals out, as in the authors' code; those
             before it rise to it from 0.
 

@@ -48,7 +48,8 @@ class SuperResolution:
         """Mean PSNR in dB over all images, with the model in evaluation mode; inf if one image is exactly right.
 
         Args:
-            model: enlarges images. batches: small images and the true large ones (see `WholeImages`).
+            model: enlarges images.
+            batches: small images and the true large ones (see `WholeImages`).
             full_precision: without autocast, whose bf16 rounds bright pixels by up to half a level of 255.
 
         Raises:

@@ -25,7 +25,8 @@ class MeanOfImages:
     """A mean over images.
 
     Attributes:
-        value: the mean. n: how many images.
+        value: the mean.
+        n: how many images.
         interval: 95 % bootstrap interval over images; None for one image, or where a value is not finite.
     """
 
@@ -62,7 +63,9 @@ class Validation:
     """A network on a set of images.
 
     Attributes:
-        name: of the set. scale: of the enlargement. images: names and qualities, in their order.
+        name: of the set.
+        scale: of the enlargement.
+        images: names and qualities, in their order.
     """
 
     name: str
@@ -91,7 +94,8 @@ def validate(
     """PSNR and SSIM of each image of `pairs`.
 
     Args:
-        task: says how they are judged. model: on `device`.
+        task: says how they are judged.
+        model: on `device`.
         self_ensemble: average the outputs for the eight symmetric forms of each image, at eight times the time.
 
     Raises:

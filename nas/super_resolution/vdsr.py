@@ -30,7 +30,8 @@ class VDSR(nn.Module):
     weights serves all scales.
 
     Args:
-        layers: convolutions. channels: between them.
+        layers: convolutions.
+        channels: between them.
     """
 
     on_luma = True

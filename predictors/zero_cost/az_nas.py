@@ -105,7 +105,8 @@ def trainability(g_in: Tensor, g_out: Tensor) -> float:
     gradients as they are, so has nothing to train.
 
     Args:
-        g_out: `(n, channels, height, width)`, the gradient at the block's output. g_in: the same at its input.
+        g_out: `(n, channels, height, width)`, the gradient at the block's output.
+        g_in: the same at its input.
     """
     if torch.equal(g_in, g_out):
         return float("-inf")

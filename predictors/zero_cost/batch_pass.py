@@ -24,7 +24,8 @@ class Map:
     """What one execution of a Conv2d or Linear layer put out.
 
     Attributes:
-        output: a `(n, positions, channels)`. gradient: δ, the loss's gradient by it, of the same shape.
+        output: a `(n, positions, channels)`.
+        gradient: δ, the loss's gradient by it, of the same shape.
         fan_in: weights of one output channel.
     """
 

@@ -19,7 +19,8 @@ def run_blocks(model: nn.Module, x: Tensor, see: See) -> None:
     """Run the network block by block, each on a detached copy of what the block before put out.
 
     Args:
-        model: takes images; used up. x: images `(n, channels, height, width)`.
+        model: takes images; used up.
+        x: images `(n, channels, height, width)`.
         see: told of each block in order, after it has run: its input, a leaf that requires grad, and its output, maps
             `(n, channels, height, width)`, which must not be written to.
 

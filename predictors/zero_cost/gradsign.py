@@ -53,8 +53,11 @@ def sign_sums(
     value of a tensor, an old-style autograd function) is differentiated image by image, with a logged warning.
 
     Args:
-        model: in training mode. x: images `(n, ...)`. y: targets `(n, ...)`.
-        loss: of outputs and targets of a batch of one image. chunk: images at once.
+        model: in training mode.
+        x: images `(n, ...)`.
+        y: targets `(n, ...)`.
+        loss: of outputs and targets of a batch of one image.
+        chunk: images at once.
 
     Raises:
         ScoreError: a batch norm has one value per channel in one image.

@@ -24,7 +24,8 @@ def logits_and_jacobian(model: nn.Module, layers: Sequence[str], x: Tensor) -> t
     layer's output and δ its gradient. Batch norm is by the statistics of each image. Uses up the model.
 
     Args:
-        layers: paths of Conv2d and Linear layers of the model, p of them. x: images `(n, ...)`.
+        layers: paths of Conv2d and Linear layers of the model, p of them.
+        x: images `(n, ...)`.
 
     Raises:
         ScoreError: a batch norm has one value per channel in one image.

@@ -53,7 +53,8 @@ def zero_cost_predictors(
 
     Args:
         space: where the architectures are from.
-        x: images `(n, *space.input_shape)`, on the device to compute on. y: labels `(n,)`.
+        x: images `(n, *space.input_shape)`, on the device to compute on.
+        y: labels `(n,)`.
         seed, repeats, limit_s: see `Examiner`.
 
     Raises:

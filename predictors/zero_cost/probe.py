@@ -24,8 +24,11 @@ class Probe:
     It works on copies, and keeps what it has computed until it is dropped.
 
     Args:
-        model: the network. x: images `(n, channels, height, width)`. y: labels `(n,)`.
-        reads: what all scores to be asked read of the shared pass. seed: of what the scores draw at random.
+        model: the network.
+        x: images `(n, channels, height, width)`.
+        y: labels `(n,)`.
+        reads: what all scores to be asked read of the shared pass.
+        seed: of what the scores draw at random.
         own: the network is nobody else's, so needs no copy to be kept from changes.
 
     Attributes:

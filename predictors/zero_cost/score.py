@@ -30,7 +30,8 @@ class Score(ABC):
     the values they have alone.
 
     Attributes:
-        name: as in recipes and reports. higher_is_better: the direction expected to go with accuracy.
+        name: as in recipes and reports.
+        higher_is_better: the direction expected to go with accuracy.
         needs: what of the problem the value depends on: the `images` and `labels` of the batch, the cross-entropy
             `loss`, the `activations` inside the network. Without images only the shape and device of `x` are read.
         batch_norm: `each image` normalises every image by its own statistics (training mode, batches of one image),
@@ -57,7 +58,8 @@ class Score(ABC):
 
         Args:
             model: takes images `x` and returns logits `(n, classes)`, alone or as the first of a tuple.
-            x: images `(n, channels, height, width)`. y: their labels `(n,)`, integers.
+            x: images `(n, channels, height, width)`.
+            y: their labels `(n,)`, integers.
             seed: of what the score itself draws (inputs, weights), where it does.
 
         Raises:

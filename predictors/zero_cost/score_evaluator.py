@@ -24,8 +24,10 @@ class Examiner:
 
     Args:
         scores: all that will be asked, so that they share their passes.
-        x: images `(n, channels, height, width)`, on the device to compute on. y: labels `(n,)`, integers.
-        seed: of the weights and of what scores draw, at least 0. repeats: initialisations to average over.
+        x: images `(n, channels, height, width)`, on the device to compute on.
+        y: labels `(n,)`, integers.
+        seed: of the weights and of what scores draw, at least 0.
+        repeats: initialisations to average over.
         limit_s: seconds that one score of one network may take; None for any.
 
     Raises:

@@ -41,8 +41,9 @@ class RegularisedSWAP(Score):
     factor falls to 0 for a network far from μ, so the two must fit the space.
 
     Args:
-        mu: μ, the size wanted, in thousands of parameters. sigma: σ, in thousands squared: at a distance of √σ from μ
-            the factor is 1/e. The defaults are ours, to suit NAS-Bench-201, whose largest network has 1532 thousand.
+        mu: μ, the size wanted, in thousands of parameters.
+        sigma: σ, in thousands squared: at a distance of √σ from μ the factor is 1/e. The defaults are ours, to suit
+            NAS-Bench-201, whose largest network has 1532 thousand.
 
     Raises:
         UserError: σ is not positive.
@@ -66,7 +67,8 @@ class PatternCounter(ReluInputs):
     """Counts the different patterns over n images of the units of all ReLUs with maps executed inside the block.
 
     Args:
-        images: n, at most 16. device: where the maps are.
+        images: n, at most 16.
+        device: where the maps are.
     """
 
     def __init__(self, images: int, device: torch.device) -> None:

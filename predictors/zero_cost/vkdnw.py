@@ -49,7 +49,8 @@ def fisher_eigenvalues(f: Tensor, jacobian: Tensor) -> Tensor:
     """The eigenvalues `(p,)`, float64, of F = mean_n J_nᵀ (diag(p_n) - p_n p_nᵀ) J_n; nan where F is not finite.
 
     Args:
-        f: logits `(n, classes)`. jacobian: J `(n, classes, p)`.
+        f: logits `(n, classes)`.
+        jacobian: J `(n, classes, p)`.
     """
     p = f.double().softmax(1)[:, :, None]
     j = jacobian.double()

@@ -23,9 +23,12 @@ class Choices:
     """The choices of all layers; the first index of the tables is the layer, the second the choice.
 
     Attributes:
-        names: of the weights. sizes: how many weights each has.
-        zeros: at each choice, at most all but one. errors: what each choice does to the network; they add up.
-        costs: of the layer at each choice, in any unit. by_params: whether they are the weights that are kept.
+        names: of the weights.
+        sizes: how many weights each has.
+        zeros: at each choice, at most all but one.
+        errors: what each choice does to the network; they add up.
+        costs: of the layer at each choice, in any unit.
+        by_params: whether they are the weights that are kept.
         by_scores: whether the errors are sums of the scores, and so known at any number of zeros.
         scores: of each layer, ascending; the lowest are zero.
     """

@@ -27,7 +27,9 @@ def cheapest(errors: Table, costs: Table, budget: float, *, buckets: int = BUCKE
     Errors should be such as add up: squared norms, saliencies, increases of a loss.
 
     Args:
-        errors, costs: `(layers, choices)`. budget: of the sum of errors. buckets: D.
+        errors, costs: `(layers, choices)`.
+        budget: of the sum of errors.
+        buckets: D.
 
     Returns:
         The index of each layer's choice; among equally cheap ones that with the smaller error.

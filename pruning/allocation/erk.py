@@ -19,7 +19,8 @@ def erk(weights: Weights, sparsity: float, *, kernel: bool = True, power: Positi
     with the ε at which the densities add up to the sparsity. What a layer that is dense cannot take goes to the others.
 
     Args:
-        weights, sparsity: see the package. kernel: without it p_l = (n_out + n_in) / (n_out n_in), the older ER.
+        weights, sparsity: see the package.
+        kernel: without it p_l = (n_out + n_in) / (n_out n_in), the older ER.
         power: 0.5, say, evens the densities out.
 
     Raises:

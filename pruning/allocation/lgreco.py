@@ -31,7 +31,8 @@ def lgreco(
     scores of single weights.
 
     Args:
-        weights, sparsity: see the package. table: see `choices`; by default those of magnitude, at the cost of weights.
+        weights, sparsity: see the package.
+        table: see `choices`; by default those of magnitude, at the cost of weights.
         buckets: D of the dynamic program.
 
     Raises:

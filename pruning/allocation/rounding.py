@@ -31,7 +31,8 @@ def fill(q: Sequence[float], total: int, low: Sequence[int], high: Sequence[int]
     What a layer at its bound cannot take goes to the others, in proportion again.
 
     Args:
-        q: above 0. low, high: whole numbers between which `total` lies once added up.
+        q: above 0.
+        low, high: whole numbers between which `total` lies once added up.
     """
     wanted, least, most = (np.asarray(values, dtype=np.float64) for values in (q, low, high))
     # The sum is piecewise linear in ε: between two neighbouring corners, where a layer reaches a bound, it is a line.

@@ -42,7 +42,8 @@ def lamp(weights: Weights, sparsity: float, *, least_density: Density = 0.0) -> 
     """LAMP: Lee et al., "Layer-adaptive Sparsity for the Magnitude-based Pruning", ICLR 2021.
 
     Args:
-        weights, sparsity: see the package. least_density: see `global_magnitude`.
+        weights, sparsity: see the package.
+        least_density: see `global_magnitude`.
 
     Raises:
         UserError: an option is out of range, or the sparsity cannot be reached.
@@ -55,7 +56,8 @@ def saliency(weights: Weights, sparsity: float, saliencies: Scores, *, least_den
     """As many zeros in each layer as it has of the smallest saliencies of all, such as w² / (2 [F⁻¹]_kk) of OBS.
 
     Args:
-        weights, sparsity: see the package. saliencies: of each weight, by its name and of its shape.
+        weights, sparsity: see the package.
+        saliencies: of each weight, by its name and of its shape.
         least_density: see `global_magnitude`.
 
     Raises:

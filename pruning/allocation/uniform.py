@@ -25,7 +25,8 @@ def uniform(
     layer at 80 % or less; the others then get what is missing.
 
     Args:
-        weights, sparsity: see the package. dense_first: the first layer keeps all its weights.
+        weights, sparsity: see the package.
+        dense_first: the first layer keeps all its weights.
         last_at_most: the largest sparsity of the last layer; null for no limit.
 
     Raises:

@@ -18,7 +18,8 @@ class Blocks(ABC):
     """F⁻¹ of n blocks, by its products.
 
     Args:
-        g: gradients `(n, m, B)`, on any device; kept, not copied. damp: lambda, above 0.
+        g: gradients `(n, m, B)`, on any device; kept, not copied.
+        damp: lambda, above 0.
         pages: how they are gone through. All other tensors are on its device.
     """
 
@@ -54,7 +55,8 @@ class Blocks(ABC):
         large numbers.
 
         Args:
-            w: float64. drop: boolean, true at P.
+            w: float64.
+            drop: boolean, true at P.
         """
 
 

@@ -39,7 +39,8 @@ class Paging:
     """How a wide matrix is gone through.
 
     Attributes:
-        device: where its products are computed, wherever it lies. columns: of a page, which is copied there.
+        device: where its products are computed, wherever it lies.
+        columns: of a page, which is copied there.
     """
 
     device: torch.device
@@ -56,7 +57,8 @@ def gram(rows: Tensor, pages: Paging, *, columns: Tensor | None = None, dtype: t
     """rows rowsᵀ, `(..., r, r)` in float64, of rows `(..., r, c)`.
 
     Args:
-        columns: boolean `(..., c)`, those that count; all if None. dtype: of the products; that of the rows if None.
+        columns: boolean `(..., c)`, those that count; all if None.
+        dtype: of the products; that of the rows if None.
     """
     r = rows.shape[-2]
     total = torch.zeros(*rows.shape[:-1], r, dtype=torch.float64, device=pages.device)

@@ -23,7 +23,8 @@ class Layout:
     """The order of d weights in one vector: weight after weight, without those that a mask does not keep.
 
     Args:
-        weights: by name. masks: true where kept; None keeps all.
+        weights: by name.
+        masks: true where kept; None keeps all.
     """
 
     def __init__(self, weights: Weights, masks: Masks | None = None) -> None:
@@ -74,7 +75,8 @@ def gradients(
 
     Args:
         batches: gone through as often as it takes; its own random state moves on.
-        m: rows, exactly. masks: true where kept; None keeps all.
+        m: rows, exactly.
+        masks: true where kept; None keeps all.
         batch_size: b. Larger batches are cut into such, and what is left over is not used; smaller ones are taken as
             they are.
 
@@ -82,7 +84,8 @@ def gradients(
         float64 for weights in float64, otherwise float32.
 
     Raises:
-        UserError: there is no batch to go on with. Diverged: a gradient is not finite.
+        UserError: there is no batch to go on with.
+        Diverged: a gradient is not finite.
     """
     if m < 1 or batch_size < 1:
         raise ValueError(f"m and batch_size must be at least 1, not {m} and {batch_size}")

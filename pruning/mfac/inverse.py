@@ -22,10 +22,12 @@ class InverseFisher:
     takes as many operations, one row at a time.
 
     Args:
-        gradients: G, `(m, d)`, float32 or float64; kept, not copied. damp: lambda, above 0.
+        gradients: G, `(m, d)`, float32 or float64; kept, not copied.
+        damp: lambda, above 0.
         block: B, consecutive weights whose curvature counts together; all d if None. The last block may be smaller.
         device: where to compute, by default where the gradients are. They need not fit there: a page of their columns
-            at a time is copied. page: columns of a page.
+            at a time is copied.
+        page: columns of a page.
     """
 
     def __init__(

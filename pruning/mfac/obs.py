@@ -50,7 +50,10 @@ def saliencies(
     LeCun et al. (NIPS 1989), with the curvature of Hassibi & Stork (NeurIPS 1992), F = lambda I + (1/m) Σ_i g_i g_iᵀ.
 
     Args:
-        batches, batch_size: see `gradients`. rows: m. damp: lambda. block: see `InverseFisher`.
+        batches, batch_size: see `gradients`.
+        rows: m.
+        damp: lambda.
+        block: see `InverseFisher`.
 
     Returns:
         By the weight's name and of its shape, in float64 or float32, none below 0.

@@ -29,7 +29,8 @@ class MFAC(torch.optim.Optimizer):
         lr: learning rate; theirs on CIFAR-10, divided by 10 twice.
         momentum: of the average of directions, 0 to below 1.
         weight_decay: of every parameter, norms and biases included; give those a group of their own to spare them.
-        rows: m. damp: lambda.
+        rows: m.
+        damp: lambda.
         sparse: numbers that are exactly 0 now stay so, and take no room in the window: those of a pruned network,
             but also biases that begin at 0.
         clip_norm: largest length of d over all parameters; None for any.

@@ -23,7 +23,10 @@ class Window:
     section 3.2) without its second matrix.
 
     Args:
-        m: gradients. d: numbers in each. damp: lambda. dtype, device: of the gradients, m d numbers.
+        m: gradients.
+        d: numbers in each.
+        damp: lambda.
+        dtype, device: of the gradients, m d numbers.
     """
 
     def __init__(
@@ -74,7 +77,8 @@ class Window:
         """A⁻¹ times `(m, 1)`. Where rounding has left A without a Cholesky factor, G Gᵀ is computed anew in float64.
 
         Raises:
-            UserError: there is none then either. Diverged: a gradient is not finite.
+            UserError: there is none then either.
+            Diverged: a gradient is not finite.
         """
         ridge = self.m * self.damp * torch.eye(self.m, dtype=torch.float64, device=self.g.device)
         lower, info = torch.linalg.cholesky_ex(ridge + self.gram)

@@ -21,7 +21,8 @@ def residual_blocks(
     An activation after the sum is allowed where it changes nothing, as a ReLU after a ReLU.
 
     Args:
-        model: with signals in it that do not vanish, best a copy with random parameters. example: its input.
+        model: with signals in it that do not vanish, best a copy with random parameters.
+        example: its input.
         include, exclude: patterns of layer names; all layers of a block must match one, and none of them may.
     """
     calls: dict[str, list[Tensor | None]] = {}

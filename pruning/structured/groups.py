@@ -23,8 +23,11 @@ class Group:
         name: of its first layer, or of the block.
         kind: `channels`; `heads` of an attention; `normalised`, channels that a layer norm averages over, so that
             removing one changes what the others become; `block`, a residual block, of which the shortcut stays.
-        layers: those that become smaller. width: units in the dense network. kept: units that stay.
-        step: `width` goes down to multiples of this. channels: of the narrowest layer, in one unit.
+        layers: those that become smaller.
+        width: units in the dense network.
+        kept: units that stay.
+        step: `width` goes down to multiples of this.
+        channels: of the narrowest layer, in one unit.
         macs: multiply-accumulates for one image of all its layers' weights, in the dense network.
         indices: the units that stay.
         dense_because: why all stay, where nothing of the group can be removed; else None.
@@ -69,8 +72,10 @@ class Units:
     """A group as it is removed.
 
     Attributes:
-        name, kind, width: as in `Group`. members: where the units are; none for a block.
-        channels: of the narrowest layer, in one unit. attributes: what else follows.
+        name, kind, width: as in `Group`.
+        members: where the units are; none for a block.
+        channels: of the narrowest layer, in one unit.
+        attributes: what else follows.
         dense_because: why nothing may be removed, where that is known already.
     """
 

@@ -165,7 +165,8 @@ def mean_gradients(
     """The gradient of the mean loss over batches, in evaluation mode, by the names of convolutions' and linear weights.
 
     Args:
-        model: left as it was, gradients included. loss: the mean loss of the model on a batch.
+        model: left as it was, gradients included.
+        loss: the mean loss of the model on a batch.
         batches: at least one, all of one size, on the model's device.
 
     Raises:

@@ -28,7 +28,8 @@ class Target:
     Attributes:
         of: `macs` or `params`, as `nas.cost.count.count` has them, or a function that measures a network, such as its latency
             in ms; the network it is given is in evaluation mode, on the device of the dense one.
-        share: of what the dense network has. most: instead, in the unit of what is measured.
+        share: of what the dense network has.
+        most: instead, in the unit of what is measured.
 
     Raises:
         UserError: neither or both are given, or no network could meet it.
@@ -57,7 +58,9 @@ class Costs:
     """What a network costs without some units.
 
     Args:
-        model: the dense network. example_shape: of one input. target: what is measured.
+        model: the dense network.
+        example_shape: of one input.
+        target: what is measured.
     """
 
     def __init__(self, model: nn.Module, example_shape: tuple[int, ...], target: Target) -> None:
@@ -136,7 +139,9 @@ def given_back(
     large one, which makes earlier ones needless.
 
     Args:
-        number: the moves that reach the limit. cost: after so many steps of each group. after: after these moves.
+        number: the moves that reach the limit.
+        cost: after so many steps of each group.
+        after: after these moves.
 
     Returns:
         The steps taken of each group, and the cost.
@@ -167,7 +172,9 @@ def shortest(
     is taken as it was when it was asked for: what is returned was within the limit.
 
     Args:
-        cost, guess: after so many moves; they fall as moves grow. longest: all moves. dense: the cost after none.
+        cost, guess: after so many moves; they fall as moves grow.
+        longest: all moves.
+        dense: the cost after none.
     """
     low, high = 0, longest
     while high - low > 1:  # low is above the limit, high is at most there, by the guess

@@ -34,7 +34,8 @@ class Shrunk:
 
     Attributes:
         model: the network, in the mode of the dense one and on its device; its weights are the dense network's.
-        groups: what was looked at, those that stay dense with the reason. structure: for `apply_structure`.
+        groups: what was looked at, those that stay dense with the reason.
+        structure: for `apply_structure`.
         before, after: what the target is of, in the dense and in this network.
         difference: from the dense network with the removed units silent, relative to the largest output, on random
             inputs: rounding, or it would not be given.
@@ -92,9 +93,12 @@ def shrink(
     where the target cannot be met without.
 
     Args:
-        model: left as it is. example_shape: of one input, `(channels, height, width)`.
-        importance: `Magnitude()` where None. ratio: over the whole network, or the same in every group.
-        round_to: widths become multiples of it, see `steps`. least: share of every group that stays at least.
+        model: left as it is.
+        example_shape: of one input, `(channels, height, width)`.
+        importance: `Magnitude()` where None.
+        ratio: over the whole network, or the same in every group.
+        round_to: widths become multiples of it, see `steps`.
+        least: share of every group that stays at least.
         include, exclude: patterns of layer names, see `discover`; the network's outputs stay in any case.
         depth: whole residual blocks may go, too.
 

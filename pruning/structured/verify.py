@@ -29,7 +29,8 @@ class Probe:
     """Checks removals in a network of random parameters.
 
     Args:
-        model: the dense network. example: its input `(batch, channels, height, width)`.
+        model: the dense network.
+        example: its input `(batch, channels, height, width)`.
     """
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:

@@ -103,7 +103,8 @@ def any_of(table: Mapping[str, str], kind: str, *, more: tuple[Any, ...] = (), w
     """The settings of one member of the table, told apart by `name`; a bare name stands for all its defaults.
 
     Args:
-        more: settings of members that are in no table. without: see `options_of`.
+        more: settings of members that are in no table.
+        without: see `options_of`.
     """
     members = (*(options_of(table, name, kind, without=without) for name in table), *more)
     union: Any = Union[members]  # noqa: UP007 - made at run time

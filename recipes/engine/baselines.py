@@ -29,7 +29,8 @@ class SameSize:
     """Random architectures with about as many parameters as a given one.
 
     Args:
-        space: an elastic one. generator: of the draws, which are the same for every architecture asked about.
+        space: an elastic one.
+        generator: of the draws, which are the same for every architecture asked about.
     """
 
     def __init__(self, space: SearchSpace, generator: torch.Generator) -> None:

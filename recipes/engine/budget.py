@@ -36,8 +36,8 @@ class Kept:
     """An architecture that keeps the budget.
 
     Attributes:
-        climb: its measured latency; None where there is no limit on it. replaces: what was chosen at first, and why it
-            could not stay; None where nothing had to be replaced.
+        climb: its measured latency; None where there is no limit on it.
+        replaces: what was chosen at first, and why it could not stay; None where nothing had to be replaced.
     """
 
     architecture: Architecture
@@ -49,7 +49,8 @@ class Budget:
     """The limits of one run, and what it knows of latencies.
 
     Args:
-        context: of the run. settings: its section `budget`.
+        context: of the run.
+        settings: its section `budget`.
     """
 
     def __init__(self, context: Context, settings: BudgetSettings) -> None:
@@ -106,7 +107,8 @@ class Budget:
         """The architecture itself or, where it breaks a limit, the nearest that keeps all (`nearest_within`).
 
         Args:
-            chosen: by a method that knows nothing of the budget. worth: how good an architecture is to that method.
+            chosen: by a method that knows nothing of the budget.
+            worth: how good an architecture is to that method.
 
         Raises:
             UserError: nothing keeps it; with the nearest miss.

@@ -47,9 +47,12 @@ class Context:
     """One run in progress.
 
     Attributes:
-        recipe: resolved and checked. run: the folder, owned by this process.
-        track: shows progress. outputs: of the stages that are done, by name.
-        keys: cache keys of the stages, by name. study_key: that of the search, whatever its number of trials.
+        recipe: resolved and checked.
+        run: the folder, owned by this process.
+        track: shows progress.
+        outputs: of the stages that are done, by name.
+        keys: cache keys of the stages, by name.
+        study_key: that of the search, whatever its number of trials.
     """
 
     recipe: Recipe

@@ -26,8 +26,10 @@ class Latencies:
     """Measures each architecture once at each pace, and learns from all measurements so far.
 
     Args:
-        timed: times an architecture. device: opens what it is timed on, when it is first needed.
-        specs: how, at each pace. learner: a new predictor.
+        timed: times an architecture.
+        device: opens what it is timed on, when it is first needed.
+        specs: how, at each pace.
+        learner: a new predictor.
         path: the file that keeps measurements; those of other devices or specs stay in it.
     """
 

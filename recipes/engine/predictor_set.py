@@ -31,7 +31,9 @@ class PredictorSet:
     Attributes:
         space: where the architectures are from.
         batch: gives the images and labels that zero-cost scores look at.
-        seed: of their weights. repeats: initialisations they are averaged over. limit_s: seconds that one may take.
+        seed: of their weights.
+        repeats: initialisations they are averaged over.
+        limit_s: seconds that one may take.
         inherited: makes the predictor of inherited accuracy, where there is a supernet.
         reference_seed: of the architectures that ensembles rank among.
     """

@@ -35,9 +35,11 @@ def run_recipe(
     """Run what is not done yet, then write the report.
 
     Args:
-        recipe: what to run. folder: the run folder, new or of an earlier run of the recipe.
+        recipe: what to run.
+        folder: the run folder, new or of an earlier run of the recipe.
         overrides: those in `recipe`, kept for when the run is resumed.
-        track: shows progress. announce: told what happens, a line at a time.
+        track: shows progress.
+        announce: told what happens, a line at a time.
 
     Returns:
         The path of the report.

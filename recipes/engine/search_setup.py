@@ -28,7 +28,8 @@ class SearchParts:
     """Made for one search of one run.
 
     Args:
-        context: of the run. settings: its section `search`.
+        context: of the run.
+        settings: its section `search`.
     """
 
     def __init__(self, context: Context, settings: RecipeSearchSettings) -> None:

@@ -65,7 +65,8 @@ def new_training(context: Context, *, seed: int = 0, epochs: int | None = None) 
     """A supernet about to be trained, opened to the whole space.
 
     Args:
-        seed: of its weights, batches and gates. epochs: over which its learning rate falls, instead of the recipe's.
+        seed: of its weights, batches and gates.
+        epochs: over which its learning rate falls, instead of the recipe's.
     """
     settings = context.recipe.supernet
     assert settings is not None
@@ -96,7 +97,8 @@ def training_of(
 
     Args:
         purpose: what the draws of batches, gates and noise are for, so that no two trainings share them.
-        stop: see `EarlyStop`. follows: see `SupernetTraining`.
+        stop: see `EarlyStop`.
+        follows: see `SupernetTraining`.
     """
     supernet = context.recipe.supernet
     assert supernet is not None

@@ -23,7 +23,8 @@ class NormalisedImages:
     """Images as a network takes them, made batch by batch.
 
     Attributes:
-        images: the images. mean, std: that they are normalised with.
+        images: the images.
+        mean, std: that they are normalised with.
     """
 
     images: Images
@@ -46,7 +47,8 @@ class QuantizationImages:
     """The images of the settings, divided as `nas prune` divides them with the same seed.
 
     Attributes:
-        settings: where they are. given: the normalisation that the network came with; None takes that of the images.
+        settings: where they are.
+        given: the normalisation that the network came with; None takes that of the images.
     """
 
     settings: QuantizeSettings

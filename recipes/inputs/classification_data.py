@@ -35,7 +35,8 @@ class ClassifiedImages:
     """Images with classes; see `espalier.recipes.inputs.task_data.Images`.
 
     Attributes:
-        settings: where they are. given: the normalisation of the given network; None takes that of the images.
+        settings: where they are.
+        given: the normalisation of the given network; None takes that of the images.
     """
 
     settings: PruneSettings

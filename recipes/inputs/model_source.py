@@ -29,7 +29,8 @@ class Given:
     Attributes:
         factory: as `espalier.nas.models.network_factory` takes it.
         weights: a file of its weights; None for fresh ones.
-        pretrained: take timm's own weights. pruned: the folder of `nas prune` to go on from.
+        pretrained: take timm's own weights.
+        pruned: the folder of `nas prune` to go on from.
         mean, std: that its images are normalised with; None where nobody says.
     """
 
@@ -71,7 +72,8 @@ def given_network(
 
     Args:
         text: one of `FORMS`, or the file of weights in such a folder.
-        weights: a file of weights for timm's or a user's network. pretrained: take timm's own.
+        weights: a file of weights for timm's or a user's network.
+        pretrained: take timm's own.
         scale: where it is a network of super-resolution.
 
     Raises:

@@ -45,7 +45,9 @@ def load_batch(data: str, count: int, *, seed: int, size: int | None = None) -> 
 
     Args:
         data: `digits`, a file `.parquet` or `.npz`, or a folder with parquet files or with a folder for each class.
-        count: images in the batch. seed: which. size: resize them to size x size.
+        count: images in the batch.
+        seed: which.
+        size: resize them to size x size.
 
     Raises:
         UserError: the source cannot be used, or has fewer images.

@@ -18,7 +18,10 @@ class Run(Record):
     """All that a report tells of.
 
     Attributes:
-        path: the run folder. recipe: as parsed; recipe_text: as written. environment: from `environment.json`.
+        path: the run folder.
+        recipe: as parsed;
+        recipe_text: as written.
+        environment: from `environment.json`.
         results_of: when the newest stage finished; None before the first one.
     """
 

@@ -36,7 +36,8 @@ class Network:
     """A trained network; what its run has not found out yet is None.
 
     Attributes:
-        accuracy: on the images of `split`, what pages and tables show. selection: on the selection images.
+        accuracy: on the images of `split`, what pages and tables show.
+        selection: on the selection images.
         files: names of the bundle's files that are there, with their paths relative to the run folder.
     """
 

@@ -17,8 +17,12 @@ class DecisionRow:
     """One comparison of a decision, in words.
 
     Attributes:
-        part: the supernet. choice: what was decided. outcome: what was kept or dropped.
-        decided_by: accuracy or loss. margin: of that, with its standard error. step: the smallest of accuracy.
+        part: the supernet.
+        choice: what was decided.
+        outcome: what was kept or dropped.
+        decided_by: accuracy or loss.
+        margin: of that, with its standard error.
+        step: the smallest of accuracy.
         clear: whether the margin is significant.
     """
 

@@ -118,7 +118,8 @@ def best_cut(distances: NDArray[np.float64], branches: int) -> tuple[Groups, flo
     """The groups that are least similar to each other, and their mean similarity across the cut.
 
     Args:
-        distances: D, (n, n), symmetric. branches: number of groups B.
+        distances: D, (n, n), symmetric.
+        branches: number of groups B.
 
     Raises:
         ValueError: see `near_equal`.

@@ -60,8 +60,10 @@ class Node:
 
     Attributes:
         name: `root`, `root.0`, `root.0.1`, ...: the parent's name and the number of the group.
-        start: epochs of the supernet it inherits from; 0 where it starts afresh. epochs: those after its training.
-        horizon: epochs over which its learning rate falls. branches: into how many it is split; 0 for a leaf.
+        start: epochs of the supernet it inherits from; 0 where it starts afresh.
+        epochs: those after its training.
+        horizon: epochs over which its learning rate falls.
+        branches: into how many it is split; 0 for a leaf.
     """
 
     name: str
@@ -80,7 +82,8 @@ def first_stuck(counts: Iterable[int], branches: Sequence[int]) -> tuple[int, tu
     """The first split for which no choice may be left, whatever choices the splits before it take.
 
     Args:
-        counts: the number of options of each choice that may be split. branches: of each split.
+        counts: the number of options of each choice that may be split.
+        branches: of each split.
 
     Returns:
         Its index, and the numbers of options of the choices that are then still whole; `None` if there is no such.

@@ -76,7 +76,8 @@ class GradientDistances:
     Args:
         space: the supernet, trained for a while: at its initialisation the distances mean nothing.
         strategy: its gates and its region; only options open there are scored.
-        loss: of a batch under gates. batches: endless.
+        loss: of a batch under gates.
+        batches: endless.
         generator: a CPU generator, of the gates and the noise.
 
     Attributes:

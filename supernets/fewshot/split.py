@@ -96,8 +96,12 @@ def split_by_gradients(
     best. It ends when, in a share `agreement` of the resamples, the same choice wins with the same groups.
 
     Args:
-        measure: gives D. names: the choices to consider. branches: number of groups.
-        repeats: at most so many measurements. agreement: in (0, 1]. seed: of the bootstrap.
+        measure: gives D.
+        names: the choices to consider.
+        branches: number of groups.
+        repeats: at most so many measurements.
+        agreement: in (0, 1].
+        seed: of the bootstrap.
 
     Raises:
         ValueError: no choice to consider, or options that cannot be grouped (see `near_equal`).

@@ -42,8 +42,11 @@ class Leaf:
     """A trained supernet for one part of the space.
 
     Attributes:
-        name: as in `Node`. region: the part. checkpoint: its whole training.
-        horizon: the epochs over which its learning rate fell. rows: the numbers of each epoch of its own.
+        name: as in `Node`.
+        region: the part.
+        checkpoint: its whole training.
+        horizon: the epochs over which its learning rate fell.
+        rows: the numbers of each epoch of its own.
     """
 
     name: str
@@ -83,11 +86,13 @@ def train_tree(
     draws) with only its group's options left open. With `restart: final` the leaves start afresh instead.
 
     Args:
-        make_training: makes each supernet. settings: the tree's shape.
+        make_training: makes each supernet.
+        settings: the tree's shape.
         folder: takes a checkpoint of each supernet, written after each epoch, and a record of each split; a killed
             run goes on from them and finds what it would have found.
         seed: gives each supernet one of its own, which matters where nothing is inherited, and each split.
-        track: shows progress. on_epoch: called with a supernet's name and each epoch's row.
+        track: shows progress.
+        on_epoch: called with a supernet's name and each epoch's row.
 
     Raises:
         UserError: the space has too few choices to split, or a file is damaged or of another space, or the space's

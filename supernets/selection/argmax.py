@@ -19,8 +19,10 @@ def argmax(space: SearchSpace, preferences: Mapping[str, Tensor], region: Region
     or not. An input choice keeps those edges whose strongest operation, `none` aside, is strongest.
 
     Args:
-        space: the search space. preferences: for each undecided choice how much each option counts; choices
-            between inputs that come from layer choices need none. region: the options to choose among.
+        space: the search space.
+        preferences: for each undecided choice how much each option counts; choices between inputs that come from layer
+            choices need none.
+        region: the options to choose among.
     """
     strength: dict[str, list[float]] = {name: weights.tolist() for name, weights in preferences.items()}
     choices = space.choices()

@@ -31,11 +31,13 @@ def compare(without: Mapping[int, Evaluation], criterion: Criterion, *, hurts: H
 
     Args:
         without: at least two candidates with the supernet's evaluation without each, all on the same images.
-        criterion: what to go by. hurts: which candidate is asked for. Of equal ones the first hurts most, and the last
-            least, so that the first is kept either way.
+        criterion: what to go by.
+        hurts: which candidate is asked for. Of equal ones the first hurts most, and the last least, so that the first
+            is kept either way.
 
     Raises:
-        Diverged: a loss is not finite. ValueError: fewer than two candidates, or other images.
+        Diverged: a loss is not finite.
+        ValueError: fewer than two candidates, or other images.
     """
     if len(without) < 2 or len({evaluation.n for evaluation in without.values()}) != 1:
         raise ValueError("a comparison needs at least two candidates, judged on the same images")

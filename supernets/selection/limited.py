@@ -40,8 +40,10 @@ def likeliest_within(
     all costs far less than the architectures that p stands for.
 
     Args:
-        preferences: for each choice the probability of each option. region: the options to choose among.
-        costs: of the space's options. limit: at least that of the cheapest architecture, in the unit of `costs`.
+        preferences: for each choice the probability of each option.
+        region: the options to choose among.
+        costs: of the space's options.
+        limit: at least that of the cheapest architecture, in the unit of `costs`.
     """
     at = at_price(space, preferences, region, costs)
 

@@ -33,14 +33,18 @@ class Perturbation:
     judged with the choice decided.
 
     Args:
-        space: the trained supernet. strategy: of its training; gives the mixture that is perturbed.
+        space: the trained supernet.
+        strategy: of its training; gives the mixture that is perturbed.
         evaluate: judges the supernet as it stands.
-        criterion: see `compare`. topology: see `project_topology`.
+        criterion: see `compare`.
+        topology: see `project_topology`.
         interval: epochs of tuning between two visits.
         seed: of the order of the choices.
 
     Attributes:
-        visits: the choices of each visit. done: how many visits have been made. decisions: in the order they were made.
+        visits: the choices of each visit.
+        done: how many visits have been made.
+        decisions: in the order they were made.
     """
 
     def __init__(
@@ -87,7 +91,8 @@ class Perturbation:
 
         Args:
             tune: trains the supernet for so many more epochs.
-            track: shows progress. description: what it says.
+            track: shows progress.
+            description: what it says.
             on_visit: called after each visit. To be able to go on from there, keep `state_dict` together with that of
                 the training, whose strategy holds the region.
 
@@ -149,7 +154,9 @@ def project_operation(name: str, gates: Gates, evaluate: Evaluate, *, criterion:
     """Keep the option whose removal hurts most.
 
     Args:
-        name: of the choice. gates: under which it is a mixture of its open options. evaluate: judges gates.
+        name: of the choice.
+        gates: under which it is a mixture of its open options.
+        evaluate: judges gates.
 
     Raises:
         ValueError: the choice is no mixture.
@@ -182,8 +189,10 @@ def project_topology(
     """Drop the inputs whose removal hurts least until as many remain as the choice keeps.
 
     Args:
-        choice: between inputs. options: its open subsets, all those of their inputs.
-        gates: of the other choices. evaluate: judges gates.
+        choice: between inputs.
+        options: its open subsets, all those of their inputs.
+        gates: of the other choices.
+        evaluate: judges gates.
         topology: `conditional` judges the remaining inputs anew after each that is dropped; `leave_one_out`, as
             the authors do, judges each once with all others there, and so may drop both of two that do the same.
     """

@@ -10,8 +10,10 @@ class Refused(Exception):
     """A request that cannot be met; the host raises it as its own error, with the same fields.
 
     Args:
-        where: the file or key that is wrong. problem: what is wrong with it, in one clause.
-        allowed: what would do. given: what was asked for, for the nearest spelling.
+        where: the file or key that is wrong.
+        problem: what is wrong with it, in one clause.
+        allowed: what would do.
+        given: what was asked for, for the nearest spelling.
     """
 
     def __init__(self, where: str, problem: str, allowed: Iterable[Any] | None = None, given: Any = None) -> None:

@@ -23,7 +23,8 @@ def time_load(request: dict[str, Any], alive: Callable[[], None]) -> dict[str, A
     Every caller runs the network again as soon as it has its answer, for `milliseconds`.
 
     Args:
-        request: besides, `threads` and `provider` (None: the defaults), `batch`, `seed`. alive: called now and then.
+        request: besides, `threads` and `provider` (None: the defaults), `batch`, `seed`.
+        alive: called now and then.
     """
     path = request["files"][0]
     threads, provider = request["threads"] or default_threads(), provider_name(request["provider"])

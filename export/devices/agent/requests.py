@@ -25,8 +25,9 @@ def time_requests(request: dict[str, Any], alive: Callable[[], None]) -> dict[st
     """Time whole requests of `batch` images each, taken in turns from the image files after the ONNX file.
 
     Args:
-        request: `files` (the network, then the images), `threads` and `provider` (None: the defaults), `batch`,
-            `runs`, or None to take as many as fit `milliseconds`, but `min_runs`. alive: called now and then.
+        request: `files` (the network, then the images), `threads` and `provider` (None: the defaults), `batch`, `runs`,
+            or None to take as many as fit `milliseconds`, but `min_runs`.
+        alive: called now and then.
 
     Raises:
         Refused: PIL is not installed here, an image cannot be read, or the network does not take images.
@@ -51,7 +52,8 @@ class Layout:
     """How the network in `file` wants its images, by what it says of its only input.
 
     Attributes:
-        name: of the input. height, width, channels: of an image.
+        name: of the input.
+        height, width, channels: of an image.
 
     Raises:
         Refused: it does not take images, or not `batch` of them.

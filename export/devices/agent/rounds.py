@@ -27,7 +27,8 @@ class TimedFile:
     """One file while a round lasts. Its session is open, has run a first time, and is warm.
 
     Attributes:
-        run_once: runs it. times_ms: its timed runs.
+        run_once: runs it.
+        times_ms: its timed runs.
     """
 
     def __init__(self, path: str, request: dict[str, Any], alive: RunOnce) -> None:
@@ -52,7 +53,8 @@ def time_round(request: dict[str, Any], alive: RunOnce) -> dict[str, Any]:
 
     Args:
         request: besides, `threads` and `provider` (None: the defaults), `batch`, `seed`, `runs` of each file, or None
-            to take as many as fit `milliseconds` for each file, but `min_runs`. alive: called now and then.
+            to take as many as fit `milliseconds` for each file, but `min_runs`.
+        alive: called now and then.
     """
     files = [TimedFile(path, request, alive) for path in request["files"]]
     with no_garbage_collection():

@@ -34,7 +34,8 @@ class Agent:
     """One connection.
 
     Args:
-        folder: of this connection, removed at its end. out: where answers go.
+        folder: of this connection, removed at its end.
+        out: where answers go.
     """
 
     def __init__(self, folder: Path, out: Any) -> None:

@@ -53,8 +53,9 @@ def open_session(
     """A fresh, silent `InferenceSession` that runs operators one after the other, each on `threads` threads.
 
     Args:
-        provider: full name. spin: its threads may wait actively for the next run, which saves waking them; not where
-            another session runs between two of its runs.
+        provider: full name.
+        spin: its threads may wait actively for the next run, which saves waking them; not where another session runs
+            between two of its runs.
         profile_to: the beginning of the path that ONNX Runtime's profile is written to; it slows every run down.
         optimized_to: the path that the optimised network is written to, its weights beside it.
 

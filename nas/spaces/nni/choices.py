@@ -23,7 +23,8 @@ class MutableChoice(ValueChoice):
     `CategoricalMultiple` offers the subsets of its values, each a tuple of increasing indices.
 
     Attributes:
-        label: of the mutable; dots in it are written `:` in the choice's name. values: NNI's, one for each option.
+        label: of the mutable; dots in it are written `:` in the choice's name.
+        values: NNI's, one for each option.
     """
 
     def __init__(self, label: str, options: Mapping[Option, Any]) -> None:

@@ -37,7 +37,8 @@ class NniSpace(SearchSpace):
     The shared weights are made when they are first asked for: finding out which layers there are takes seconds.
 
     Args:
-        input_shape: `(channels, height, width)` of an image. num_classes: number of outputs.
+        input_shape: `(channels, height, width)` of an image.
+        num_classes: number of outputs.
         model: a name of `nni.nas.hub.pytorch`, or `FILE.py:CLASS`, a Python file with a `ModelSpace`.
         options: further arguments of the model space; `num_labels`, `in_channels` and `img_size` are known.
 

@@ -25,8 +25,9 @@ class GivenSpace:
     """A space and how it was asked for.
 
     Attributes:
-        space: on the CPU. origin: plain JSON, see `space_of_origin`. profile: how latency is measured there; the
-            recipe's, which a table of it has to agree with.
+        space: on the CPU.
+        origin: plain JSON, see `space_of_origin`.
+        profile: how latency is measured there; the recipe's, which a table of it has to agree with.
     """
 
     space: SearchSpace

@@ -25,8 +25,11 @@ class Extras:
     """What is looked at besides the latency.
 
     Attributes:
-        operators: the time by operator, module and kernel. depth: see `profile_operators`.
-        end_to_end: an image, or a folder of them. callers: numbers of callers at once. batches: for each of these.
+        operators: the time by operator, module and kernel.
+        depth: see `profile_operators`.
+        end_to_end: an image, or a folder of them.
+        callers: numbers of callers at once.
+        batches: for each of these.
     """
 
     operators: bool = False

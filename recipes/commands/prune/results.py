@@ -45,13 +45,15 @@ def measure_outcome(
     """Export both networks, judge them on the test images, time them in turns, and write it all down.
 
     Args:
-        folder: holds the plan and the weights of `pruned`. dense, pruned: on the CPU, in evaluation mode.
+        folder: holds the plan and the weights of `pruned`.
+        dense, pruned: on the CPU, in evaluation mode.
 
     Returns:
         The content of `result.json`.
 
     Raises:
-        ExportError: a network cannot be exported. UserError: it cannot be timed.
+        ExportError: a network cannot be exported.
+        UserError: it cannot be timed.
     """
     announce("exporting, testing and timing both networks")
     with tempfile.TemporaryDirectory(prefix=".latency-", dir=folder) as temporary:

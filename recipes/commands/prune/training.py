@@ -32,7 +32,10 @@ class Phases:
     """Trains the network of one folder.
 
     Attributes:
-        settings: how. images: on what. folder: keeps the checkpoints and the log. track: shows progress.
+        settings: how.
+        images: on what.
+        folder: keeps the checkpoints and the log.
+        track: shows progress.
         teacher: the dense network, where the pruned one learns from it.
     """
 
@@ -50,7 +53,8 @@ class Phases:
         """Train for `epochs`, from the checkpoint of the phase if there is one.
 
         Args:
-            phase: its name, in files and on the screen. changes: to the settings of the training.
+            phase: its name, in files and on the screen.
+            changes: to the settings of the training.
 
         Raises:
             Diverged: the loss is no longer a finite number.

@@ -42,7 +42,8 @@ class Request:
     """What to quantise, and how.
 
     Attributes:
-        file: an ONNX file; None where it is to be made. given: the network, or what stands beside the file.
+        file: an ONNX file; None where it is to be made.
+        given: the network, or what stands beside the file.
     """
 
     file: Path | None
@@ -135,12 +136,18 @@ class Trial:
     """The forms of one network, each written, judged and timed against float32.
 
     Args:
-        source: the network. settings: of the command. images: to calibrate and to judge with.
-        device: times them. work: folder for the files.
+        source: the network.
+        settings: of the command.
+        images: to calibrate and to judge with.
+        device: times them.
+        work: folder for the files.
 
     Attributes:
-        float32: what is known of the network itself. calibration: images. test: images.
-        scheme: how int8 is written. environment: the fingerprint of the device.
+        float32: what is known of the network itself.
+        calibration: images.
+        test: images.
+        scheme: how int8 is written.
+        environment: the fingerprint of the device.
     """
 
     def __init__(

@@ -18,11 +18,14 @@ class Form:
     """What is known of one form of the network.
 
     Attributes:
-        name: `fp32`, or a method. size_bytes: of its file.
-        accuracy: on the test images. drop: from float32's, on the same images.
+        name: `fp32`, or a method.
+        size_bytes: of its file.
+        accuracy: on the test images.
+        drop: from float32's, on the same images.
         held_back: accuracy on the images held back, by which forms of equal speed are told apart.
         error: root mean square of its outputs' difference from float32's, as a share of how much those move with the
-            image. agreement: share of the test images that both give the same class.
+            image.
+        agreement: share of the test images that both give the same class.
         timed: against float32, in turns on the device.
         refused: why it is not kept; None where it could be.
     """
@@ -50,7 +53,8 @@ def objection(drop: PairedDrop, timed: Timed, *, max_drop: float, cause: str) ->
     """Why a form is not kept, in words; None where it wins.
 
     Args:
-        max_drop: the upper bound of the drop must not be above it. cause: why it may be that it is not faster.
+        max_drop: the upper bound of the drop must not be above it.
+        cause: why it may be that it is not faster.
     """
     if drop.high > max_drop:
         loses = f"its accuracy drops by {drop.value:.2%} [{drop.low:.2%}, {drop.high:.2%}] on {drop.count} images"

@@ -54,7 +54,8 @@ class ValueStore:
         path: the file; what is there is taken up, and a line that a kill cut off is dropped. None keeps nothing.
 
     Raises:
-        UserError: the file holds something else. CannotWrite: it cannot be written.
+        UserError: the file holds something else.
+        CannotWrite: it cannot be written.
     """
 
     def __init__(self, path: Path | None) -> None:

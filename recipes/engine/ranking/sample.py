@@ -28,8 +28,11 @@ def draw_sample(
     """Different architectures of a table, drawn uniformly without replacement.
 
     Args:
-        path: the table. target: its column with what came true. samples: how many to draw.
-        unique: of each isomorphism class draw only from the first architecture of the table. seed: of the draw.
+        path: the table.
+        target: its column with what came true.
+        samples: how many to draw.
+        unique: of each isomorphism class draw only from the first architecture of the table.
+        seed: of the draw.
         prefix: what comes before the names `table`, `samples` in errors.
 
     Raises:
