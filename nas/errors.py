@@ -4,7 +4,27 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Literal
 
+Code = Literal[
+    "invalid",
+    "unknown",
+    "missing",
+    "not_found",
+    "unreadable",
+    "out_of_range",
+    "conflict",
+    "mismatch",
+    "too_few",
+    "unsupported",
+    "unavailable",
+    "user_code",
+    "infeasible",
+    "failed",
+    "busy",
+    "not_writable",
+]
+"""The kind of an error, for programs; what each means stands in `UserError`."""
 MOST_LISTED = 20
 """Allowed values that are written out; a longer list helps nobody."""
 
@@ -12,18 +32,47 @@ MOST_LISTED = 20
 class UserError(Exception):
     """Something the user gave cannot be used. The command line prints it as one line and exits with code 2.
 
+    Programs tell errors apart by `code` and `where`; the sentence may be reworded at any time.
+
+    | code | meaning |
+    |---|---|
+    | `invalid` | a value of the wrong form or type |
+    | `unknown` | a name, key or option that does not exist |
+    | `missing` | something required was not given |
+    | `not_found` | no such file, folder or device |
+    | `unreadable` | a file that cannot be read, is damaged, or is of another format |
+    | `out_of_range` | a number outside what is allowed |
+    | `conflict` | two settings that cannot be combined |
+    | `mismatch` | two things that do not belong together, such as weights of another network |
+    | `too_few` | too few images, classes, samples or measurements |
+    | `unsupported` | valid, but nothing here can do it |
+    | `unavailable` | a library, provider, device or service that is not there or does not answer |
+    | `user_code` | code of the user's raised an error, or is not what its role asks for |
+    | `infeasible` | no result meets the limits |
+    | `failed` | an operation that went wrong, such as a training that diverged or an export |
+    | `busy` | another process is using it |
+    | `not_writable` | a file or folder cannot be written |
+
     Args:
         where: the dotted path of the key (`search.sampler`) or the path of the file that is wrong.
         problem: what is wrong with it, in one clause.
-        allowed: the values that would do; listed, and searched for the spelling nearest to `given`.
+        code: the kind of error; `unknown` where `allowed` values are listed, else `invalid`, unless told otherwise.
+        allowed: the allowed values; listed, and searched for the spelling nearest to `given`.
         given: what the user wrote, for the nearest spelling.
     """
 
     def __init__(
-        self, where: str, problem: str, *, allowed: Iterable[object] | None = None, given: object = None
+        self,
+        where: str,
+        problem: str,
+        *,
+        code: Code | None = None,
+        allowed: Iterable[object] | None = None,
+        given: object = None,
     ) -> None:
         self.where = where
         self.problem = problem
+        self.code: Code = code or ("invalid" if allowed is None else "unknown")
         self.allowed = None if allowed is None else tuple(str(a) for a in allowed)
         near = difflib.get_close_matches(str(given), self.allowed or (), n=1, cutoff=0.5) if given is not None else []
         self.nearest = near[0] if near else None
@@ -43,4 +92,4 @@ class CannotWrite(UserError):
     """A file or folder cannot be written: the disk is full, or it is not ours. Nothing can go on after it."""
 
     def __init__(self, path: object, error: OSError) -> None:
-        super().__init__(str(path), f"cannot be written: {error.strerror or error}")
+        super().__init__(str(path), f"cannot be written: {error.strerror or error}", code="not_writable")

@@ -1,8 +1,9 @@
-"""Intervals of statistics of repeated measurements."""
+"""Confidence intervals of repeated measurements and of shares."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,3 +36,21 @@ def bootstrap_interval(
         return float(values[0]), float(values[0])
     found = bootstrap((values,), statistic, n_resamples=resamples, method="percentile", random_state=SEED)
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """A share in [0, 1] of `count` images, with its 95 % Wilson interval."""
+
+    value: float
+    count: int
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, value: float, count: int) -> Proportion:
+        """The share `value` of `count` images. Wilson, JASA 22 (1927) 209."""
+        from scipy.stats import binomtest
+
+        interval = binomtest(round(value * count), count).proportion_ci(method="wilson")
+        return cls(value, count, float(interval.low), float(interval.high))

@@ -42,7 +42,7 @@ def calibrate(
     *,
     seed: int,
 ) -> Calibration:
-    """q is the ⌈0.95 (n + 1)⌉-th smallest |y_i - ŷ_i| / max(σ_i, floor), with ŷ_i, σ_i of a model that has not seen i.
+    """Q is the ⌈0.95 (n + 1)⌉-th smallest |y_i - ŷ_i| / max(σ_i, floor), with ŷ_i, σ_i of a model that has not seen i.
 
     Normalised residuals: Lei et al., "Distribution-Free Predictive Inference for Regression", JASA 2018, section 5.2.
     Cross-validation in place of a calibration set, so that no outcome is lost to it: Vovk, "Cross-conformal

@@ -32,7 +32,7 @@ class NormalScores:
         self._y = np.concatenate([[y[0] - low * width], y, [y[-1] + high * width]])
 
     def __call__(self, outcomes: Floats) -> Floats:
-        """z of outcomes of any shape."""
+        """Z of outcomes of any shape."""
         return np.interp(outcomes, self._y, self._z)
 
     def inverse(self, z: Floats) -> Floats:

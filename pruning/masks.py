@@ -17,7 +17,7 @@ Masks = Mapping[str, Tensor]
 
 
 def zeros_at(sparsity: float, n: int, *, most: float = 1.0) -> int:
-    """k = ceil(r n), the number of zeros among n weights at sparsity r, but no more than the share `most` of them.
+    """K = ceil(r n), the number of zeros among n weights at sparsity r, but no more than the share `most` of them.
 
     A binary fraction may lie a little above what was written: .55 * 100 is 55.000000000000007, and 55 is meant. The
     published code of ISS-P has `most` at .995.

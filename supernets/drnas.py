@@ -95,7 +95,7 @@ class DrNAS(LearntStrategy):
 
 
 def concentration(alpha: Tensor) -> Tensor:
-    """beta = elu(alpha) + 1 > 0."""
+    """Beta = elu(alpha) + 1 > 0."""
     return F.elu(alpha) + 1
 
 

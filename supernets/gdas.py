@@ -96,7 +96,7 @@ class GDAS(LearntStrategy):
 
 
 def relaxed(alphas: Sequence[Tensor], generator: torch.Generator, tau: float) -> list[Tensor]:
-    """h for each of `alphas`, with o drawn on the CPU, so that it is the same on every device: one transfer."""
+    """H for each of `alphas`, with o drawn on the CPU, so that it is the same on every device: one transfer."""
     sizes = [len(alpha) for alpha in alphas]
     o = -torch.empty(sum(sizes), dtype=torch.float64).exponential_(generator=generator).log()
     noise = o.to(alphas[0]).split(sizes)

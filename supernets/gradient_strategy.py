@@ -173,7 +173,7 @@ class LearntStrategy(AlphaStrategy):
         self.optimizer.step()
 
     def _price_gradient(self) -> Sequence[Tensor]:
-        """mu d(E / E_max)/dalpha, for each alpha."""
+        """Mu d(E / E_max)/dalpha, for each alpha."""
         alphas = self.alphas.parameters()
         if self._costs is None:
             return [torch.zeros_like(alpha) for alpha in alphas]
@@ -196,5 +196,5 @@ def check_warmup(alpha_warmup: int, epochs: int) -> None:
 
 
 def softmax(alpha: Tensor) -> Tensor:
-    """softmax over the open options."""
+    """Softmax over the open options."""
     return alpha.softmax(dim=0)

@@ -109,7 +109,7 @@ class OptionImportance:
         self.values = new
 
     def _observations(self) -> tuple[Tensor, Tensor]:
-        """s and whether it was drawn, both (steps, entries)."""
+        """S and whether it was drawn, both (steps, entries)."""
         number = [i for i, step in enumerate(self._steps) for _ in step.entries]
         entries = [entry for step in self._steps for entry in step.entries]
         norms = torch.cat(self._norms).cpu().double() if self._norms else torch.empty(0, dtype=torch.float64)

@@ -117,7 +117,7 @@ class PADA(SinglePathOneShot):
             self.sampler.tau = self.options.tau_data * self._progress
 
     def distributions(self) -> dict[str, Tensor]:
-        """p of each choice that importance has a say in, float64 `(options,)`, 0 outside the region."""
+        """P of each choice that importance has a say in, float64 `(options,)`, 0 outside the region."""
         found = {}
         for name, options in self.region.items():
             p = self._distribution(name, options)

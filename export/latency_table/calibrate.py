@@ -76,7 +76,7 @@ def _families(penalty: float) -> Fit:
 
 
 def _least_squares(a: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """argmin |a x - y|^2 with x >= 0."""
+    """Argmin |a x - y|^2 with x >= 0."""
     from scipy.optimize import nnls
 
     found: Any = nnls(a, y)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -13,6 +14,9 @@ from espalier.nas.data.augment import Augment
 from espalier.nas.data.images import Images
 from espalier.nas.data.pool import Pool
 from espalier.nas.errors import UserError
+
+EVALUATION_BATCH = 250
+"""Images in a batch when nothing is learnt; large enough to keep a device busy, small enough for any memory."""
 
 
 class Order(Protocol):
@@ -129,3 +133,8 @@ class Batches:
 
     def _moved(self, drawn: Tensor) -> Tensor:
         return drawn.to(self._device, non_blocking=True)
+
+
+def even_batch(count: int) -> int:
+    """The size of batches that hold `count` images in batches of nearly one size, at most `EVALUATION_BATCH`."""
+    return math.ceil(count / math.ceil(count / EVALUATION_BATCH))

@@ -172,7 +172,7 @@ def open_joints(choices: Iterable[nn.Module], gates: Gates) -> tuple[Joint, ...]
 
 
 def joint_weights(choices: Iterable[Choice], gates: Gates) -> Tensor | None:
-    """theta of `open_joints`, in their order; None where every choice is on a path."""
+    """Theta of `open_joints`, in their order; None where every choice is on a path."""
     found = [choice.gate(gates) for choice in choices]
     factors = [_active_weights(gate) for gate in found if isinstance(gate, Mixture)]
     return functools.reduce(lambda a, b: torch.outer(a, b).flatten(), factors) if factors else None

@@ -83,7 +83,7 @@ class ElasticLayerNorm(ElasticLayer):
         self.bias = nn.Parameter(torch.zeros(features.largest))
 
     def reset_parameters(self) -> None:
-        """gamma = 1, beta = 0."""
+        """Gamma = 1, beta = 0."""
         nn.init.ones_(self.weight)
         nn.init.zeros_(self.bias)
 

@@ -114,7 +114,8 @@ class WholeImages:
 
 def symmetric(image: Tensor, way: int) -> Tensor:
     """One of the eight symmetric forms of images `(..., H, W)`: rotated `way % 4` times by 90 degrees, then mirrored if
-    `way` is 4 or more. The memory is shared where it can be."""
+    `way` is 4 or more. The memory is shared where it can be.
+    """
     turned = torch.rot90(image, way % 4, (-2, -1))
     return turned.flip(-1) if way >= 4 else turned
 

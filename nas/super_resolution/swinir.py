@@ -72,7 +72,7 @@ class WindowAttention(nn.Module):
         self.register_buffer("index", relative_positions(size), persistent=False)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """x `(B * windows, N, C)`; mask `(windows, 1, N, N)`, or None for none."""
+        """X `(B * windows, N, C)`; mask `(windows, 1, N, N)`, or None for none."""
         places, channels = x.shape[1:]
         q, k, v = self.qkv(x).view(-1, places, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
         bias = self.relative_position_bias_table[self.index.flatten()].view(places, places, self.heads)
@@ -114,7 +114,7 @@ class SwinBlock(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x `(B, H, W, C)`, H and W multiples of the window; mask: see `shift_mask`."""
+        """X `(B, H, W, C)`, H and W multiples of the window; mask: see `shift_mask`."""
         height, width = x.shape[1:3]
         y = self.norm1(x)
         if self.shift:

@@ -69,7 +69,7 @@ class BatchPass:
 
     @property
     def gradients(self) -> dict[str, Tensor]:
-        """g = ∂L/∂w by name; zeros for a weight that no path uses."""
+        """G = ∂L/∂w by name; zeros for a weight that no path uses."""
         return {name: gradient.detach() for name, gradient in self._gradients.items()}
 
     @cached_property

@@ -30,7 +30,7 @@ class NASWOT(Score):
 
 
 def log_determinant(kernel: Tensor) -> float:
-    """log |det K| of a kernel of codes `(n, n)`."""
+    """Log |det K| of a kernel of codes `(n, n)`."""
     equal = kernel == kernel.diagonal()
     if int(equal.sum()) > len(kernel):  # two equal codes; rounding could hide that the determinant is 0
         return float("-inf")

@@ -40,7 +40,7 @@ class Blocks(ABC):
 
     @abstractmethod
     def diagonal(self) -> Tensor:
-        """diag F⁻¹, in [1 / diag F, 1 / lambda]: its exact bounds, which rounding could leave."""
+        """Diag F⁻¹, in [1 / diag F, 1 / lambda]: its exact bounds, which rounding could leave."""
 
     @abstractmethod
     def entries(self, block: int, rows: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class Blocks(ABC):
 
     @abstractmethod
     def compensate(self, w: Tensor, drop: Tensor) -> Tensor:
-        """w - F⁻¹_:P (F⁻¹_PP)⁻¹ w_P: of all weights that are 0 at P the ones where δᵀFδ/2 is smallest.
+        """W - F⁻¹_:P (F⁻¹_PP)⁻¹ w_P: of all weights that are 0 at P the ones where δᵀFδ/2 is smallest.
 
         In terms of the weights Q that stay, and exactly the same: w_Q + (F_QQ)⁻¹ F_QP w_P. So what the gradients see
         of the lost weights, G_P w_P, is fitted by those that stay, a ridge regression without a small difference of
@@ -132,6 +132,6 @@ class Narrow(Blocks):
 
 
 def _bounded(diagonal: Tensor, g: Tensor, damp: float) -> Tensor:
-    """diag F⁻¹ within 1 / F_kk = 1 / (lambda + Σ_i g_ik² / m), which it is never below, and 1 / lambda."""
+    """Diag F⁻¹ within 1 / F_kk = 1 / (lambda + Σ_i g_ik² / m), which it is never below, and 1 / lambda."""
     least = 1 / (damp + g.square().mean(dim=-2))
     return torch.maximum(diagonal, least).clamp(max=1 / damp)

@@ -54,7 +54,7 @@ class Paging:
 
 
 def gram(rows: Tensor, pages: Paging, *, columns: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
-    """rows rowsᵀ, `(..., r, r)` in float64, of rows `(..., r, c)`.
+    """Rows rowsᵀ, `(..., r, r)` in float64, of rows `(..., r, c)`.
 
     Args:
         columns: boolean `(..., c)`, those that count; all if None.

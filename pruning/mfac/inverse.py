@@ -54,7 +54,7 @@ class InverseFisher:
         return self._each(lambda blocks, x: blocks.product(x), x.to(self.dtype))
 
     def diagonal(self) -> Tensor:
-        """diag F⁻¹, `(d,)`, in (0, 1 / lambda]."""
+        """Diag F⁻¹, `(d,)`, in (0, 1 / lambda]."""
         return self._each(lambda blocks: blocks.diagonal())
 
     def compensate(self, w: Tensor, drop: Tensor) -> Tensor:

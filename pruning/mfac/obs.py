@@ -65,7 +65,7 @@ def saliencies(
 
 
 def saliency(w: Tensor, diagonal: Tensor) -> Tensor:
-    """rho = w² / (2 diag F⁻¹)."""
+    """Rho = w² / (2 diag F⁻¹)."""
     return w.to(diagonal.dtype).square() / (2 * diagonal)
 
 

@@ -106,7 +106,7 @@ class MFAC(torch.optim.Optimizer):
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
     def _flat_gradient(self) -> Tensor:
-        """g of all that is optimised, `(d,)`."""
+        """G of all that is optimised, `(d,)`."""
         parts = []
         for group in self.param_groups:
             for p in group["params"]:

@@ -112,7 +112,8 @@ def folder() -> Finding:
 
 def import_failure(*modules: str) -> str | None:
     """Why the first of `modules` that does not import does not; tried in a fresh process, since an import that has
-    failed half way cannot be undone."""
+    failed half way cannot be undone.
+    """
     script = "import importlib, sys\nfor module in sys.argv[1:]: print(module); importlib.import_module(module)"
     result = subprocess.run([sys.executable, "-c", script, *modules], capture_output=True, text=True, check=False)
     if result.returncode == 0:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from espalier.nas.errors import UserError
+from espalier.nas.hashing import digest
 from espalier.recipes.config.schema import Recipe
 from espalier.recipes.engine.context import Context
 from espalier.recipes.engine.environment import version
@@ -64,11 +64,6 @@ def plan(context: Context) -> list[Stage]:
             del inputs["sections"]["search"]["trials"]
             context.study_key = digest(inputs)
     return stages
-
-
-def digest(value: Any) -> str:
-    """The first 12 hexadecimal digits of the SHA-256 of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _section(recipe: Recipe, stage: Stage, name: str) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,10 +14,12 @@ from espalier.export.devices.base import Device, MeasureSpec
 from espalier.nas.architecture import Architecture
 from espalier.nas.cost.count import Cost
 from espalier.nas.data import Augment, Batches, Images, Limit, Splits, load, split
+from espalier.nas.data.batches import EVALUATION_BATCH, even_batch
 from espalier.nas.device import accelerator
 from espalier.nas.predictor import Predictor
 from espalier.nas.progress import Track
 from espalier.nas.run import RunFolder
+from espalier.nas.seeds import seed_for
 from espalier.nas.space import SearchSpace
 from espalier.nas.spaces.deployed import Deployed
 from espalier.nas.task import Classification
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from espalier.recipes.engine.deployment import Deployment
     from espalier.recipes.engine.supernet_store import TrainedSupernet
 
-EVALUATION_BATCH = 250
-"""Images in a batch when nothing is learnt; large enough to keep a device busy, small enough for any memory."""
 SCORE_IMAGES = 64
 """Images that zero-cost scores look at."""
 CALIBRATION_IMAGES = 1000
@@ -213,13 +211,3 @@ class Context:
     def measuring_device(self) -> Device:
         """The device that latency is measured on."""
         return open_device(self.recipe.profile.device, where="profile.device")
-
-
-def even_batch(count: int) -> int:
-    """The size of batches that hold `count` images in batches of nearly one size, at most `EVALUATION_BATCH`."""
-    return math.ceil(count / math.ceil(count / EVALUATION_BATCH))
-
-
-def seed_for(seed: int, purpose: str) -> int:
-    """A seed for one purpose (`split`, `paths`, ...) out of a user's, so that no two of them share their draws."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:4])

@@ -12,6 +12,7 @@ from espalier.export.devices.base import Device, MeasureSpec
 from espalier.nas.architecture import Architecture
 from espalier.nas.errors import UserError
 from espalier.nas.files import read_json, write_json
+from espalier.nas.hashing import digest
 from espalier.nas.measurement import Estimate, Measurement
 from espalier.nas.predictor import Learner
 from espalier.predictors.surrogate import LEAST
@@ -89,8 +90,6 @@ class Latencies:
         return str(self.device.fingerprint(self._specs["thorough"].provider)["id"])
 
     def _key(self, pace: Pace) -> str:
-        from espalier.recipes.engine.cache_keys import digest
-
         return digest([self.device_id, asdict(self._specs[pace])])
 
     @cached_property

@@ -12,9 +12,9 @@ import yaml
 
 from espalier.nas.errors import UserError
 from espalier.nas.files import read_json, write_json, write_text
+from espalier.nas.hashing import digest
 from espalier.recipes.config.loading import dump_recipe, load_recipe
 from espalier.recipes.config.schema import Recipe
-from espalier.recipes.engine.cache_keys import digest
 
 OVERRIDES = "overrides.json"
 """The file of a run folder that keeps the overrides it was started with."""

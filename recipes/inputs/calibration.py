@@ -11,8 +11,8 @@ import torch
 
 from espalier.nas.data import Batches, Images, Splits
 from espalier.nas.errors import UserError
+from espalier.nas.seeds import seed_for
 from espalier.recipes.config.quantize_settings import QuantizeSettings
-from espalier.recipes.engine.context import seed_for
 from espalier.recipes.inputs.classification_data import divided
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]

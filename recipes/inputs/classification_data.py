@@ -9,14 +9,15 @@ import torch
 from torch import nn
 
 from espalier.nas.data import Augment, Batches, Images, Limit, SplitFractions, Splits, load, split
+from espalier.nas.data.batches import even_batch
 from espalier.nas.device import accelerator
 from espalier.nas.errors import UserError
+from espalier.nas.intervals import Proportion
+from espalier.nas.seeds import seed_for
 from espalier.nas.task import Classification
 from espalier.recipes.config.prune_settings import PruneDataSettings, PruneSettings
-from espalier.recipes.engine.context import even_batch, seed_for
 from espalier.recipes.inputs.task_data import Normalisation, outputs_of
 from espalier.recipes.inputs.task_score import Score
-from espalier.recipes.report.networks import Proportion
 
 WITH_TEST_IMAGES = SplitFractions(train=0.9, architecture=0, selection=0.1)
 WITHOUT_TEST_IMAGES = SplitFractions(train=0.8, architecture=0, selection=0.1, test=0.1)

@@ -11,10 +11,10 @@ from torch import nn
 
 from espalier.nas.device import accelerator
 from espalier.nas.errors import UserError
+from espalier.nas.seeds import seed_for
 from espalier.nas.super_resolution import Pairs, Patches, SuperResolution, WholeImages, load_pairs
 from espalier.nas.super_resolution.validation import validate
 from espalier.recipes.config.prune_settings import PruneSettings, SuperResolutionSettings
-from espalier.recipes.engine.context import seed_for
 from espalier.recipes.inputs.task_data import Normalisation, outputs_of
 from espalier.recipes.inputs.task_score import Score
 

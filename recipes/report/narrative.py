@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from espalier.nas.intervals import Proportion
 from espalier.nas.measurement import Measurement, Verdict
 from espalier.recipes.records.reading import Run
 from espalier.recipes.records.stages import Correlation, LadderCounts, Search, Select
-from espalier.recipes.report.networks import Network, Proportion, over_budget
+from espalier.recipes.report.networks import Network, over_budget
 
 VERDICTS: dict[Verdict, str] = {
     "stable": "Repeated sessions agree, and the machine did little else.",

@@ -5,30 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from espalier.nas.intervals import Proportion
 from espalier.nas.measurement import Measurement
 from espalier.nas.pareto import non_dominated
 from espalier.recipes.records.reading import Run
 from espalier.recipes.records.stages import ExportedFile, TrainedNetwork
 
 BUNDLE_FILES = ("model.onnx", "model.safetensors", "model.py", "README.md", "latency.json")
-
-
-@dataclass(frozen=True)
-class Proportion:
-    """A share in [0, 1] of `count` images, with its 95 % Wilson interval."""
-
-    value: float
-    count: int
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, value: float, count: int) -> Proportion:
-        """The share `value` of `count` images. Wilson, JASA 22 (1927) 209."""
-        from scipy.stats import binomtest
-
-        interval = binomtest(round(value * count), count).proportion_ci(method="wilson")
-        return cls(value, count, float(interval.low), float(interval.high))
 
 
 @dataclass(frozen=True)

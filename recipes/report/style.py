@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from espalier.recipes.report.networks import Proportion
+from espalier.nas.intervals import Proportion
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

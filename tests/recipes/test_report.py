@@ -14,11 +14,12 @@ from run_folder import ALL_STAGES, RECIPE, build_run, few_shot, make_outputs
 
 from espalier.nas.errors import UserError
 from espalier.nas.files import write_json
+from espalier.nas.intervals import Proportion
 from espalier.recipes.records.reading import load_run
 from espalier.recipes.report import write_report
 from espalier.recipes.report.drawing import draw
 from espalier.recipes.report.narrative import correlation, milliseconds, rejections, summary
-from espalier.recipes.report.networks import Proportion, gather_networks
+from espalier.recipes.report.networks import gather_networks
 from espalier.recipes.report.page import figure_json, flat
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">&amp;'

@@ -11,7 +11,8 @@ _STAT = Path("/proc/stat")
 
 def read() -> dict[str, float | None]:
     """The counters now: time, CPU time of the machine, that of everybody's work, stolen by the hypervisor, of this
-    process, and how often the scheduler took a core from it."""
+    process, and how often the scheduler took a core from it.
+    """
     machine, busy, steal = _machine()
     own = os.times()
     return {

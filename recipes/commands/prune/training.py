@@ -15,12 +15,12 @@ from torch.optim.swa_utils import update_bn
 from espalier.nas.device import accelerator, place
 from espalier.nas.progress import Track
 from espalier.nas.run import RunFolder
+from espalier.nas.seeds import seed_for
 from espalier.nas.training import train
 from espalier.pruning.distillation import Distillation
 from espalier.pruning.pruner import Pruner
 from espalier.pruning.training import SparseTraining
 from espalier.recipes.config.prune_settings import PruneSettings
-from espalier.recipes.engine.context import seed_for
 from espalier.recipes.inputs.task_data import Images
 
 RECALIBRATION_BATCH = 100

@@ -21,6 +21,7 @@ from espalier.export.quantize.running import BATCH, depends_on_input, outputs
 from espalier.export.quantize.source import Source, read_source
 from espalier.nas.errors import CannotWrite, UserError
 from espalier.nas.files import write_bytes, write_json, write_text
+from espalier.nas.intervals import Proportion
 from espalier.nas.paired import PairedDrop
 from espalier.nas.progress import Track
 from espalier.nas.run import RunFolder
@@ -31,7 +32,6 @@ from espalier.recipes.engine.int8_scheme import scheme_on
 from espalier.recipes.inputs.calibration import NormalisedImages, QuantizationImages
 from espalier.recipes.inputs.model_source import Given, given_network
 from espalier.recipes.inputs.task_data import outputs_of
-from espalier.recipes.report.networks import Proportion
 
 ONNX = "model.onnx"
 RESULT = "result.json"

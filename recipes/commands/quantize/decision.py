@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from espalier.export.comparison import Timed
+from espalier.nas.intervals import Proportion
 from espalier.nas.paired import PairedDrop
-from espalier.recipes.report.networks import Proportion
 
 FP32 = "fp32"
 
