@@ -3,8 +3,8 @@
     E = fixed + sum_s sum_o F_key(s, o) prod_k p^(k)_(o_k)
 
 over the slots s of the networks and the joint options o of the choices that decide what stands there (see
-`nas.cost.blocks`), which is differentiable in the probabilities p: equations 2 and 3 of Cai, Zhu & Han, "ProxylessNAS", ICLR
-2019, for choices that act together. Who measured the table is none of its users' business.
+`nas.cost.blocks`), which is differentiable in the probabilities p: equations 2 and 3 of Cai, Zhu & Han, "ProxylessNAS",
+ICLR 2019, for choices that act together. Who measured the table is none of its users' business.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ architectures drawn choice by choice its expectation is therefore a multilinear 
     E = fixed + sum_t sum_(o_1, ..., o_m) F_t[o_1, ..., o_m] prod_k p^(k)_(o_k)
 
 with one term t for each set of choices that some layers depend on together (for widths, kernels and heads: products of
-sums of coverages). Costs are multiply-accumulates for one image or numbers in parameters, as `nas.cost.count.count` counts.
+sums of coverages). Costs are multiply-accumulates for one image or numbers in parameters, as `nas.cost.count` counts.
 """
 
 from __future__ import annotations

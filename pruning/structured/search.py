@@ -26,7 +26,7 @@ class Target:
     """What the smaller network costs at most.
 
     Attributes:
-        of: `macs` or `params`, as `nas.cost.count.count` has them, or a function that measures a network, such as its latency
+        of: `macs` or `params`, as `nas.cost.count` has them, or a function that measures a network, such as its latency
             in ms; the network it is given is in evaluation mode, on the device of the dense one.
         share: of what the dense network has.
         most: instead, in the unit of what is measured.
