@@ -15,8 +15,8 @@ from espalier.export.devices.base import Device, MeasureSpec
 from espalier.export.latency_table.bench import Bench
 from espalier.export.latency_table.contexts import contexts
 from espalier.nas.architecture import Architecture
+from espalier.nas.cost.block_plan import block_plan
 from espalier.nas.cost.block_table import BlockTable, Entry, space_fingerprint
-from espalier.nas.cost.blocks import block_plan
 from espalier.nas.progress import Track, silent
 from espalier.nas.space import SearchSpace
 

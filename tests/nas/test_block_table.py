@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from espalier.nas.architecture import Architecture
+from espalier.nas.cost.block_plan import block_plan
 from espalier.nas.cost.block_table import BlockTable, Entry, read_block_table, space_fingerprint
-from espalier.nas.cost.blocks import BlockPlan, block_plan, state_of
+from espalier.nas.cost.blocks import BlockPlan, state_of
 from espalier.nas.cost.files import read_cost_table
 from espalier.nas.cost.table import CostTable
 from espalier.nas.elastic.cost import ElasticCosts

@@ -11,8 +11,8 @@ from espalier.export.devices.address import open_device
 from espalier.export.devices.base import MeasureSpec
 from espalier.export.latency_table.build import build_block_table
 from espalier.export.latency_table.check import Figure, TableCheck, TableError, check_table
+from espalier.nas.cost.block_plan import block_plan
 from espalier.nas.cost.block_table import BlockTable, parse_block_table
-from espalier.nas.cost.blocks import block_plan
 from espalier.nas.errors import UserError
 from espalier.nas.files import read_json
 from espalier.nas.progress import Track
