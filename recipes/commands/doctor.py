@@ -13,7 +13,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Literal
 
-import export  # noqa: F401 - its import keeps ONNX Runtime from writing outside; the processes below inherit that
+import espalier.export  # noqa: F401 - its import keeps ONNX Runtime from writing outside; the processes below inherit that
 
 LIBRARIES = (
     "torch",
