@@ -94,7 +94,7 @@ def test_the_folder_is_whole_and_any_process_loads_it(capsys: Capture, tmp_path:
     assert sum(json.loads((out / "plan.json").read_text())["zeros"].values()) == zeros
     assert not leftovers(out)
     (tmp_path / "own.py").unlink()  # the folder has a copy
-    script = "import sys; from pruning import load_pruned; import torch; x = torch.ones(2, 1, 8, 8); "
+    script = "import sys; from espalier.pruning import load_pruned; import torch; x = torch.ones(2, 1, 8, 8); "
     script += "print([round(v, 4) for v in load_pruned(sys.argv[1])(x)[0].tolist()])"
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
