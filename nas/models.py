@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from espalier.nas.errors import UserError
+from espalier.nas.user_code import Reference, called
 
 
 def network_factory(
@@ -88,35 +86,17 @@ def timm_normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]
     return tuple(settings.mean), tuple(settings.std)
 
 
-def module_of(path: Path) -> ModuleType:
-    """A user's Python file, executed as `import` would.
-
-    Raises:
-        UserError: no such file, or it raises.
-    """
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise UserError(str(path), "is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # where dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # the user's file may raise anything
-        raise UserError(str(path), f"{type(error).__name__}: {error}") from error
-    return module
-
-
 def _of_file(path: Path, name: str) -> Callable[[], nn.Module]:
-    module = module_of(path)
-    make = getattr(module, name, None)
+    reference = Reference(str(path), name)
+    make = reference.resolve()
     if not callable(make):
-        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise UserError(str(path), f"has no function {name!r}", allowed=functions, given=name)
+        raise UserError(str(reference), "is not a function or class", code="user_code")
 
     def checked() -> nn.Module:
-        network = make()
+        network = called(make, str(reference))
         if not isinstance(network, nn.Module):
-            raise UserError(f"{path}:{name}", f"returns a {type(network).__name__}, not a torch module")
+            problem = f"returns {type(network).__name__!r}, not a torch module"
+            raise UserError(str(reference), problem, code="user_code")
         return network
 
     return checked

@@ -339,7 +339,7 @@ def test_what_cannot_be_used_is_refused_in_a_line(model: str, options: dict[str,
     [
         ("Continuous", "'rate' is a Numerical; .* allowed: Categorical, CategoricalMultiple"),
         ("Subsets", "'edges' has 8192 subsets; one choice has at most 4096"),
-        ("OWN", "has no nni.nas.nn.pytorch.ModelSpace called 'OWN'"),
+        ("OWN", r"own_spaces\.py: has no 'OWN'"),
     ],
 )
 def test_an_own_space_that_cannot_be_used_is_refused_in_a_line(

@@ -177,6 +177,18 @@ def test_the_network_of_a_run_is_pruned(capsys: Capture, finished_run: FinishedR
 
 
 @pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("stem", ["export", "copy"])
+def test_a_file_of_any_name_is_pruned_and_scored(capsys: Capture, tmp_path: Path, stem: str) -> None:
+    (tmp_path / "own.py").rename(tmp_path / f"{stem}.py")
+    options = ("--method", "magnitude", "--target", "sparsity=0.5", "--json", "-o", "out", *QUICK)
+    answer = nas_here(capsys, "prune", f"{stem}.py:small", *options)
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["after"]["zeros"] == PRUNABLE / 2
+    answer = nas_here(capsys, "score", f"{stem}.py:small", "--scores", "naswot", "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)[0]["scores"]["naswot"]["status"] == "ok"
+
+
 def test_given_weights_are_taken(capsys: Capture, tmp_path: Path) -> None:
     network = network_factory("own.py:small", image_shape=(1, 8, 8), classes=10)()
     save_weights(tmp_path / "w.safetensors", network)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import logging
 import warnings
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from espalier.nas.errors import UserError
-from espalier.nas.models import module_of
+from espalier.nas.user_code import Reference
 
 WHERE = "space.model"
 """The key of a recipe that names the model space."""
@@ -62,7 +61,8 @@ def model_space_class(model: str) -> Any:
         if name not in names:
             raise UserError(WHERE, f"NNI's hub has no {name!r}", allowed=names, given=name)
         return members[name]
-    found = getattr(module_of(Path(file)), name, None)
+    reference = Reference(file, name)
+    found = reference.resolve(lambda value: isinstance(value, type) and issubclass(value, ModelSpace))
     if not (isinstance(found, type) and issubclass(found, ModelSpace)):
-        raise UserError(WHERE, f"{file} has no nni.nas.nn.pytorch.ModelSpace called {name!r}")
+        raise UserError(str(reference), "is not a nni.nas.nn.pytorch.ModelSpace", code="user_code")
     return found
