@@ -1,0 +1,62 @@
+"""What mkdocs does besides: it lists folders in the navigation, and adds the reference pages that code generates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from command_line_page import command_line_page
+from json_page import json_page
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from recipe_page import recipe_page
+
+GENERATED: dict[str, Callable[[], str]] = {
+    "reference/command-line.md": command_line_page,
+    "reference/recipe.md": recipe_page,
+    "reference/json.md": json_page,
+}
+ORDER = ("index", "install", "first-run", "report", "images", "search", "supernets", "guided-search")
+"""Pages that come first in their folder; the others follow by name."""
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put the pages of a folder in the place of its name in the navigation."""
+    config.nav = _filled(config.nav or [], Path(config.docs_dir))
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages."""
+    for path, page in GENERATED.items():
+        files.append(File.generated(config, path, content=page()))
+    return files
+
+
+def _filled(nav: list[Any], docs: Path) -> list[Any]:
+    filled: list[Any] = []
+    for item in nav:
+        if isinstance(item, dict):
+            [(title, value)] = item.items()
+            if isinstance(value, list):
+                value = _filled(value, docs)
+            elif value.endswith("/"):
+                value = _pages(docs, value.rstrip("/"))
+            filled.append({title: value})
+        else:
+            filled.append(item)
+    return filled
+
+
+def _pages(docs: Path, folder: str) -> list[str]:
+    """The pages of a folder and what is generated into it, in the order of `ORDER`, then by name."""
+    written = {path.relative_to(docs).as_posix() for path in (docs / folder).glob("*.md")}
+    generated = {path for path in GENERATED if path.startswith(f"{folder}/")}
+    return sorted(written | generated, key=_place)
+
+
+def _place(path: str) -> tuple[int, str]:
+    stem = re.sub(r"\.md$", "", path.rpartition("/")[2])
+    return (ORDER.index(stem) if stem in ORDER else len(ORDER), stem)
