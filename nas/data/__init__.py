@@ -2,8 +2,9 @@
 
 from espalier.nas.data.augment import Augment
 from espalier.nas.data.balance import Limit
+from espalier.nas.data.batch_factory import BatchFactory
 from espalier.nas.data.batches import Batches
-from espalier.nas.data.images import Images
+from espalier.nas.data.images import Images, Normalisation
 from espalier.nas.data.importance import ImportanceSampler
 from espalier.nas.data.sources import SOURCES, load
 from espalier.nas.data.splits import SplitFractions, Splits, channel_statistics, split
@@ -11,10 +12,12 @@ from espalier.nas.data.splits import SplitFractions, Splits, channel_statistics,
 __all__ = [
     "SOURCES",
     "Augment",
+    "BatchFactory",
     "Batches",
     "Images",
     "ImportanceSampler",
     "Limit",
+    "Normalisation",
     "SplitFractions",
     "Splits",
     "channel_statistics",

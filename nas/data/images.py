@@ -6,9 +6,22 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
+
+
+class Normalisation(NamedTuple):
+    """How pixels scaled to 0..1 are normalised, `(pixel - mean) / std`.
+
+    Attributes:
+        mean: per channel.
+        std: per channel.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +71,15 @@ class Images:
     def subset(self, indices: Tensor) -> Images:
         """A copy of the images at `indices` (int64, on the images' device), in that order."""
         return replace(self, pixels=self.pixels.index_select(0, indices), labels=self.labels.index_select(0, indices))
+
+    def sample(self, count: int, generator: Generator) -> Images:
+        """`count` images drawn without replacement, or all if there are fewer, in random order.
+
+        Args:
+            count: how many.
+            generator: on the CPU.
+        """
+        return self.subset(torch.randperm(len(self), generator=generator)[:count])
 
     def to(self, device: torch.device | str) -> Images:
         """The same images on `device`; itself where they are there already."""

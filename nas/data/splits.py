@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
 from espalier.nas.data.balance import apportion, rows_by_class
-from espalier.nas.data.images import Images
+from espalier.nas.data.images import Images, Normalisation
 from espalier.nas.errors import UserError
 from espalier.nas.settings import Settings
 
@@ -48,18 +48,32 @@ class SplitFractions(Settings):
 class Splits:
     """The parts of one data set, made by `split`.
 
-    `mean` and `std` are per channel, over the train part's pixels scaled to 0..1 (std divides by N).
+    Attributes:
+        train: to train weights on.
+        architecture: to train architecture parameters on.
+        selection: to choose between architectures by.
+        normalisation: of the train part (std divides by N).
     """
 
     train: Images
     architecture: Images
     selection: Images
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    normalisation: Normalisation
     _test: Images = field(repr=False)
 
     @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of each channel of the train part, of pixels scaled to 0..1."""
+        return self.normalisation.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of each channel of the train part, of pixels scaled to 0..1."""
+        return self.normalisation.std
+
+    @property
     def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
         return self.train.classes
 
     @property
@@ -102,8 +116,7 @@ def split(pool: Images, test: Images | None, fractions: SplitFractions, *, seed:
     train, architecture, selection, held_back = (pool.subset(part) for part in indices)
     if test is not None:
         held_back = test
-    mean, std = channel_statistics(train)
-    return Splits(train, architecture, selection, mean, std, held_back)
+    return Splits(train, architecture, selection, channel_statistics(train), held_back)
 
 
 def _divide(pool: Images, shares: Sequence[float], generator: Generator) -> list[Tensor]:
@@ -119,7 +132,7 @@ def _divide(pool: Images, shares: Sequence[float], generator: Generator) -> list
     return [torch.cat(part).sort().values for part in chosen]
 
 
-def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: Images) -> Normalisation:
     """Mean and standard deviation per channel, of pixels in 0..1, exact: from counts of the 256 values.
 
     Raises:
@@ -134,4 +147,4 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
         std.append(math.sqrt(float(share @ (value - mean[-1]) ** 2)))
         if std[-1] == 0:
             raise UserError("data", f"channel {channel} is the same in all pixels of the training images")
-    return tuple(mean), tuple(std)
+    return Normalisation(tuple(mean), tuple(std))

@@ -13,8 +13,8 @@ from espalier.export.devices.address import open_device
 from espalier.export.devices.base import Device, MeasureSpec
 from espalier.nas.architecture import Architecture
 from espalier.nas.cost.count import Cost
-from espalier.nas.data import Augment, Batches, Images, Limit, Splits, load, split
-from espalier.nas.data.batches import EVALUATION_BATCH, even_batch
+from espalier.nas.data import Batches, BatchFactory, Images, Limit, Splits, load, split
+from espalier.nas.data.batches import EVALUATION_BATCH
 from espalier.nas.device import accelerator
 from espalier.nas.predictor import Predictor
 from espalier.nas.progress import Track
@@ -98,29 +98,18 @@ class Context:
         """A new CPU generator for one purpose."""
         return torch.Generator().manual_seed(self.seed(purpose))
 
+    @property
+    def batches(self) -> BatchFactory:
+        """Makes batches of the images, normalised and on the device."""
+        return BatchFactory(self.splits.normalisation, self.device)
+
     def evaluation_batches(self, images: Images) -> Batches:
         """All images once, in order, unchanged, in batches of nearly one size."""
-        return Batches(images, even_batch(len(images)), mean=self.splits.mean, std=self.splits.std, device=self.device)
+        return self.batches.evaluation(images)
 
     def mixed_batches(self, images: Images) -> Batches:
         """The same in an order drawn once, so that each batch has images of all classes, as its statistics need."""
-        return self.evaluation_batches(images.subset(torch.randperm(len(images), generator=self.generator("mixed"))))
-
-    def training_batches(
-        self, images: Images, batch_size: int, augment: Augment, generator: torch.Generator
-    ) -> Batches:
-        """The images in a new order each epoch, changed at random; only full batches, if there is one."""
-        return Batches(
-            images,
-            min(batch_size, len(images)),
-            mean=self.splits.mean,
-            std=self.splits.std,
-            device=self.device,
-            shuffle=True,
-            augment=augment,
-            generator=generator,
-            drop_last=True,
-        )
+        return self.evaluation_batches(images.sample(len(images), self.generator("mixed")))
 
     def new_space(self, seed: int = 0) -> SearchSpace:
         """The recipe's search space with fresh weights, on the CPU.
@@ -169,9 +158,7 @@ class Context:
         )
 
     def _score_batch(self) -> tuple[Tensor, Tensor]:
-        images = self.splits.train
-        chosen = torch.randperm(len(images), generator=self.generator("score batch"))[:SCORE_IMAGES]
-        return next(iter(self.evaluation_batches(images.subset(chosen))))
+        return self.batches.single(self.splits.train.sample(SCORE_IMAGES, self.generator("score batch")))
 
     def _inherited(self) -> Predictor:
         inherited = self.inherited
@@ -183,13 +170,12 @@ class Context:
         from espalier.predictors.inherited import InheritedAccuracy
 
         images = self.splits.train
-        order = torch.randperm(len(images), generator=self.generator("calibration"))
         # Statistics are averaged over batches, each counting the same, so all must be of one size.
         size = min(EVALUATION_BATCH, len(images))
         count = min(CALIBRATION_IMAGES, len(images)) // size * size
         return InheritedAccuracy(
             [(supernet.region, supernet.space) for supernet in self.supernets],
-            calibration=self.evaluation_batches(images.subset(order[:count])),
+            calibration=self.evaluation_batches(images.sample(count, self.generator("calibration"))),
             selection=self.evaluation_batches(self.splits.selection),
             task=self.task,
             images=len(self.splits.selection),

@@ -107,7 +107,7 @@ def training_of(
 
     def batches(part: str) -> Batches:
         images = getattr(context.splits, part)
-        return context.training_batches(images, settings.batch_size, settings.augment, generator)
+        return context.batches.training(images, settings.batch_size, generator, augment=settings.augment)
 
     return SupernetTraining(
         space,
@@ -127,10 +127,8 @@ def training_of(
 def plain_batches(context: Context, images: Images) -> Batches:
     """Some images in batches as large as in the supernet's training, but not augmented and always the same."""
     assert context.recipe.supernet is not None
-    order = torch.randperm(len(images), generator=context.generator("diagnosis"))[:DIAGNOSIS_IMAGES]
-    size = min(context.recipe.supernet.batch_size, len(order))
-    mean, std = context.splits.mean, context.splits.std
-    return Batches(images.subset(order), size, mean=mean, std=std, device=context.device, drop_last=True)
+    drawn = images.sample(DIAGNOSIS_IMAGES, context.generator("diagnosis"))
+    return context.batches.in_order(drawn, context.recipe.supernet.batch_size, drop_last=True)
 
 
 def _stop(context: Context, space: SearchSpace, strategy: Strategy) -> EarlyStop | None:

@@ -9,13 +9,11 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from espalier.nas.data import Batches, Images, Splits
+from espalier.nas.data import BatchFactory, Images, Normalisation, Splits
 from espalier.nas.errors import UserError
 from espalier.nas.seeds import seed_for
 from espalier.recipes.config.quantize_settings import QuantizeSettings
 from espalier.recipes.inputs.classification_data import divided
-
-Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -24,12 +22,11 @@ class NormalisedImages:
 
     Attributes:
         images: the images.
-        mean, std: that they are normalised with.
+        normalisation: mean and standard deviation that they are normalised with.
     """
 
     images: Images
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    normalisation: Normalisation
 
     @property
     def labels(self) -> np.ndarray:
@@ -38,7 +35,7 @@ class NormalisedImages:
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
         """Float32 `(size, C, H, W)` in order; the last batch may be smaller."""
-        for x, _ in Batches(self.images, size, mean=self.mean, std=self.std):
+        for x, _ in BatchFactory(self.normalisation).in_order(self.images, size):
             yield np.ascontiguousarray(x.numpy())
 
 
@@ -63,19 +60,18 @@ class QuantizationImages:
     def normalisation(self) -> Normalisation:
         """Mean and standard deviation of each channel of pixels in 0..1."""
         data = self.settings.data
-        own = (data.mean, data.std) if data.mean is not None and data.std is not None else self.given
-        mean, std = own or (self.splits.mean, self.splits.std)
+        told = Normalisation(data.mean, data.std) if data.mean is not None and data.std is not None else self.given
+        own = told or self.splits.normalisation
         channels = self.splits.image_shape[0]
-        if len(mean) != channels:
-            raise UserError("data.mean", f"is of {len(mean)} channels, the images have {channels}")
-        return mean, std
+        if len(own.mean) != channels:
+            raise UserError("data.mean", f"is of {len(own.mean)} channels, the images have {channels}")
+        return own
 
     def calibration(self) -> np.ndarray:
         """Training images, float32 `(n, C, H, W)`, drawn once; the test images are never among them."""
-        images = self.splits.train
         generator = torch.Generator().manual_seed(seed_for(self.settings.seed, "calibration"))
-        chosen = torch.randperm(len(images), generator=generator)[: self.settings.calibration_images]
-        return next(self._normalised(images.subset(chosen)).batches(len(chosen)))
+        images = self.splits.train.sample(self.settings.calibration_images, generator)
+        return next(self._normalised(images).batches(len(images)))
 
     def held_back(self) -> NormalisedImages:
         """Images by which one of several equally fast forms is chosen."""
@@ -86,4 +82,4 @@ class QuantizationImages:
         return self._normalised(self.splits.final_test())
 
     def _normalised(self, images: Images) -> NormalisedImages:
-        return NormalisedImages(images, *self.normalisation)
+        return NormalisedImages(images, self.normalisation)

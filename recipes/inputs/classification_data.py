@@ -8,15 +8,14 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from espalier.nas.data import Augment, Batches, Images, Limit, SplitFractions, Splits, load, split
-from espalier.nas.data.batches import even_batch
+from espalier.nas.data import Batches, BatchFactory, Limit, Normalisation, SplitFractions, Splits, load, split
 from espalier.nas.device import accelerator
 from espalier.nas.errors import UserError
 from espalier.nas.intervals import Proportion
 from espalier.nas.seeds import seed_for
 from espalier.nas.task import Classification
 from espalier.recipes.config.prune_settings import PruneDataSettings, PruneSettings
-from espalier.recipes.inputs.task_data import Normalisation, outputs_of
+from espalier.recipes.inputs.task_data import outputs_of
 from espalier.recipes.inputs.task_score import Score
 
 WITH_TEST_IMAGES = SplitFractions(train=0.9, architecture=0, selection=0.1)
@@ -61,10 +60,10 @@ class ClassifiedImages:
     @cached_property
     def normalisation(self) -> Normalisation:
         """Of the network's inputs."""
-        mean, std = self.given or (self.splits.mean, self.splits.std)
-        if len(mean) != self.image_shape[0]:
-            raise UserError("MODEL", f"was trained on {len(mean)} channels, the images have {self.image_shape[0]}")
-        return mean, std
+        own = self.given or self.splits.normalisation
+        if len(own.mean) != self.image_shape[0]:
+            raise UserError("MODEL", f"was trained on {len(own.mean)} channels, the images have {self.image_shape[0]}")
+        return own
 
     @property
     def training_count(self) -> int:
@@ -85,50 +84,25 @@ class ClassifiedImages:
     def training(self, generator: torch.Generator) -> Batches:
         """The training images in a new order each epoch, changed at random."""
         train = self.settings.train
-        images = self.splits.train
-        size = min(train.batch_size, len(images))
-        return self._batches(images, size, shuffle=True, augment=train.augment, generator=generator, drop_last=True)
+        return self._batches.training(self.splits.train, train.batch_size, generator, augment=train.augment)
 
     def plain(self, batch_size: int, *, count: int | None = None, generator: torch.Generator) -> Batches:
         """`count` of the training images, or all, unchanged, in a new order each epoch, full batches."""
-        images = self.splits.train
-        if count is not None:
-            images = images.subset(torch.randperm(len(images), generator=generator)[:count])
-        size = min(batch_size, len(images))
-        return self._batches(images, size, shuffle=True, generator=generator, drop_last=True)
+        images = self.splits.train if count is None else self.splits.train.sample(count, generator)
+        return self._batches.training(images, batch_size, generator)
 
     def validate(self, network: nn.Module) -> float:
         """The accuracy on the images held back from training."""
-        return self.task.evaluate(network, self._all(self.splits.selection))
+        return self.task.evaluate(network, self._batches.evaluation(self.splits.selection))
 
     def score(self, network: nn.Module) -> Score:
         """The accuracy on the test images, in full precision as an exported network computes."""
         images = self.splits.final_test()
-        accuracy = Proportion.of(self.task.evaluate(network, self._all(images), full_precision=True), len(images))
+        accuracy = Proportion.of(
+            self.task.evaluate(network, self._batches.evaluation(images), full_precision=True), len(images)
+        )
         return Score("accuracy", "", accuracy.value, accuracy.low, accuracy.high, len(images), images.name)
 
-    def _all(self, images: Images) -> Batches:
-        return self._batches(images, even_batch(len(images)))
-
-    def _batches(
-        self,
-        images: Images,
-        size: int,
-        *,
-        shuffle: bool = False,
-        augment: Augment | None = None,
-        generator: torch.Generator | None = None,
-        drop_last: bool = False,
-    ) -> Batches:
-        mean, std = self.normalisation
-        return Batches(
-            images,
-            size,
-            mean=mean,
-            std=std,
-            device=accelerator(),
-            shuffle=shuffle,
-            augment=augment,
-            generator=generator,
-            drop_last=drop_last,
-        )
+    @property
+    def _batches(self) -> BatchFactory:
+        return BatchFactory(self.normalisation, accelerator())

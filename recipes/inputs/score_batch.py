@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 from torch import Tensor
 
-from espalier.nas.data import Batches, Limit, channel_statistics, load
+from espalier.nas.data import BatchFactory, Limit, channel_statistics, load
 from espalier.nas.device import accelerator
 from espalier.nas.errors import UserError
 from espalier.nas.space import SearchSpace
@@ -61,9 +61,8 @@ def load_batch(data: str, count: int, *, seed: int, size: int | None = None) -> 
     images, _ = load(source, path=path, size=size, limit=limit)
     if count > len(images):
         raise UserError("--batch-size", f"{data} has {len(images)} images, not {count}")
-    mean, std = channel_statistics(images)
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count]
-    x, y = next(iter(Batches(images.subset(chosen), count, mean=mean, std=std, device=accelerator())))
+    drawn = images.sample(count, torch.Generator().manual_seed(seed))
+    x, y = BatchFactory(channel_statistics(images), accelerator()).single(drawn)
     return ScoreBatch(x, y, len(images.classes))
 
 

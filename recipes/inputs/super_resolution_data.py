@@ -9,13 +9,14 @@ from functools import cached_property
 import torch
 from torch import nn
 
+from espalier.nas.data import Normalisation
 from espalier.nas.device import accelerator
 from espalier.nas.errors import UserError
 from espalier.nas.seeds import seed_for
 from espalier.nas.super_resolution import Pairs, Patches, SuperResolution, WholeImages, load_pairs
 from espalier.nas.super_resolution.validation import validate
 from espalier.recipes.config.prune_settings import PruneSettings, SuperResolutionSettings
-from espalier.recipes.inputs.task_data import Normalisation, outputs_of
+from espalier.recipes.inputs.task_data import outputs_of
 from espalier.recipes.inputs.task_score import Score
 
 HELD_BACK = 10
@@ -77,7 +78,7 @@ class EnlargedImages:
     def normalisation(self) -> Normalisation:
         """Networks take pixels in 0..1 as they are."""
         channels = self.parts[0].channels
-        return (0.0,) * channels, (1.0,) * channels
+        return Normalisation((0.0,) * channels, (1.0,) * channels)
 
     @property
     def task(self) -> SuperResolution:

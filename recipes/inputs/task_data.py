@@ -7,15 +7,13 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from espalier.nas.data import Normalisation
 from espalier.nas.errors import UserError
 from espalier.nas.task import Task
 from espalier.nas.training import BatchSource
 from espalier.recipes.config.prune_settings import PruneSettings
 from espalier.recipes.inputs.model_source import Given
 from espalier.recipes.inputs.task_score import Score
-
-Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and standard deviation of each channel of pixels in 0..1."""
 
 
 class Images(Protocol):
@@ -76,7 +74,7 @@ def images_for(settings: PruneSettings, given: Given) -> Images:
     from espalier.recipes.inputs.classification_data import ClassifiedImages
 
     mean, std = settings.data.mean or given.mean, settings.data.std or given.std
-    return ClassifiedImages(settings, None if mean is None or std is None else (mean, std))
+    return ClassifiedImages(settings, None if mean is None or std is None else Normalisation(mean, std))
 
 
 def outputs_of(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, ...]:

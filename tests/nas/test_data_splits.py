@@ -117,7 +117,7 @@ def test_own_test_images_are_held_back_whole() -> None:
 def test_test_images_are_no_public_attribute() -> None:
     splits = split(images([8]), None, QUARTERS, seed=0)
     public = {f.name for f in fields(splits) if not f.name.startswith("_")}
-    assert public == {"train", "architecture", "selection", "mean", "std"}
+    assert public == {"train", "architecture", "selection", "normalisation"}
     assert "_test" not in repr(splits)
 
 

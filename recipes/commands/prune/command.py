@@ -155,8 +155,8 @@ def _plan(request: Request, images: Images, **found: Any) -> Plan:
         factory=request.given.factory,
         image_shape=images.image_shape,
         classes=images.classes,
-        mean=images.normalisation[0],
-        std=images.normalisation[1],
+        mean=images.normalisation.mean,
+        std=images.normalisation.std,
         settings=settings,
         **found,
     )

@@ -19,6 +19,7 @@ from espalier.export.onnx import export_onnx
 from espalier.export.quantize.forms import Method, Quantizer
 from espalier.export.quantize.running import BATCH, depends_on_input, outputs
 from espalier.export.quantize.source import Source, read_source
+from espalier.nas.data import Normalisation
 from espalier.nas.errors import CannotWrite, UserError
 from espalier.nas.files import write_bytes, write_json, write_text
 from espalier.nas.intervals import Proportion
@@ -79,7 +80,9 @@ def quantize_network(
         UserError: bad input of any kind. What is wrong with one form is said of it, and the others go on.
     """
     settings, given = request.settings, request.given
-    normalisation = None if given is None or given.mean is None or given.std is None else (given.mean, given.std)
+    normalisation = None
+    if given is not None and given.mean is not None and given.std is not None:
+        normalisation = Normalisation(given.mean, given.std)
     images = QuantizationImages(settings, normalisation)
     with RunFolder(output).lock() as folder, tempfile.TemporaryDirectory(prefix=".latency-", dir=output) as temporary:
         if any(not path.name.startswith(".") for path in output.iterdir()):
@@ -107,8 +110,7 @@ def quantize_network(
             "forms": [form.to_dict() for form in forms],
         }
         write_json(folder / RESULT, result)
-        mean, std = images.normalisation
-        write_text(folder / "README.md", model_card(result, source, mean, std))
+        write_text(folder / "README.md", model_card(result, source, *images.normalisation))
     return result
 
 

@@ -140,7 +140,7 @@ def _train_one(context: Context, architecture: Architecture, images: Images, des
         torch.manual_seed(context.seed(purpose))
         network = place(context.space.build(architecture), context.device)
         generator = context.generator(f"{purpose} data")
-        batches = context.training_batches(images, settings.batch_size, settings.augment, generator)
+        batches = context.batches.training(images, settings.batch_size, generator, augment=settings.augment)
         steps = settings.epochs * len(batches)
         deployment = context.deployment
         training = SparseTraining(
