@@ -56,7 +56,7 @@ def rows_of(folder: Path, limit_ms: float) -> list[list[str]]:
     search = read_json(folder / "stages" / "search.json")["outputs"]
     profile = read_json(folder / "stages" / "profile.json")["outputs"]
     trained = {n["id"]: n for n in read_json(folder / "stages" / "train.json")["outputs"]["networks"]}
-    counts, candidates = search["ladder"], len(search["candidates"])
+    counts, candidates = search["cascade"], len(search["candidates"])
     rows = []
     for id_, measurement in profile.items():
         low, high = measurement["latency"]["ci95"]

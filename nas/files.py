@@ -65,7 +65,9 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(str(path), "no such file", code="not_found") from error
     except OSError as error:
-        raise UserError(str(path), error.strerror or str(error)) from error
+        raise UserError(str(path), error.strerror or str(error), code="unreadable") from error
     except ValueError as error:
-        raise UserError(str(path), f"not valid JSON ({error})") from error
+        raise UserError(str(path), f"not valid JSON ({error})", code="unreadable") from error

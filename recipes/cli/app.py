@@ -67,6 +67,7 @@ def run(
     from espalier.recipes.config.loading import load_recipe
     from espalier.recipes.engine.run_folders import resumed_recipe, run_folder
     from espalier.recipes.engine.runner import run_recipe
+    from espalier.recipes.records.reading import load_run
 
     overrides = overrides or []
     settings = load_recipe(recipe, overrides)
@@ -82,8 +83,8 @@ def run(
         for change in changes:
             announce(f"changed: {change}")
     run_recipe(settings, folder, overrides=overrides, track=track, announce=announce)
-    summary = run_summary(folder)
-    answer(summary if as_json else run_text(summary), as_json)
+    finished = load_run(folder)
+    answer(run_summary(finished) if as_json else run_text(finished), as_json)
 
 
 @app.command()

@@ -1,20 +1,22 @@
-"""What the command line says at the end, as JSON and as text."""
+"""What `nas run` prints at the end, as JSON and as text."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from espalier.nas.files import read_json
+from espalier.nas.measurement import Measurement
 from espalier.nas.progress import silent
 from espalier.nas.run import RunFolder
 from espalier.recipes.config.schema import Recipe
-from espalier.recipes.engine.budget import over
 from espalier.recipes.engine.cache_keys import plan
 from espalier.recipes.engine.preflight import check
 from espalier.recipes.engine.runner import new_context
+from espalier.recipes.records.base import Interval
+from espalier.recipes.records.networks import TrainedNetwork
+from espalier.recipes.records.reading import Run
+from espalier.recipes.records.search import SearchResult, SelectResult
 
 
 def dry_run_summary(recipe: Recipe) -> dict[str, Any]:
@@ -29,77 +31,115 @@ def dry_run_summary(recipe: Recipe) -> dict[str, Any]:
     return {stage.name: context.keys[stage.name] for stage in stages}
 
 
-def run_summary(folder: Path) -> dict[str, Any]:
-    """What a finished run has found: counts, correlations, and each trained network with its numbers and files."""
-    outputs = {path.stem: read_json(path)["outputs"] for path in (folder / "stages").glob("*.json")}
-    budget = (yaml.safe_load((folder / "recipe.yaml").read_text()) or {}).get("budget") or {}
-    limit = budget.get("latency_ms")
-    trained = outputs.get("train", {"networks": []})["networks"]
-    missed = [network["id"] for network in trained if over(outputs["profile"][network["id"]], limit)]
-    networks = [
-        {
-            "id": network["id"],
-            "notation": network["notation"],
-            "origin": network["origin"],
-            "params": network["params"],
-            "macs": network["macs"],
-            "selection_accuracy": network["accuracy"],
-            "test_accuracy": outputs["test"]["accuracy"][network["id"]],
-            "latency_ms": outputs["profile"][network["id"]]["latency"]["p50"],
-            "latency_ms_ci95": outputs["profile"][network["id"]]["latency"]["ci95"],
-            "verdict": outputs["profile"][network["id"]]["verdict"],
-            "onnx": str(folder / "architectures" / network["id"] / "model.onnx"),
-        }
-        for network in trained
-        if network["id"] not in missed
-    ]
+def run_summary(run: Run) -> dict[str, Any]:
+    """What a finished run has found, for JSON: counts, correlations, each trained network with its numbers and files."""
+    stages = run.stages
+    search = None if stages.search is None else stages.search.model_dump(mode="json")
     return {
-        "run": str(folder),
-        "report": str(folder / "report.html"),
-        "selected": outputs.get("select", {"chosen": []})["chosen"],
-        "search": outputs["search"]["counts"] if "search" in outputs else None,
-        "stopped": outputs["search"]["stopped"] if "search" in outputs else "",
-        "front": outputs["search"]["front"] if "search" in outputs else [],
-        "ladder": outputs["search"].get("ladder") if "search" in outputs else None,
-        "over_budget": missed,
-        "test_images": outputs["test"]["images"] if "test" in outputs else 0,
-        "networks": sorted(networks, key=lambda network: network["latency_ms"]),
-        "rank": outputs["rank"]["correlations"] if "rank" in outputs else [],
+        "run": str(run.path),
+        "report": str(run.path / "report.html"),
+        "selected": stages.select.model_dump(mode="json")["chosen"] if stages.select else [],
+        "search": search and search["counts"],
+        "stopped": stages.search.stopped if stages.search else "",
+        "front": list(stages.search.front) if stages.search else [],
+        "cascade": search and search["cascade"],
+        "over_budget": list(run.over_budget),
+        "test_images": stages.test.images if stages.test else 0,
+        "networks": [network.to_json() for network in _results(run)],
+        "rank": stages.rank.model_dump(mode="json")["correlations"] if stages.rank else [],
     }
 
 
-def run_text(summary: dict[str, Any]) -> str:
-    """The same for a person: what was searched, a line for each trained network, where the report is."""
-    lines = [f"select: {one['method']} chose {one['id']}, {one['notation']}" for one in summary["selected"]]
-    for one in summary["selected"]:
-        if first := one.get("replaces"):
-            lines.append(f"budget: {one['id']} is the nearest to {first['id']}, which has {first['why']}")
-    if summary["search"] is not None:
-        counts = ", ".join(f"{count} {what}" for what, count in summary["search"].items() if count)
-        lines.append(f"search: {counts}; {len(summary['front'])} on the front")
-    if ladder := summary["ladder"]:
-        text = f"{ladder['measurement']} candidates measured, {ladder['estimate']} decided by an estimate"
-        lines.append(f"budget: latency_ms <= {ladder['limit_ms']:g}; {text}")
-    if summary["over_budget"]:
-        lines.append(f"budget: trained and left out, over it when measured: {', '.join(summary['over_budget'])}")
-    if summary["stopped"]:
-        lines.append(f"search: ended early, {summary['stopped']}")
-    for row in summary["rank"]:
-        kendall = "undefined" if row["kendall"] is None else f"{row['kendall']:.3f} {_interval(row['kendall_ci95'], 3)}"
-        lines.append(f"rank: {row['name']:10} Kendall tau {kendall}, n = {row['n']}")
-    if not summary["networks"]:
-        return "\n".join([*lines, f"report: {summary['report']}"])
-    lines.append(f"{'network':14}{'found as':14}{'params':>10}{'MACs':>13}{'test':>8}  latency p50 (95 % interval)")
-    for n in summary["networks"]:
-        latency = f"{n['latency_ms']:.3f} ms {_interval(n['latency_ms_ci95'], 3)} {n['verdict']}"
-        lines.append(
-            f"{n['id']:14}{n['origin']:14}{n['params']:>10,}{n['macs']:>13,}{n['test_accuracy']:>8.1%}  {latency}"
+@dataclass(frozen=True)
+class _Result:
+    """A trained network that meets the budget, with what the stages `profile` and `test` found."""
+
+    trained: TrainedNetwork
+    test_accuracy: float
+    measurement: Measurement
+    onnx: Path
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.trained.id,
+            "notation": self.trained.notation,
+            "origin": self.trained.origin,
+            "params": self.trained.params,
+            "macs": self.trained.macs,
+            "selection_accuracy": self.trained.accuracy,
+            "test_accuracy": self.test_accuracy,
+            "latency_ms": self.measurement.latency_ms,
+            "latency_ms_ci95": self.measurement.latency.ci95,
+            "verdict": self.measurement.verdict,
+            "onnx": str(self.onnx),
+        }
+
+
+def _results(run: Run) -> list[_Result]:
+    """The networks of a finished run, the fastest first."""
+    stages = run.stages
+    if stages.test is None or stages.profile is None:
+        return []
+    results = [
+        _Result(
+            network,
+            stages.test.accuracy[network.id],
+            stages.profile[network.id],
+            run.path / "architectures" / network.id / "model.onnx",
         )
-    lines.append(f"test: {summary['test_images']} images that nothing above has chosen by")
-    lines.append(f"report: {summary['report']}")
-    return "\n".join(lines)
+        for network in stages.networks
+        if network.id not in run.over_budget
+    ]
+    return sorted(results, key=lambda result: result.measurement.latency_ms)
 
 
-def _interval(bounds: tuple[float, float] | list[float], digits: int) -> str:
-    low, high = bounds
-    return f"[{low:.{digits}g}, {high:.{digits}g}]"
+def run_text(run: Run) -> str:
+    """The same for a person: what was searched, a line for each trained network, where the report is."""
+    stages = run.stages
+    report = f"report: {run.path / 'report.html'}"
+    lines = [*_selection_lines(stages.select), *_search_lines(stages.search)]
+    if run.over_budget:
+        lines.append(f"budget: trained and left out, over it when measured: {', '.join(run.over_budget)}")
+    if stages.search is not None and stages.search.stopped:
+        lines.append(f"search: ended early, {stages.search.stopped}")
+    for row in stages.rank.correlations if stages.rank else ():
+        kendall = "undefined" if row.kendall is None else f"{row.kendall:.3f} {_interval(row.kendall_ci95)}"
+        lines.append(f"rank: {row.name:10} Kendall tau {kendall}, n = {row.n}")
+    results = _results(run)
+    if not results or stages.test is None:
+        return "\n".join([*lines, report])
+    lines.append(f"{'network':14}{'found as':14}{'params':>10}{'MACs':>13}{'test':>8}  latency p50 (95 % interval)")
+    for result in results:
+        network, measurement = result.trained, result.measurement
+        latency = f"{measurement.latency_ms:.3f} ms {_interval(measurement.latency.ci95)} {measurement.verdict}"
+        lines.append(
+            f"{network.id:14}{network.origin:14}{network.params:>10,}{network.macs:>13,}"
+            f"{result.test_accuracy:>8.1%}  {latency}"
+        )
+    lines.append(f"test: {stages.test.images} held-out images, not used for selection")
+    return "\n".join([*lines, report])
+
+
+def _selection_lines(select: SelectResult | None) -> list[str]:
+    chosen = select.chosen if select else ()
+    lines = [f"select: {one.method} chose {one.id}, {one.notation}" for one in chosen]
+    for one in chosen:
+        if one.replaces:
+            lines.append(f"budget: {one.id} is the nearest to {one.replaces.id}, which has {one.replaces.why}")
+    return lines
+
+
+def _search_lines(search: SearchResult | None) -> list[str]:
+    if search is None:
+        return []
+    counts = ", ".join(f"{count} {what}" for what, count in search.counts.items() if count)
+    lines = [f"search: {counts}; {len(search.front)} on the front"]
+    if cascade := search.cascade:
+        text = f"{cascade.measurement} candidates measured, {cascade.estimate} decided by an estimate"
+        lines.append(f"budget: latency_ms <= {cascade.limit_ms:g}; {text}")
+    return lines
+
+
+def _interval(bounds: Interval) -> str:
+    low, high = bounds or (None, None)
+    return "" if low is None or high is None else f"[{low:.3g}, {high:.3g}]"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -237,11 +237,6 @@ class MacsOf:
             self.cost = macs_of(context.space).cost
         except UserError:  # its layers cannot be counted one by one
             self.cost = lambda architecture: float(context.cost(architecture).macs)
-
-
-def over(measurement: Mapping[str, Any], limit_ms: float | None) -> bool:
-    """Whether a result, as `Measurement.to_dict` has it, is over a limit on latency, if there is one."""
-    return limit_ms is not None and float(measurement["latency"]["ci95"][1]) > limit_ms
 
 
 def _device_of(table: dict[str, Any]) -> str:

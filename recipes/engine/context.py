@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from espalier.recipes.config.registry import SPACES
 from espalier.recipes.config.registry import load as component
 from espalier.recipes.config.schema import Recipe
 from espalier.recipes.engine.predictor_set import PredictorSet
+from espalier.recipes.records.stages import Stages
 
 if TYPE_CHECKING:
     from espalier.predictors.inherited import InheritedAccuracy
@@ -48,7 +49,7 @@ class Context:
         recipe: resolved and checked.
         run: the folder, owned by this process.
         track: shows progress.
-        outputs: of the stages that are done, by name.
+        stages: results of the stages that are done.
         keys: cache keys of the stages, by name.
         study_key: that of the search, whatever its number of trials.
     """
@@ -56,7 +57,7 @@ class Context:
     recipe: Recipe
     run: RunFolder
     track: Track
-    outputs: dict[str, Any]
+    stages: Stages
     keys: dict[str, str]
     study_key: str = ""
 
@@ -144,7 +145,8 @@ class Context:
         """The trained supernets, on their device. Only after the stage `supernet`."""
         from espalier.recipes.engine.supernet_store import find
 
-        return [find(self, part["name"]) for part in self.outputs["supernet"]["parts"]]
+        found = self.stages.supernet
+        return [find(self, part.name) for part in found.parts] if found else []
 
     @cached_property
     def predictors(self) -> PredictorSet:

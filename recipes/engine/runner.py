@@ -22,6 +22,7 @@ from espalier.recipes.engine.context import Context
 from espalier.recipes.engine.environment import environment
 from espalier.recipes.engine.preflight import check
 from espalier.recipes.engine.run_folders import remember
+from espalier.recipes.records.stages import Stages, finished_stage, write_stage
 
 
 def run_recipe(
@@ -62,23 +63,23 @@ def run_recipe(
         run.log("start", keys=context.keys)
         run.forget_all_but(context.keys)
         for stage in stages:
-            outputs = run.finished(stage.name, context.keys[stage.name])
-            if outputs is None:
+            result = finished_stage(run, stage.name, context.keys[stage.name])
+            if result is None:
                 started = time.perf_counter()
-                outputs = _run_stage(context, stage)
-                run.finish(stage.name, context.keys[stage.name], outputs)
+                result = _run_stage(context, stage)
+                write_stage(run, stage.name, context.keys[stage.name], result)
                 seconds = time.perf_counter() - started
                 run.log("finished", stage=stage.name, seconds=round(seconds, 2))
                 announce(f"{stage.name}: done in {seconds:.1f} s")
             else:
                 announce(f"{stage.name}: done before")
             _tidy(run.path / "checkpoints", stage, context.keys[stage.name])
-            context.outputs[stage.name] = outputs
+            context.stages = context.stages.extended(stage.name, result)
         return write_report(run.path)
 
 
 def _run_stage(context: Context, stage: Stage) -> Any:
-    """The stage's outputs; what layers draw on its way from torch's global generator is the recipe's own."""
+    """The stage's result; what layers draw on its way from torch's global generator is the recipe's own."""
     with torch.random.fork_rng():
         torch.manual_seed(context.seed(f"stage {stage.name}"))
         try:
@@ -102,4 +103,4 @@ def _tidy(checkpoints: Path, stage: Stage, key: str) -> None:
 
 def new_context(recipe: Recipe, run: RunFolder, track: Track) -> Context:
     """A context in which nothing has been done yet."""
-    return Context(recipe, run, track, outputs={}, keys={})
+    return Context(recipe, run, track, stages=Stages(), keys={})

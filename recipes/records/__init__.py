@@ -1,1 +1,1 @@
-"""What stages hand on and run folders keep, as typed values; written and read here alone."""
+"""What stages hand on and run folders keep, as typed records; defined, written and read here alone."""

@@ -7,30 +7,33 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from espalier.nas.errors import UserError
 from espalier.nas.files import read_json
-from espalier.recipes.records.stages import Record, Stages
+from espalier.nas.measurement import Measurement
+from espalier.recipes.records.base import Record
+from espalier.recipes.records.stages import Stages, read_stages, stage_file
 
 
 class Run(Record):
-    """All that a report tells of.
-
-    Attributes:
-        path: the run folder.
-        recipe: as parsed;
-        recipe_text: as written.
-        environment: from `environment.json`.
-        results_of: when the newest stage finished; None before the first one.
-    """
+    """A run as far as it has come."""
 
     path: Path
+    """The run folder."""
     recipe: dict[str, Any]
+    """The resolved recipe as parsed, not validated."""
     recipe_text: str
+    """The same as written."""
     environment: dict[str, Any]
+    """From `environment.json`."""
     stages: Stages
     results_of: datetime | None
+    """When the newest stage finished; None before the first one."""
+
+    @property
+    def name(self) -> str:
+        """The recipe's name, or the folder's where the recipe has none."""
+        return str(self.recipe.get("name") or self.path.name)
 
     @property
     def limit_ms(self) -> float | None:
@@ -40,9 +43,15 @@ class Run(Record):
         return float(limit) if isinstance(limit, int | float) else None
 
     @property
-    def name(self) -> str:
-        """The recipe's name, or the folder's where the recipe has none."""
-        return str(self.recipe.get("name") or self.path.name)
+    def over_budget(self) -> dict[str, Measurement]:
+        """The trained networks whose measured latency exceeds the budget, by id; see `exceeds`."""
+        measured = self.stages.profile or {}
+        return {id_: m for id_, m in measured.items() if exceeds(m, self.limit_ms)}
+
+
+def exceeds(measurement: Measurement, limit_ms: float | None) -> bool:
+    """Whether the upper end of the latency's interval is over the limit, if there is one."""
+    return limit_ms is not None and measurement.latency.ci95[1] > limit_ms
 
 
 def load_run(path: Path) -> Run:
@@ -52,16 +61,15 @@ def load_run(path: Path) -> Run:
         UserError: no `recipe.yaml` in it, or one of its files is not what a run writes.
     """
     text, recipe = _read_recipe(path / "recipe.yaml")
-    environment_path = path / "environment.json"
-    files = {name: path / "stages" / f"{name}.json" for name in Stages.model_fields}
-    files = {name: file for name, file in files.items() if file.exists()}
-    times = [file.stat().st_mtime for file in files.values()]
+    environment = path / "environment.json"
+    files = (stage_file(path, name) for name in Stages.model_fields)
+    times = [file.stat().st_mtime for file in files if file.exists()]
     return Run(
         path=path,
         recipe=recipe,
         recipe_text=text,
-        environment=_read_mapping(environment_path) if environment_path.exists() else {},
-        stages=Stages(**{name: _read_stage(name, file) for name, file in files.items()}),
+        environment=_read_mapping(environment) if environment.exists() else {},
+        stages=read_stages(path),
         results_of=datetime.fromtimestamp(max(times), UTC) if times else None,
     )
 
@@ -70,29 +78,19 @@ def _read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         text = path.read_text()
         recipe = yaml.safe_load(text)
+    except FileNotFoundError as error:
+        raise UserError(str(path), "does not exist, so its folder is not a run folder", code="not_found") from error
     except OSError as error:
-        raise UserError(str(path), error.strerror or str(error)) from error
+        raise UserError(str(path), error.strerror or str(error), code="unreadable") from error
     except (ValueError, yaml.YAMLError) as error:
-        raise UserError(str(path), f"not a readable YAML file ({error})") from error
+        raise UserError(str(path), f"not a readable YAML file ({error})", code="unreadable") from error
     if not isinstance(recipe, dict):
-        raise UserError(str(path), "a recipe is a mapping of sections")
+        raise UserError(str(path), "a recipe is a mapping of sections", code="unreadable")
     return text, recipe
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     value = read_json(path)
     if not isinstance(value, dict):
-        raise UserError(str(path), f"must be an object, not {type(value).__name__}")
+        raise UserError(str(path), f"must be an object, not {type(value).__name__}", code="unreadable")
     return value
-
-
-def _read_stage(name: str, path: Path) -> Any:
-    record = _read_mapping(path)
-    if "outputs" not in record:
-        raise UserError(str(path), "has no 'outputs'")
-    try:
-        return getattr(Stages.model_validate({name: record["outputs"]}), name)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, ("outputs", *first["loc"][1:])))
-        raise UserError(str(path), f"{key}: {first['msg']}") from error

@@ -7,7 +7,7 @@ from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from espalier.recipes.records.stages import Supernet, SupernetEpoch, SupernetPart
+from espalier.recipes.records.supernet import SupernetEpoch, SupernetPart, SupernetResult
 from espalier.recipes.report.networks import Network
 from espalier.recipes.report.style import DASHES, PALETTE, SHORT_ID, layout
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
-def supernet_figure(supernet: Supernet | None) -> Figure | None:
+def supernet_figure(supernet: SupernetResult | None) -> Figure | None:
     """What is known of each supernet by epoch, a panel for each quantity, the loss on top."""
     from plotly.graph_objects import Figure, Scatter
 

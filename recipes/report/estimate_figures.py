@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from espalier.recipes.records.stages import Rank, Search, SearchedCandidate
+from espalier.recipes.records.ranking import RankResult
+from espalier.recipes.records.search import SearchedCandidate, SearchResult
 from espalier.recipes.report.networks import Network
 from espalier.recipes.report.style import BLUE, GREEN, ORANGE, accuracy_bars, layout
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
-def search_figure(search: Search | None) -> Figure | None:
+def search_figure(search: SearchResult | None) -> Figure | None:
     """The completed candidates by their first two objectives, or one objective by trial; the front is filled."""
     from plotly.graph_objects import Figure, Scatter
 
@@ -57,7 +58,7 @@ def _hover(candidate: SearchedCandidate) -> str:
     if climb := candidate.latency:
         known, how = (climb.measured, "measured") if climb.measured else (climb.estimate, "estimated")
         if known:
-            lines.append(f"latency {how}: {known[0]:.4g} ms ({known[1]:.4g} to {known[2]:.4g})")
+            lines.append(f"latency {how}: {known.value:.4g} ms ({known.low:.4g} to {known.high:.4g})")
     return f"<b>{escape(candidate.id)}</b><br>" + "<br>".join(lines)
 
 
@@ -92,7 +93,7 @@ def estimate_scatters(networks: Sequence[Network]) -> Scatters | None:
     return _scatters(traces, f"{split} accuracy (%)", size=10)
 
 
-def rank_scatters(rank: Rank | None) -> Scatters | None:
+def rank_scatters(rank: RankResult | None) -> Scatters | None:
     """Each predictor's value against the benchmark's column."""
     if rank is None:
         return None

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from espalier.nas.intervals import Proportion
 from espalier.nas.measurement import Measurement, Verdict
+from espalier.recipes.records.ranking import Correlation
 from espalier.recipes.records.reading import Run
-from espalier.recipes.records.stages import Correlation, LadderCounts, Search, Select
-from espalier.recipes.report.networks import Network, over_budget
+from espalier.recipes.records.search import CascadeCounts, SearchResult, SelectResult
+from espalier.recipes.report.networks import Network
 
 VERDICTS: dict[Verdict, str] = {
     "stable": "Repeated sessions agree, and the machine did little else.",
@@ -40,7 +41,7 @@ def summary(run: Run, networks: Sequence[Network]) -> list[str]:
     return sentences or ["No stage has results yet."]
 
 
-def ladder(counts: LadderCounts) -> str:
+def cascade(counts: CascadeCounts) -> str:
     """How many latencies were measured, how many guessed, and how good the guesses were where both are known."""
     text = (
         f"Under the limit of {counts.limit_ms:g} ms, {plural(counts.measurement, 'candidate')} "
@@ -56,14 +57,14 @@ def ladder(counts: LadderCounts) -> str:
 
 def left_out(run: Run) -> str:
     """Which networks were trained and are not among the results, for they missed the budget; empty if none."""
-    missed = over_budget(run)
+    missed = run.over_budget
     if not missed:
         return ""
     each = [f"{id_} at {milliseconds(m.latency_ms)} ({latency_interval(m)})" for id_, m in missed.items()]
     return f"Trained, and left out for a latency over the budget of {run.limit_ms:g} ms: {', '.join(each)}."
 
 
-def replacements(select: Select) -> list[str]:
+def replacements(select: SelectResult) -> list[str]:
     """A sentence for each choice that made way for one within the budget, and for each that nothing replaced."""
     made = [
         f"{one.method} chose {one.replaces.id} first, which has {one.replaces.why}; {one.id} is the nearest that fits."
@@ -73,7 +74,7 @@ def replacements(select: Select) -> list[str]:
     return [*made, *(f"{miss}." for miss in select.misses)]
 
 
-def choices_made(select: Select) -> str:
+def choices_made(select: SelectResult) -> str:
     """Which architecture each method chose from the supernet."""
     methods: dict[str, list[str]] = {}
     for one in select.chosen:
@@ -123,7 +124,7 @@ def few(correlations: Sequence[Correlation]) -> str:
     )
 
 
-def rejections(search: Search) -> list[tuple[str, str, int]]:
+def rejections(search: SearchResult) -> list[tuple[str, str, int]]:
     """`(status, reason, how many)` of the candidates without a place in the search, the most frequent first."""
     counts = Counter(
         (c.status, _constraint(c.reason) if c.status == "infeasible" else c.reason or "no reason recorded")

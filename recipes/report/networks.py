@@ -8,8 +8,8 @@ from pathlib import Path
 from espalier.nas.intervals import Proportion
 from espalier.nas.measurement import Measurement
 from espalier.nas.pareto import non_dominated
+from espalier.recipes.records.networks import ExportedFile, TrainedNetwork
 from espalier.recipes.records.reading import Run
-from espalier.recipes.records.stages import ExportedFile, TrainedNetwork
 
 BUNDLE_FILES = ("model.onnx", "model.safetensors", "model.py", "README.md", "latency.json")
 
@@ -43,12 +43,12 @@ def gather_networks(run: Run) -> list[Network]:
 
     Accuracies are of the test images once there are any, else of the selection images, never a mixture. `on_front`
     means: no other trained network is at least as accurate and as fast by measurement, and better in one of them.
-    Under a budget, networks that were measured over it are left out (`over_budget`).
+    Under a budget, networks that were measured over it are left out (`Run.over_budget`).
     """
     stages = run.stages
     networks = []
-    left_out = over_budget(run)
-    for trained in stages.train.networks if stages.train else ():
+    left_out = run.over_budget
+    for trained in stages.networks:
         if trained.id in left_out:
             continue
         selection = Proportion.of(trained.accuracy, trained.images)
@@ -68,13 +68,6 @@ def gather_networks(run: Run) -> list[Network]:
             )
         )
     return sorted(mark_front(networks), key=lambda n: (not n.on_front, -(n.accuracy or n.selection).value))
-
-
-def over_budget(run: Run) -> dict[str, Measurement]:
-    """The trained networks whose measured latency, the upper end of its interval, is over the run's budget, by id."""
-    limit = run.limit_ms
-    measured = run.stages.profile or {}
-    return {} if limit is None else {id_: m for id_, m in measured.items() if m.latency.ci95[1] > limit}
 
 
 def mark_front(networks: list[Network]) -> list[Network]:

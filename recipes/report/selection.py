@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from espalier.recipes.records.stages import Comparison, Decision, Diagnosis, Select, Split
+from espalier.recipes.records.search import SelectResult
+from espalier.recipes.records.supernet import Comparison, Decision, Diagnosis, Split
 from espalier.recipes.report.narrative import significant
 
 SIGNIFICANT = 2
@@ -35,7 +36,7 @@ class DecisionRow:
     clear: bool
 
 
-def by_method(select: Select) -> dict[str, list[DecisionRow]]:
+def by_method(select: SelectResult) -> dict[str, list[DecisionRow]]:
     """Every comparison by the method that made it, in the order in which they were made."""
     rows: dict[str, list[DecisionRow]] = {}
     for decision in select.decisions:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from espalier.nas.architecture import Architecture
 from espalier.nas.files import write_json, write_text
 from espalier.nas.measurement import Latency, Measurement, Verdict
 
@@ -171,7 +171,7 @@ def _select(candidates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "part": "root",
             "id": candidate["id"],
             "notation": candidate["notation"],
-            "architecture": {},
+            "architecture": candidate["architecture"],
             "accuracy": accuracy,
         }
         for method, candidate, accuracy in zip(("argmax", "perturbation"), candidates, (0.71, 0.78), strict=False)
@@ -202,9 +202,11 @@ def _candidate(trial: int, random: np.random.Generator) -> dict[str, Any]:
     a, b, c, d, e, f = chosen
     convolutions = sum("conv" in operation for operation in chosen)
     params = 12_000 + 30_000 * convolutions
+    architecture = {f"edge_{a}_{b}": option for (a, b), option in zip(EDGES, chosen, strict=True)}
     candidate = {
         "trial": trial,
-        "id": hashlib.sha256(f"{trial}{chosen}".encode()).hexdigest()[:12],
+        "id": Architecture(architecture).id,
+        "architecture": architecture,
         "notation": f"|{a}~0|+|{b}~0|{c}~1|+|{d}~0|{e}~1|{f}~2|",
         "status": "complete",
         "values": {
@@ -244,6 +246,7 @@ def _network(i: int, candidate: Mapping[str, Any], random: np.random.Generator) 
     ]
     return {
         "id": candidate["id"],
+        "architecture": candidate["architecture"],
         "notation": candidate["notation"],
         "origin": "front" if i < 6 else "random",
         "diagram": [[a, b, operation] for (a, b), operation in zip(EDGES, operations, strict=True)],
@@ -316,6 +319,7 @@ def _correlation(name: str, n: int, kendall: float, half_width: float) -> dict[s
     spearman = min(0.99, kendall * 1.25)
     return {
         "name": name,
+        "higher_is_better": True,
         "n": n,
         "kendall": kendall,
         "kendall_ci95": [kendall - half_width, min(1.0, kendall + half_width)],

@@ -26,7 +26,9 @@ from espalier.nas.spaces.nasbench201 import NasBench201
 from espalier.recipes.config.schema import ProfileSettings
 from espalier.recipes.engine.context import Context
 from espalier.recipes.engine.stages.profile import under
-from espalier.recipes.records.stages import Objective, Search
+from espalier.recipes.records.networks import TrainedNetwork, TrainResult
+from espalier.recipes.records.search import Objective, SearchedCandidate, SearchResult
+from espalier.recipes.records.stages import Stages
 from espalier.recipes.report import write_report
 from espalier.recipes.report.estimate_figures import search_figure
 
@@ -103,7 +105,7 @@ def test_the_front_of_a_search_was_measured_and_fits(capsys: Capture, bench: Ben
     for id_ in search["front"]:
         assert Architecture(found[id_]["architecture"]) in bench.asked
         assert found[id_]["latency"]["measured"][2] <= 9
-    counts = search["ladder"]
+    counts = search["cascade"]
     assert counts["measurement"] == len(bench.asked) == len(set(bench.asked))
     assert counts["measurement"] + counts["estimate"] == len(found)
     assert counts["estimate"] > 0
@@ -117,26 +119,31 @@ def test_the_front_of_a_search_was_measured_and_fits(capsys: Capture, bench: Ben
 def test_guessed_and_measured_latencies_have_their_own_marks() -> None:
     def candidate(trial: int, **latency: Any) -> dict[str, Any]:
         values = {"accuracy": 0.5, "latency_ms": 3.0}
-        return {"trial": trial, "id": f"id{trial}", "status": "complete", "values": values, "latency": latency}
+        of = {"architecture": {"trial": trial}, "notation": ""}
+        return {**of, "trial": trial, "status": "complete", "values": values, "latency": latency}
 
-    search = Search(
-        objectives=[Objective(name="accuracy", direction="maximize")],
-        counts={},
-        candidates=[
+    candidates = [
+        SearchedCandidate.model_validate(record)
+        for record in (
             candidate(0, estimate=[3, 2, 4]),
             candidate(1, estimate=[3, 2, 4], measured=[3.5, 3.4, 3.6]),
             candidate(2, measured=[3, 2.9, 3.1]),
-        ],
-        front=["id2"],
+        )
+    ]
+    guessed, seen, best = (one.id for one in candidates)
+    search = SearchResult(
+        objectives=(Objective(name="accuracy", direction="maximize"),),
+        counts={},
+        candidates=tuple(candidates),
+        front=(best,),
     )
     figure = search_figure(search)
     assert figure is not None
+    text = "<b>{}</b><br>accuracy 0.5<br>latency_ms 3<br>latency {}"
     assert {trace.name: list(trace.text) for trace in figure.data} == {
-        "evaluated": ["<b>id1</b><br>accuracy 0.5<br>latency_ms 3<br>latency measured: 3.5 ms (3.4 to 3.6)"],
-        "evaluated, latency estimated": [
-            "<b>id0</b><br>accuracy 0.5<br>latency_ms 3<br>latency estimated: 3 ms (2 to 4)"
-        ],
-        "the search's front": ["<b>id2</b><br>accuracy 0.5<br>latency_ms 3<br>latency measured: 3 ms (2.9 to 3.1)"],
+        "evaluated": [text.format(seen, "measured: 3.5 ms (3.4 to 3.6)")],
+        "evaluated, latency estimated": [text.format(guessed, "estimated: 3 ms (2 to 4)")],
+        "the search's front": [text.format(best, "measured: 3 ms (2.9 to 3.1)")],
     }
 
 
@@ -154,7 +161,7 @@ def test_a_table_spares_measurements(capsys: Capture, bench: Bench) -> None:
     """The device takes twice what the table says: the first measurements tell, and after them it decides."""
     table("table.json", scale=0.5)
     assert run(capsys, "search.yaml", "budget={latency_ms: 9, table: table.json}", "search.trials=20").code == 0
-    counts = outputs("search")["ladder"]
+    counts = outputs("search")["cascade"]
     for candidate in outputs("search")["candidates"]:
         guess = candidate["latency"]["estimate"]
         if guess:
@@ -166,7 +173,7 @@ def test_other_devices_help_too(capsys: Capture, bench: Bench) -> None:
     table("a.json", device="phone")
     table("b.json", device="board", scale=3.0)
     assert run(capsys, "search.yaml", "budget={latency_ms: 9, sources: [a.json, b.json]}", "search.trials=20").code == 0
-    assert outputs("search")["ladder"]["measurement"] < outputs("search")["ladder"]["estimate"]
+    assert outputs("search")["cascade"]["measurement"] < outputs("search")["cascade"]["estimate"]
 
 
 def test_when_nothing_fits_the_nearest_miss_is_told(
@@ -206,7 +213,7 @@ def test_a_search_is_taken_up_with_what_was_measured(capsys: Capture, bench: Ben
 def test_a_choice_that_misses_makes_way_for_the_nearest(capsys: Capture, bench: Bench) -> None:
     assert run(capsys, "select.yaml", "budget.latency_ms=19.5").code == 0
     (first,) = outputs("select")["chosen"]
-    assert "replaces" not in first
+    assert first["replaces"] is None
     chosen = Architecture(first["architecture"])
     limit = ms_of(chosen) - 0.05
     answer = run(capsys, "select.yaml", "--resume", f"budget.latency_ms={limit}")
@@ -311,29 +318,36 @@ class SlowAtFirst:
         return measured(5.2 if spec.sessions == 2 else self.later)
 
 
-def profiled(tmp_path: Path, later: float) -> dict[str, Any]:
+def profiled(tmp_path: Path, later: float) -> list[Measurement]:
     """What the end of the stage `profile` makes of a network and a control that took 5.2 ms, where 5 are allowed."""
     device = SlowAtFirst(later)
-    networks = [
-        {"id": f"id{i}", "origin": origin, "architecture": {"edge": f"option{i}"}}
+    networks = tuple(
+        TrainedNetwork(
+            architecture=Architecture({"edge": f"option{i}"}),
+            notation="",
+            origin=origin,
+            params=1,
+            macs=1,
+            accuracy=0.5,
+            images=10,
+        )
         for i, origin in enumerate(("front", "random"))
-    ]
+    )
     context: Any = SimpleNamespace(
         recipe=SimpleNamespace(profile=ProfileSettings(sessions=2, seconds=0.1)),
-        outputs={"train": {"networks": networks}},
+        stages=Stages(train=TrainResult(networks=networks)),
         run=RunFolder(tmp_path / "run"),
         measuring_device=lambda: device,
     )
-    return under(5.0, context, {network["id"]: measured(5.2).to_dict() for network in networks})
+    return list(under(5.0, context, {network.id: measured(5.2) for network in networks}).values())
 
 
 def test_a_result_that_misses_is_measured_twice_as_long(tmp_path: Path) -> None:
-    outputs = profiled(tmp_path, 4.5)
-    assert [row["latency"]["p50"] for row in outputs.values()] == pytest.approx([4.5, 4.5], rel=0.02)
+    assert [row.latency_ms for row in profiled(tmp_path, 4.5)] == pytest.approx([4.5, 4.5], rel=0.02)
 
 
 def test_no_result_within_the_budget_ends_the_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^budget.latency_ms: the nearest miss of 1 trained, id0, takes 5\.\d+ ms \["):
+    with pytest.raises(UserError, match=r"^budget.latency_ms: the nearest miss of 1 trained, \w+, takes 5\.\d+ ms \["):
         profiled(tmp_path, 5.4)
 
 

@@ -55,8 +55,10 @@ def searched(recipe: Any, folder: Path) -> list[Any]:
     folder.mkdir()
     context: Context = new_context(recipe, RunFolder(folder), silent)
     for step in plan(context)[:3]:
-        context.outputs[step.name] = import_module(f"espalier.recipes.engine.stages.{step.name}").run(context)
-    return [(c["id"], c["status"], c["values"]) for c in context.outputs["search"]["candidates"]]
+        result = import_module(f"espalier.recipes.engine.stages.{step.name}").run(context)
+        context.stages = context.stages.extended(step.name, result)
+    assert context.stages.search is not None
+    return [(c.id, c.status, c.values) for c in context.stages.search.candidates]
 
 
 def test_standard_output_is_one_json_value(finished_run: FinishedRun) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from espalier.nas.task import Classification
 from espalier.pruning.weights import prunable_weights
 from espalier.recipes.config.loading import load_recipe
 from espalier.recipes.engine.context import Context
-from espalier.recipes.engine.runner import new_context
+from espalier.recipes.records.stages import read_stages, stage_keys
 
 Capture = pytest.CaptureFixture[str]
 
@@ -52,11 +51,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def context_of(run: Path) -> Context:
     """The context of a finished run, to ask again what its stages asked."""
-    context = new_context(load_recipe(str(run / "recipe.yaml"), []), RunFolder(run), silent)
-    for name in ("supernet", "search", "train"):
-        record = json.loads((run / "stages" / f"{name}.json").read_text())
-        context.outputs[name], context.keys[name] = record["outputs"], record["key"]
-    return context
+    recipe = load_recipe(str(run / "recipe.yaml"), [])
+    return Context(recipe, RunFolder(run), silent, stages=read_stages(run), keys=stage_keys(run))
 
 
 def is_int8(path: Path) -> bool:

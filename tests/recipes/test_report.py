@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from run_folder import ALL_STAGES, RECIPE, build_run, few_shot, make_outputs
 
-from espalier.nas.errors import UserError
+from espalier.nas.errors import Code
 from espalier.nas.files import write_json
 from espalier.nas.intervals import Proportion
 from espalier.recipes.records.reading import load_run
@@ -21,6 +21,7 @@ from espalier.recipes.report.drawing import draw
 from espalier.recipes.report.narrative import correlation, milliseconds, rejections, summary
 from espalier.recipes.report.networks import gather_networks
 from espalier.recipes.report.page import figure_json, flat
+from user_errors import user_error
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">&amp;'
 
@@ -191,7 +192,7 @@ def test_methods_that_agree_are_named_together(tmp_path: Path) -> None:
     run = build_run(tmp_path)
     ids = [one["id"] for one in select["chosen"]]
     assert read(write_report(run)).text.count(f"argmax chose {ids[0]} and perturbation chose {ids[1]}.") == 2
-    select["chosen"][1]["id"] = ids[0]
+    select["chosen"][1]["architecture"] = select["chosen"][0]["architecture"]
     change(run, "select", select)
     assert f"From the supernet, argmax and perturbation chose {ids[0]}." in read(write_report(run)).text
 
@@ -310,7 +311,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     part["rows"][0][f"expected_{HOSTILE}"] = 1.0
     for records in outputs["select"].values():
         for record in records:
-            record.update(dict.fromkeys(record.keys() - {"comparisons", "accuracy"}, HOSTILE))
+            record.update(dict.fromkeys(record.keys() - {"comparisons", "accuracy", "architecture"}, HOSTILE))
     outputs["supernet"]["splits"] = few_shot()["splits"]
     outputs["supernet"]["splits"]["root"] |= {"choice": HOSTILE, "options": [HOSTILE] * 5}
     harmless = read(write_report(build_run(tmp_path / "harmless")))
@@ -336,23 +337,30 @@ def test_figure_json_cannot_end_its_script() -> None:
 
 
 @pytest.mark.parametrize(
-    ("break_it", "message"),
+    ("break_it", "file", "code"),
     [
-        (lambda run: (run / "recipe.yaml").unlink(), r"recipe\.yaml: No such file"),
-        (lambda run: (run / "recipe.yaml").write_text("- 1"), r"recipe\.yaml: a recipe is a mapping"),
-        (lambda run: (run / "recipe.yaml").write_text("a: ["), r"recipe\.yaml: not a readable YAML"),
-        (lambda run: (run / "stages" / "train.json").write_text("{"), r"train\.json: not valid JSON"),
-        (lambda run: (run / "stages" / "train.json").write_text("{}"), r"train\.json: has no 'outputs'"),
-        (lambda run: change(run, "test", {"images": "many", "accuracy": {}}), r"test\.json: outputs\.images: "),
-        (lambda run: (run / "environment.json").write_text("[]"), r"environment\.json: must be an object"),
+        (lambda run: (run / "recipe.yaml").unlink(), "recipe.yaml", "not_found"),
+        (lambda run: (run / "recipe.yaml").write_text("- 1"), "recipe.yaml", "unreadable"),
+        (lambda run: (run / "recipe.yaml").write_text("a: ["), "recipe.yaml", "unreadable"),
+        (lambda run: (run / "stages" / "train.json").write_text("{"), "stages/train.json", "unreadable"),
+        (lambda run: (run / "stages" / "train.json").write_text("{}"), "stages/train.json", "unreadable"),
+        (lambda run: change(run, "test", {"images": "many", "accuracy": {}}), "stages/test.json", "unreadable"),
+        (lambda run: (run / "environment.json").write_text("[]"), "environment.json", "unreadable"),
     ],
 )
-def test_damaged_files_are_named_and_nothing_is_written(tmp_path: Path, break_it: Any, message: str) -> None:
+def test_damaged_files_are_named_and_nothing_is_written(tmp_path: Path, break_it: Any, file: str, code: Code) -> None:
     run = build_run(tmp_path)
     break_it(run)
-    with pytest.raises(UserError, match=message):
+    with user_error(file, code):
         write_report(run)
     assert not (run / "report.html").exists()
+
+
+def test_a_damaged_result_is_named_by_its_key(tmp_path: Path) -> None:
+    run = build_run(tmp_path)
+    change(run, "test", {"images": "many", "accuracy": {}})
+    with user_error("stages/test.json", "unreadable", says="outputs.images"):
+        write_report(run)
 
 
 def test_cell_drawing() -> None:

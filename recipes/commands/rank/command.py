@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from espalier.nas.architecture import Architecture
 from espalier.nas.errors import UserError
-from espalier.nas.files import read_json, write_json, write_text
+from espalier.nas.files import write_json, write_text
 from espalier.nas.progress import Track, silent
 from espalier.nas.run import RunFolder
 from espalier.predictors.zero_cost.score_evaluator import batch_hash
@@ -28,6 +27,7 @@ from espalier.recipes.engine.ranking.prediction_cache import ValueStore, collect
 from espalier.recipes.engine.ranking.rows import BASELINES, finite, ranking_rows
 from espalier.recipes.engine.ranking.sample import Sample, draw_sample
 from espalier.recipes.inputs.score_batch import load_batch, space_from
+from espalier.recipes.records.stages import read_stages, stage_keys
 
 if TYPE_CHECKING:
     from espalier.recipes.engine.context import Context
@@ -128,30 +128,28 @@ def _opened(run: Path) -> Context:
 
     if not (run / "recipe.yaml").is_file():
         raise UserError(str(run), "is not a run folder: it holds no recipe.yaml")
-    stages = {path.stem: read_json(path) for path in (run / "stages").glob("*.json")}
-    keys = {name: str(stage.get("key")) for name, stage in stages.items()}
-    outputs = {name: stage["outputs"] for name, stage in stages.items()}
-    return Context(load_recipe(str(run / "recipe.yaml")), RunFolder(run), silent, outputs=outputs, keys=keys)
+    recipe = load_recipe(str(run / "recipe.yaml"))
+    return Context(recipe, RunFolder(run), silent, stages=read_stages(run), keys=stage_keys(run))
 
 
 def _check_supernet(context: Context) -> None:
     if context.recipe.supernet is None:
         raise UserError("--predictors", f"{INHERITED!r} needs a supernet, and the run has trained none")
-    if "supernet" not in context.outputs:
+    if context.stages.supernet is None:
         raise UserError("--predictors", f"{INHERITED!r} needs the run's supernet, whose training has not finished")
 
 
 def _trained(context: Context) -> Sample:
     """The networks that a run has trained alone."""
     run = str(context.run.path)
-    if "train" not in context.outputs:
+    if context.stages.train is None:
         raise UserError(run, "has no trained networks to rank: it holds no stages/train.json; --table ranks others")
-    networks = context.outputs["train"]["networks"]
+    networks = context.stages.networks
     if len(networks) < 3:
         raise UserError(run, f"has trained {len(networks)} networks; a ranking needs at least 3")
-    origins = Counter(network["origin"] for network in networks)
+    origins = Counter(network.origin for network in networks)
     chosen_by = ", ".join(f"{count} {origin}" for origin, count in origins.items())
-    targets = {Architecture(network["architecture"]): float(network["accuracy"]) for network in networks}
+    targets = {network.architecture: network.accuracy for network in networks}
     return Sample(targets, f"all {len(networks)} networks that the run has trained alone: {chosen_by}")
 
 
@@ -178,7 +176,7 @@ def _rank(
         "computed": store.added,
         "seconds": round(seconds, 2),
         "predictors": [
-            {**row, "ci95": row["spearman_ci95"]}  # of the rank correlation that most tables print
+            {**row.model_dump(mode="json"), "ci95": row.spearman_ci95}  # of the rank correlation that most tables print
             for row in ranking_rows(columns, targets, seed=seed)
         ],
         "points": [

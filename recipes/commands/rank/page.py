@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from espalier.recipes.records.stages import Correlation, Rank
+from espalier.recipes.records.ranking import Correlation, RankResult
 from espalier.recipes.report import narrative
 from espalier.recipes.report.estimate_figures import rank_scatters
 from espalier.recipes.report.page import environment, figure_json
@@ -27,7 +27,7 @@ def ranking_page(ranking: Mapping[str, Any]) -> str:
     from plotly.offline import get_plotlyjs
 
     about = {"table": None, "run": None, "images": None, **ranking}
-    rank = Rank.model_validate(
+    rank = RankResult.model_validate(
         {**about, "table": about["table"] or about["run"], "correlations": ranking["predictors"]}
     )
     scatters = rank_scatters(rank)

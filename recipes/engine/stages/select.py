@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from espalier.nas.architecture import Architecture
 from espalier.nas.checkpoint import load_state, save_state
 from espalier.nas.choices import InputChoice
@@ -13,6 +10,10 @@ from espalier.recipes.config.schema import SelectSettings
 from espalier.recipes.engine.budget import Kept
 from espalier.recipes.engine.context import Context
 from espalier.recipes.engine.supernet_store import TrainedSupernet, find, training_of
+from espalier.recipes.records.base import CandidateLatency
+from espalier.recipes.records.search import ReplacedArchitecture, SelectedArchitecture, SelectResult
+from espalier.recipes.records.supernet import Comparison, SupernetPart
+from espalier.recipes.records.supernet import Decision as DecisionRecord
 from espalier.supernets.evaluation import SupernetEvaluator
 from espalier.supernets.selection.decisions import Decision
 from espalier.supernets.selection.perturbation import Perturbation
@@ -23,7 +24,7 @@ SHARE_OF_LR = 0.1
 """Of the supernet's learning rate, in the training between decisions (the authors' code of perturbation selection)."""
 
 
-def run(context: Context) -> dict[str, Any]:
+def run(context: Context) -> SelectResult:
     """Every method chooses from each supernet; of a divided space, the best on the `selection` split is taken.
 
     Under a budget, a choice that breaks it makes way for the nearest architecture that keeps it.
@@ -34,38 +35,42 @@ def run(context: Context) -> dict[str, Any]:
     settings = context.recipe.select
     assert settings is not None
     inherited = context.predictors.make(["inherited"])["inherited"]
-    candidates: list[dict[str, Any]] = []
-    decisions: list[dict[str, Any]] = []
+    candidates: list[SelectedArchitecture] = []
+    decisions: list[DecisionRecord] = []
     misses: list[UserError] = []
-    for part in (part["name"] for part in context.outputs["supernet"]["parts"]):
+    for part in context.stages.supernet.parts if context.stages.supernet else ():
         for method in settings.methods:
-            supernet = find(context, part)  # as it was trained: perturbation trains it further
+            supernet = find(context, part.name)  # as it was trained: perturbation trains it further
             if method == "argmax":
                 architecture = supernet.strategy.preferred()
             else:
-                architecture, made = _perturbation(context, settings, supernet)
-                decisions += [{"part": part, "method": method, **_describe(context, decision)} for decision in made]
+                architecture, made = _perturbation(context, settings, supernet, part)
+                decisions += [_describe(context, decision, part.name, method) for decision in made]
             try:
                 kept = _within_budget(context, architecture, supernet, method)
             except UserError as error:
                 misses.append(error)
                 continue
             candidates.append(
-                {
-                    "method": method,
-                    "part": part,
-                    "id": kept.architecture.id,
-                    "notation": context.space.format(kept.architecture),
-                    "architecture": json.loads(kept.architecture.to_json()),
-                    "accuracy": inherited(kept.architecture).value,
-                    **_budget_record(context, kept),
-                }
+                SelectedArchitecture(
+                    architecture=kept.architecture,
+                    notation=context.space.format(kept.architecture),
+                    method=method,
+                    part=part.name,
+                    accuracy=inherited(kept.architecture).value,
+                    latency=None if kept.climb is None else CandidateLatency.of(kept.climb),
+                    replaces=_replaced(context, kept),
+                )
             )
     if not candidates:
         raise misses[0]
-    by_method = ([c for c in candidates if c["method"] == method] for method in settings.methods)
-    best = [max(found, key=lambda candidate: candidate["accuracy"]) for found in by_method if found]
-    return {"chosen": best, "candidates": candidates, "decisions": decisions, "misses": [str(m) for m in misses]}
+    by_method = ([c for c in candidates if c.method == method] for method in settings.methods)
+    return SelectResult(
+        chosen=tuple(max(found, key=lambda candidate: candidate.accuracy) for found in by_method if found),
+        candidates=tuple(candidates),
+        decisions=tuple(decisions),
+        misses=tuple(map(str, misses)),
+    )
 
 
 def _within_budget(context: Context, chosen: Architecture, supernet: TrainedSupernet, method: str) -> Kept:
@@ -90,19 +95,15 @@ def _within_budget(context: Context, chosen: Architecture, supernet: TrainedSupe
     return context.budget.nearest(chosen, log_likelihood)
 
 
-def _budget_record(context: Context, kept: Kept) -> dict[str, Any]:
-    """What the budget had to say; nothing without one."""
-    record: dict[str, Any] = {}
-    if kept.climb is not None:
-        record["latency"] = kept.climb.to_record()
-    if kept.replaces is not None:
-        first, why = kept.replaces
-        record["replaces"] = {"id": first.id, "notation": context.space.format(first), "why": why}
-    return record
+def _replaced(context: Context, kept: Kept) -> ReplacedArchitecture | None:
+    if kept.replaces is None:
+        return None
+    first, why = kept.replaces
+    return ReplacedArchitecture(architecture=first, notation=context.space.format(first), why=why)
 
 
 def _perturbation(
-    context: Context, settings: SelectSettings, supernet: TrainedSupernet
+    context: Context, settings: SelectSettings, supernet: TrainedSupernet, part: SupernetPart
 ) -> tuple[Architecture, list[Decision]]:
     """Goes on from the visit at which an earlier process was killed."""
     trained = context.recipe.supernet
@@ -132,7 +133,7 @@ def _perturbation(
         supernet.strategy,
         tuning,
         purpose=f"select {supernet.name}",
-        follows=_epochs(context, supernet.name),
+        follows=part.rows[-1].epoch,
     )
     checkpoint = context.run / "checkpoints" / f"select-{context.keys['select']}-{supernet.name}.pt"
     if checkpoint.exists():
@@ -151,25 +152,26 @@ def _perturbation(
     return architecture, selection.decisions
 
 
-def _epochs(context: Context, part: str) -> int:
-    """How long a supernet was trained."""
-    (rows,) = (p["rows"] for p in context.outputs["supernet"]["parts"] if p["name"] == part)
-    return int(rows[-1]["epoch"])
-
-
-def _describe(context: Context, decision: Decision) -> dict[str, Any]:
+def _describe(context: Context, decision: Decision, part: str, method: str) -> DecisionRecord:
     """A decision with the names of what it was about."""
     choice = context.space.choices()[decision.choice]
     removed = choice.edges if isinstance(choice, InputChoice) and choice.edges else choice.options
-    return {
-        "choice": choice.name,
-        "option": str(choice.options[decision.option]),
-        "comparisons": [
-            {
-                **comparison.model_dump(mode="json"),
-                "candidates": [str(removed[candidate]) for candidate in comparison.candidates],
-                "decided": str(removed[comparison.decided]),
-            }
+    return DecisionRecord(
+        part=part,
+        method=method,
+        choice=choice.name,
+        option=str(choice.options[decision.option]),
+        comparisons=tuple(
+            Comparison(
+                candidates=tuple(str(removed[candidate]) for candidate in comparison.candidates),
+                accuracies=comparison.accuracies,
+                losses=comparison.losses,
+                images=comparison.images,
+                decided=str(removed[comparison.decided]),
+                decided_by=comparison.decided_by,
+                margin=comparison.margin,
+                standard_error=comparison.standard_error,
+            )
             for comparison in decision.comparisons
-        ],
-    }
+        ),
+    )

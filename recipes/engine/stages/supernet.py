@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from espalier.recipes.engine.context import Context
 from espalier.recipes.engine.supernet_store import keep, new_training, plain_batches
+from espalier.recipes.records.supernet import Diagnosis, SupernetEpoch, SupernetPart, SupernetResult
+from espalier.recipes.records.supernet import Split as SplitRecord
 from espalier.supernets.diagnosis import diagnose
 from espalier.supernets.fewshot.split import Split
 from espalier.supernets.fewshot.tree import train_tree
 from espalier.supernets.trainer import SupernetTraining, train_supernet
 
 
-def run(context: Context) -> dict[str, Any]:
+def run(context: Context) -> SupernetResult:
     """Trains on the `train` split, and architecture parameters on `architecture`; a checkpoint each epoch."""
     settings = context.recipe.supernet
     assert settings is not None
@@ -26,7 +26,7 @@ def run(context: Context) -> dict[str, Any]:
             on_epoch=lambda row: context.run.log("supernet", part="root", **row),
         )
         keep(context, "root", training)
-        return {"strategy": settings.strategy.name, "parts": [_part(context, "root", training, rows)]}
+        return SupernetResult(strategy=settings.strategy.name, parts=(_part(context, "root", training, rows),))
     tree = train_tree(
         lambda *, seed, epochs: new_training(context, seed=seed, epochs=epochs),
         settings.few_shot,
@@ -40,14 +40,14 @@ def run(context: Context) -> dict[str, Any]:
         training = leaf.restore(lambda *, seed, epochs: new_training(context, seed=seed, epochs=epochs))
         keep(context, leaf.name, training)
         parts.append(_part(context, leaf.name, training, leaf.rows))
-    return {
-        "strategy": settings.strategy.name,
-        "parts": parts,
-        "splits": {name: _describe(context, split) for name, split in tree.splits.items()},
-    }
+    return SupernetResult(
+        strategy=settings.strategy.name,
+        parts=tuple(parts),
+        splits={name: _describe(context, split) for name, split in tree.splits.items()},
+    )
 
 
-def _part(context: Context, name: str, training: SupernetTraining, rows: list[dict[str, float]]) -> dict[str, Any]:
+def _part(context: Context, name: str, training: SupernetTraining, rows: list[dict[str, float]]) -> SupernetPart:
     """A trained supernet. It is judged by the images its architecture parameters saw, or else by new ones."""
     splits = context.splits
     found = diagnose(
@@ -58,16 +58,16 @@ def _part(context: Context, name: str, training: SupernetTraining, rows: list[di
         rows=rows,
         seed=context.seed("diagnosis"),
     )
-    return {
-        "name": name,
-        "region": training.strategy.region.to_json(),
-        "rows": rows,
-        "stopped": training.stop.reason(rows) if training.stop and training.epoch < training.settings.epochs else None,
-        "diagnosis": found.to_record(),
-    }
+    return SupernetPart(
+        name=name,
+        region=dict(training.strategy.region),
+        rows=tuple(map(SupernetEpoch.model_validate, rows)),
+        stopped=training.stop.reason(rows) if training.stop and training.epoch < training.settings.epochs else None,
+        diagnosis=Diagnosis.model_validate(found.to_record()),
+    )
 
 
-def _describe(context: Context, split: Split) -> dict[str, Any]:
+def _describe(context: Context, split: Split) -> SplitRecord:
     """A split with the names of the options that it divides."""
     options = context.space.choices()[split.choice].options
-    return {**split.model_dump(mode="json"), "options": [str(option) for option in options]}
+    return SplitRecord(**split.model_dump(), options=tuple(map(str, options)))

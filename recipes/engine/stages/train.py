@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,35 +14,45 @@ from espalier.nas.data import Images
 from espalier.nas.device import place
 from espalier.nas.errors import UserError
 from espalier.nas.files import write_json
-from espalier.nas.measurement import Estimate
 from espalier.nas.training import train
 from espalier.pruning.training import SparseTraining
 from espalier.recipes.config.schema import FinalTrainSettings
 from espalier.recipes.engine.baselines import SameSize, is_elastic, largest
 from espalier.recipes.engine.budget import Budget
 from espalier.recipes.engine.context import Context
+from espalier.recipes.records.networks import NetworkEstimate, TrainedNetwork, TrainResult
+from espalier.recipes.records.supernet import Epoch
 
-CONTROLS = ("random", "largest", "same size")
-"""Origins of networks that were not found, but are there to compare with."""
 CONTROL_TRIES = 10
 """Architectures that may be measured for each control under a budget."""
 CONTROL_DRAWS = 10_000
 """Random architectures to look at for those that are affordable and new."""
 
 
-def run(context: Context) -> dict[str, Any]:
+def run(context: Context) -> TrainResult:
     """Trains on the `train` and `architecture` splits, judges on `selection`."""
     predictors = context.predictors.make(_settings(context).predictors)
     images = _training_images(context)
     chosen = choose(context)
     networks = []
     for index, (architecture, origin) in enumerate(chosen, start=1):
-        network = _train_one(context, architecture, images, f"network {index} of {len(chosen)}")
-        estimates = {name: predictor(architecture) for name, predictor in predictors.items()}
-        network |= {"origin": origin, "estimates": {n: _estimate(e) for n, e in estimates.items()}}
-        write_json(context.run.architecture(architecture) / "metrics.json", network)
+        rows = _train_one(context, architecture, images, f"network {index} of {len(chosen)}")
+        cost = context.cost(architecture)
+        network = TrainedNetwork(
+            architecture=architecture,
+            notation=context.space.format(architecture),
+            origin=origin,
+            diagram=tuple(context.space.diagram(architecture)),
+            params=cost.params,
+            macs=cost.macs,
+            accuracy=rows[-1]["accuracy"],
+            images=len(context.splits.selection),
+            rows=tuple(map(Epoch.model_validate, rows)),
+            estimates={name: NetworkEstimate.of(predictor(architecture)) for name, predictor in predictors.items()},
+        )
+        write_json(context.run.architecture(architecture) / "metrics.json", network.model_dump(mode="json"))
         networks.append(network)
-    return {"networks": networks}
+    return TrainResult(networks=tuple(networks))
 
 
 def choose(context: Context) -> list[tuple[Architecture, str]]:
@@ -68,8 +76,8 @@ def choose(context: Context) -> list[tuple[Architecture, str]]:
         new = _distinct(context, architectures, [a for a, _ in chosen], most)
         chosen.extend((architecture, origin) for architecture in new)
 
-    for record in context.outputs.get("select", {"chosen": []})["chosen"]:
-        add([Architecture(record["architecture"])], record["method"], 1)
+    for selected in context.stages.select.chosen if context.stages.select else ():
+        add([selected.architecture], selected.method, 1)
     front = _front(context)
     add(front, "front", len(front))
     if is_elastic(context.space):
@@ -93,11 +101,10 @@ def _kept(budget: Budget | None, architectures: Iterable[Architecture], most: in
 
 def _front(context: Context) -> list[Architecture]:
     """Architectures spread evenly along the front of the search, no two of them isomorphic."""
-    if "search" not in context.outputs:
+    if context.stages.search is None:
         return []
-    found = context.outputs["search"]
-    options = {candidate["id"]: candidate["architecture"] for candidate in found["candidates"]}
-    front = _distinct(context, (Architecture(options[id_]) for id_ in found["front"]), [], len(found["front"]))
+    found = context.stages.search.front_architectures
+    front = _distinct(context, found, [], len(found))
     while front:
         count = min(_settings(context).front, len(front))
         taken = [front[round(i * (len(front) - 1) / max(1, count - 1))] for i in range(count)]
@@ -105,7 +112,7 @@ def _front(context: Context) -> list[Architecture]:
         if not missed:
             return taken
         front = [architecture for architecture in front if architecture not in missed]
-    if context.budget is not None and not context.outputs.get("select"):
+    if context.budget is not None and context.stages.select is None:
         raise UserError("budget", f"nothing on the front keeps it when measured as a result; {context.budget.miss()}")
     return []
 
@@ -132,7 +139,10 @@ def _distinct(
     return kept
 
 
-def _train_one(context: Context, architecture: Architecture, images: Images, description: str) -> dict[str, Any]:
+def _train_one(
+    context: Context, architecture: Architecture, images: Images, description: str
+) -> list[dict[str, float]]:
+    """The rows of the training's log; the weights are in the architecture's folder."""
     settings = _settings(context)
     purpose = f"train {architecture.id}"
     folder = context.run.architecture(architecture)
@@ -163,18 +173,7 @@ def _train_one(context: Context, architecture: Architecture, images: Images, des
     if deployment is not None:
         deployment.prune(training.result, architecture)  # a moving average has small numbers for zeros
     save_weights(folder / "model.safetensors", training.result)
-    cost = context.cost(architecture)
-    return {
-        "id": architecture.id,
-        "architecture": json.loads(architecture.to_json()),
-        "notation": context.space.format(architecture),
-        "diagram": context.space.diagram(architecture),
-        "params": cost.params,
-        "macs": cost.macs,
-        "accuracy": rows[-1]["accuracy"],
-        "images": len(context.splits.selection),
-        "rows": rows,
-    }
+    return rows
 
 
 def _checkpoint(context: Context, architecture: Architecture) -> Path:
@@ -192,14 +191,3 @@ def _training_images(context: Context) -> Images:
         splits.classes,
         splits.train.name,
     )
-
-
-def _estimate(estimate: Estimate) -> dict[str, Any]:
-    return {
-        "value": estimate.value if estimate.status == "ok" else None,
-        "unit": estimate.unit,
-        "status": estimate.status,
-        "reason": estimate.reason,
-        "higher_is_better": estimate.higher_is_better,
-        "provenance": dict(estimate.provenance),
-    }
