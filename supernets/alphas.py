@@ -91,7 +91,8 @@ class Alphas:
         """
         for name in [*self.values, *state]:
             if name not in state or name not in self.values or state[name].shape != self.values[name].shape:
-                raise UserError(f"checkpoint.{name}", "of another space: its choices or options differ")
+                problem = "of another space: its choices or options differ"
+                raise UserError(f"checkpoint.{name}", problem, code="mismatch")
         with torch.no_grad():
             for name, alpha in self.values.items():
                 alpha.copy_(state[name])
@@ -101,7 +102,8 @@ class Alphas:
         """Raises UserError, naming the choice, where an alpha is NaN or infinite."""
         for name, alpha in self.values.items():
             if not bool(alpha.isfinite().all()):
-                raise UserError(f"supernet.strategy.{name}", f"alpha is {alpha.tolist()}; a smaller alpha_lr may help")
+                problem = f"alpha is {alpha.tolist()}; a smaller alpha_lr may help"
+                raise UserError(f"supernet.strategy.{name}", problem, code="failed")
 
 
 def region_gates(space: SearchSpace, region: Region, weights: Callable[[str], Tensor]) -> dict[str, Gate]:

@@ -30,4 +30,5 @@ def first_fit(draw: Callable[[], T], fits: Callable[[T], bool], *, where: str, p
     for _ in range(MOST_DRAWS):
         if fits(drawn := draw()):
             return drawn
-    raise UserError(where, f"{problem}: of {MOST_DRAWS:,} draws none satisfies the constraints of the space")
+    problem = f"{problem}: none of {MOST_DRAWS:,} draws satisfies the constraints of the space"
+    raise UserError(where, problem, code="infeasible")

@@ -109,7 +109,7 @@ class TargetLoss(CostLoss):
     def __init__(self, target: float, *, cheapest: float, rate: float = 0.1) -> None:
         if target < cheapest:
             problem = f"{target:,.10g} is below the cheapest architecture's cost of {cheapest:,.10g}"
-            raise UserError("supernet.strategy.target", problem)
+            raise UserError("supernet.strategy.target", problem, code="infeasible")
         self.target = target
         self._rate = rate
         self._start: tuple[float, float] | None = None
@@ -157,12 +157,12 @@ def cost_loss(
     if name == "none":
         if target is not None:
             allowed = ("multiplicative", "additive", "target")
-            raise UserError("supernet.strategy.loss", "none does not look at the target", allowed=allowed)
+            raise UserError("supernet.strategy.loss", "none ignores the target", code="conflict", allowed=allowed)
         return CostLoss()
     cheapest, dearest = costs.cheapest(region), costs.dearest(region)
     if target is None:
         problem = f"loss {name} needs one, in {costs.unit}; architectures cost {cheapest:,.10g} to {dearest:,.10g}"
-        raise UserError("supernet.strategy.target", problem)
+        raise UserError("supernet.strategy.target", problem, code="missing")
     if name == "multiplicative":
         _above_one("the cheapest architecture's cost", cheapest)
         return MultiplicativeLoss(target, alpha=alpha, beta=beta)
@@ -173,6 +173,6 @@ def cost_loss(
 
 def _above_one(what: str, value: float) -> float:
     if not value > 1:
-        problem = f"{what} is {value:g}, the multiplicative loss takes its logarithm and needs more than 1"
-        raise UserError("supernet.strategy.target", f"{problem}; costs in a smaller unit are larger")
+        problem = f"{what} is {value:g}, but the multiplicative loss takes its logarithm and needs more than 1; "
+        raise UserError("supernet.strategy.target", problem + "use a smaller unit", code="out_of_range")
     return value

@@ -1,4 +1,4 @@
-"""What a strategy's option `cost` names."""
+"""The costs that a strategy's option `cost` refers to."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ def costs_from(cost: str, space: SearchSpace) -> CostTable | ElasticCosts:
     Args:
         cost: `macs`, or a file with a table of costs for this space: JSON as `nas lut build` writes it or, for
             MobileNet at 224 x 224, a CSV file of latencies by block as ProxylessNAS published it (see `pixel1_table`).
+        space: whose networks they are.
 
     Raises:
-        UserError: the table does not fit the space, or the space's MACs cannot be counted layer by layer.
+        UserError: the table does not match the space, or the space's MACs cannot be counted layer by layer.
     """
     if cost == MACS:
         return macs_of(space)
@@ -32,6 +33,6 @@ def costs_from(cost: str, space: SearchSpace) -> CostTable | ElasticCosts:
     if ".csv" not in path.suffixes:
         return read_cost_table(path, space)
     if not isinstance(space, MobileNet):
-        problem = f"{path.name} has latencies of MobileNet's blocks, which {type(space).__name__} is not made of"
-        raise UserError("supernet.strategy.cost", problem)
+        problem = f"{path.name} holds latencies of MobileNet's blocks, but {type(space).__name__} has no such blocks"
+        raise UserError("supernet.strategy.cost", problem, code="mismatch")
     return pixel1_table(path, space)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from espalier.nas.architecture import Architecture
@@ -14,17 +14,18 @@ from espalier.nas.errors import UserError
 from espalier.nas.gates import Gates
 from espalier.nas.space import SearchSpace
 from espalier.supernets.alphas import Weigh
-from espalier.supernets.costs import MACS
-from espalier.supernets.gradient_strategy import LearntStrategy, softmax
+from espalier.supernets.gradient_strategy import GradientStrategy, softmax
 from espalier.supernets.noise import paired_noise
 from espalier.supernets.sparsemax import sparsemax
 from espalier.supernets.strategy import Step, Strategy
 
 PERTURBATION = 0.01
 """epsilon = 0.01 / ||dL_val/dw'||, footnote 2 of the paper."""
+GATES: Mapping[str, Weigh] = {"softmax": softmax, "sigmoid": torch.sigmoid, "sparsemax": sparsemax}
 
 
-class DARTS(LearntStrategy):
+@dataclass(kw_only=True, eq=False)
+class DARTS(GradientStrategy):
     """min_alpha L_val(w*(alpha), alpha) with w*(alpha) = argmin_w L_train(w, alpha), one step of each in turn.
 
     Every choice is the mixture sum_o g_o(alpha) o(x) with g = softmax (equation 2), sparsemax, which closes the weakest
@@ -32,44 +33,17 @@ class DARTS(LearntStrategy):
 
     Args:
         space: the supernet.
-        order: 1 takes the present weights for w*(alpha); 2 looks one step of SGD ahead (section 2.3), at four
-            times the cost.
+        order: 1 takes the current weights for w*(alpha); 2 looks one step of SGD ahead (section 2.3), at four times
+            the cost.
         gate: how alpha becomes weights.
-        alpha_lr: learning rate of Adam for the architecture parameters.
-        alpha_weight_decay: their decay.
-        alpha_warmup: epochs at the start in which only the weights learn.
-        cost_weight: mu of L_val + mu E[cost] / (cost of the dearest architecture), what alpha follows.
-        cost: `macs`, or a file with a table of costs, such as of latencies.
-        any_device: whether the table may be of another device than the one that latency is measured on.
+
+    The other options are those of `GradientStrategy`.
     """
 
     name = "darts"
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        order: Literal[1, 2] = 1,
-        gate: Literal["softmax", "sigmoid", "sparsemax"] = "softmax",
-        alpha_lr: PositiveFloat = 3e-4,
-        alpha_weight_decay: NonNegativeFloat = 1e-3,
-        alpha_warmup: NonNegativeInt = 0,
-        cost_weight: NonNegativeFloat = 0.0,
-        cost: str = MACS,
-        any_device: bool = False,
-    ) -> None:
-        super().__init__(
-            space,
-            alpha_lr=alpha_lr,
-            alpha_weight_decay=alpha_weight_decay,
-            alpha_warmup=alpha_warmup,
-            cost_weight=cost_weight,
-            cost=cost,
-            any_device=any_device,
-        )
-        self._order = order
-        gates: dict[str, Weigh] = {"softmax": softmax, "sigmoid": torch.sigmoid, "sparsemax": sparsemax}
-        self._gate = gates[gate]
+    order: Literal[1, 2] = 1
+    gate: Literal["softmax", "sigmoid", "sparsemax"] = "softmax"
 
     def weight_gates(self, generator: torch.Generator) -> Gates:
         """The mixture, without a gradient to alpha."""
@@ -77,17 +51,17 @@ class DARTS(LearntStrategy):
 
     def weigh(self, alpha: Tensor) -> Tensor:
         """The gates of the mixture that is trained."""
-        return self._gate(alpha)
+        return GATES[self.gate](alpha)
 
     def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Raises UserError where a step of SGD is to be looked ahead of, and another optimiser makes the steps."""
-        if self._order == 2 and not isinstance(optimizer, torch.optim.SGD):
+        """Raises UserError where the look-ahead assumes SGD and the weights have another optimiser."""
+        if self.order == 2 and not isinstance(optimizer, torch.optim.SGD):
             problem = "second-order DARTS unrolls a step of SGD"
-            raise UserError("supernet.optimizer", problem, allowed=("momentum", "sgd"))
+            raise UserError("supernet.optimizer", problem, code="conflict", allowed=("momentum", "sgd"))
 
     def gradient(self, step: Step) -> Sequence[Tensor | None]:
-        """dL_val/dalpha, of the order asked for."""
-        if self._order == 1:
+        """dL_val/dalpha, of order `order`."""
+        if self.order == 1:
             loss = step.loss(step.validation(), self._gates())
             return torch.autograd.grad(loss, self.alphas.parameters(), allow_unused=True)
         validation = step.validation()
@@ -95,7 +69,8 @@ class DARTS(LearntStrategy):
         noise = int(torch.randint(2**62, (), generator=step.generator))
 
         def train_loss(w: Mapping[str, Tensor]) -> Tensor:
-            with paired_noise(step.supernet, noise):  # or the quotient would be one of noise, divided by 2 epsilon
+            # Without common noise, the finite difference would be mostly noise, divided by 2 epsilon.
+            with paired_noise(step.supernet, noise):
                 return step.loss(step.train, self._gates(), w)
 
         return unrolled_gradient(
@@ -114,9 +89,9 @@ class DARTS(LearntStrategy):
 
 
 class FixedAlpha(DARTS):
-    """DARTS without architecture steps: alpha stays at its nearly uniform start.
+    """DARTS without architecture steps: alpha stays at its nearly uniform initial values.
 
-    What perturbation-based selection finds in such a supernet is as good as in a trained one on NAS-Bench-201
+    On NAS-Bench-201, perturbation-based selection finds architectures as good in such a supernet as in a trained one
     (Wang et al., "Rethinking Architecture Selection in Differentiable NAS", ICLR 2021, section 5).
     """
 
@@ -130,7 +105,7 @@ class FixedAlpha(DARTS):
         """Nothing."""
 
     def preferred(self) -> Architecture:
-        """Raises UserError: alpha is where it was drawn."""
+        """Raises UserError: alpha has learnt nothing."""
         return Strategy.preferred(self)
 
 
@@ -157,7 +132,8 @@ def unrolled_gradient(
     where w+- = w +- epsilon u, u = dL_val(w', alpha)/dw' and epsilon = 0.01 / ||u||: w, not w', is displaced.
 
     Args:
-        train_loss, validation_loss: of weights by name. The same weights must give the same training loss each time.
+        train_loss: of weights by name; the same weights must give the same loss each time.
+        validation_loss: of weights by name.
         alphas: what the gradient is taken with respect to.
         weights: w by name.
         xi: learning rate of the look-ahead.
@@ -180,7 +156,7 @@ def unrolled_gradient(
     both = torch.autograd.grad(validation_loss(ahead), [*alphas, *ahead.values()], allow_unused=True)
     direct, reached = _zeros_for_none(both[: len(alphas)], alphas), both[len(alphas) :]
     u = dict(zip(ahead, _zeros_for_none(reached, list(ahead.values())), strict=True))
-    epsilon = PERTURBATION / torch.nn.utils.get_total_norm(list(u.values())).clamp(min=1e-12)  # u = 0 moves nothing
+    epsilon = PERTURBATION / torch.nn.utils.get_total_norm(list(u.values())).clamp(min=1e-12)  # u = 0 displaces nothing
     sides = []
     for sign in (1, -1):
         with torch.no_grad():

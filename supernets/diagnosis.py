@@ -79,10 +79,11 @@ def diagnose(
     Args:
         supernet: on its device.
         strategy: of its training.
-        train, validation: images, not augmented, in batches as large as in training; the eigenvalue is taken of the
-            first of `validation`, on which the whole mixture must fit in memory.
-        rows: of the training's epochs.
-        seed: of the draws.
+        train: training images, not augmented, in batches as large as in training.
+        validation: validation images, the same way. The eigenvalue is computed on the first batch, with which the
+            whole mixture must fit in memory.
+        rows: one for each epoch of the training.
+        seed: of the draws of gates.
 
     Raises:
         Diverged: the curvature is not finite.

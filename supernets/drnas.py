@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import PositiveFloat
 from torch import Tensor
 
 from espalier.nas.gates import Gates
-from espalier.nas.space import SearchSpace
-from espalier.supernets.costs import MACS
-from espalier.supernets.gradient_strategy import LearntStrategy
+from espalier.supernets.gradient_strategy import GradientStrategy
 from espalier.supernets.strategy import Step
 
 
-class DrNAS(LearntStrategy):
+@dataclass(kw_only=True, eq=False)
+class DrNAS(GradientStrategy):
     """Gates theta ~ Dir(beta) with beta = elu(alpha) + 1, drawn anew for every step (section 3.2).
 
         min_beta E_{theta ~ Dir(beta)} [ L_val(w*, theta) ] + lambda d(beta, 1)
@@ -31,39 +31,22 @@ class DrNAS(LearntStrategy):
     Args:
         space: the supernet.
         alpha_lr: learning rate of Adam for the architecture parameters.
-        alpha_weight_decay: lambda.
-        anchor: what d is: `decay`, ||alpha||^2 / 2, which is 0 at beta = 1, by the decay of the optimiser; or `kl`, the
-            divergence KL(Dir(beta) || Dir(1)), summed over the choices.
-        alpha_warmup: epochs at the start in which only the weights learn.
-        cost_weight: mu of L_val + mu E[cost] / (cost of the dearest architecture), what alpha follows.
-        cost: `macs`, or a file with a table of costs, such as of latencies.
-        any_device: whether the table may be of another device than the one that latency is measured on.
+        anchor: d. `decay` is ||alpha||^2 / 2, which is 0 at beta = 1, by the optimiser's weight decay; `kl` is the
+            divergence KL(Dir(beta) || Dir(1)), summed over the choices. Either is weighted by `alpha_weight_decay`,
+            the paper's lambda.
+
+    The other options are those of `GradientStrategy`.
     """
 
     name = "drnas"
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        alpha_lr: PositiveFloat = 6e-4,
-        alpha_weight_decay: NonNegativeFloat = 1e-3,
-        anchor: Literal["decay", "kl"] = "decay",
-        alpha_warmup: NonNegativeInt = 0,
-        cost_weight: NonNegativeFloat = 0.0,
-        cost: str = MACS,
-        any_device: bool = False,
-    ) -> None:
-        super().__init__(
-            space,
-            alpha_lr=alpha_lr,
-            alpha_weight_decay=alpha_weight_decay if anchor == "decay" else 0.0,
-            alpha_warmup=alpha_warmup,
-            cost_weight=cost_weight,
-            cost=cost,
-            any_device=any_device,
-        )
-        self._kl_weight = alpha_weight_decay if anchor == "kl" else 0.0
+    alpha_lr: PositiveFloat = 6e-4
+    anchor: Literal["decay", "kl"] = "decay"
+
+    @property
+    def optimizer_decay(self) -> float:
+        """Lambda where d is ||alpha||^2 / 2; the divergence is part of the loss instead."""
+        return self.alpha_weight_decay if self.anchor == "decay" else 0.0
 
     def weight_gates(self, generator: torch.Generator) -> Gates:
         """A draw of the mixture, without a gradient to alpha."""
@@ -73,10 +56,10 @@ class DrNAS(LearntStrategy):
     def gradient(self, step: Step) -> Sequence[Tensor | None]:
         """dL_val(w, theta)/dalpha of one draw, and that of the divergence."""
         loss = step.loss(step.validation(), self._draw(step.generator))
-        if self._kl_weight:
+        if self.anchor == "kl":
             opened = self.alphas.undecided(self.region)
             betas = [concentration(self.alphas.values[name][list(self.region[name])]) for name in opened]
-            loss = loss + self._kl_weight * torch.stack([divergence(beta) for beta in betas]).sum()
+            loss = loss + self.alpha_weight_decay * torch.stack([divergence(beta) for beta in betas]).sum()
         return torch.autograd.grad(loss, self.alphas.parameters(), allow_unused=True)
 
     def weigh(self, alpha: Tensor) -> Tensor:

@@ -49,7 +49,8 @@ class EarlyStop:
         self, settings: StopSettings, supernet: SearchSpace, strategy: Strategy, batch: Batch, *, seed: int
     ) -> None:
         if not strategy.learns:
-            raise UserError("supernet.stop", f"{strategy.name} learns no preferences, there is nothing to stop by")
+            problem = f"{strategy.name} learns no preferences, so there is nothing to stop by"
+            raise UserError("supernet.stop", problem, code="unsupported")
         self._settings = settings
         self._supernet = supernet
         self._strategy = strategy

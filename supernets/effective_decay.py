@@ -34,9 +34,8 @@ class EffectiveDecay:
     def __init__(self, space: SearchSpace, decay: float) -> None:
         found = {n: m for n, m in space.named_modules() if isinstance(m, ElasticConv2d | ElasticLinear)}
         if not found:
-            raise UserError(
-                "supernet.decay", "effective is for elastic spaces; no layer of this one is", allowed=("stored",)
-            )
+            problem = "effective needs elastic layers, which this space does not have"
+            raise UserError("supernet.decay", problem, code="unsupported", allowed=("stored",))
         self._layers = tuple(found.values())
         self._decay = decay
         self.names = frozenset(f"{name}.weight" for name in found)

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from espalier.nas.gates import Gates
-from espalier.nas.space import SearchSpace
 from espalier.supernets.constraints import first_fit, keeps_constraints
 from espalier.supernets.spos import SinglePathOneShot
 
@@ -28,11 +27,11 @@ class FairNAS(SinglePathOneShot):
 
     name = "fairnas"
 
-    def __init__(self, space: SearchSpace) -> None:
-        super().__init__(space)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._decks: Decks = {}
 
-    def paths(self, generator: torch.Generator) -> Sequence[Gates]:
+    def sample_paths(self, generator: torch.Generator) -> Sequence[Gates]:
         """K paths, all drawn again where the space does not contain one of them.
 
         Raises:

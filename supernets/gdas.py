@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import PositiveFloat
 from torch import Tensor
 
 from espalier.nas.choices import ElasticChoice
 from espalier.nas.gates import Gate, Gates, Mixture
-from espalier.nas.space import SearchSpace
-from espalier.supernets.costs import MACS
-from espalier.supernets.gradient_strategy import LearntStrategy
+from espalier.supernets.gradient_strategy import GradientStrategy
 from espalier.supernets.strategy import Step
 
 
-class GDAS(LearntStrategy):
+@dataclass(kw_only=True, eq=False)
+class GDAS(GradientStrategy):
     """One option a choice is run, drawn by Gumbel-max, with the gradient of the relaxed draw (equations 3 to 6).
 
         h_k = softmax_k((log p_k + o_k) / tau),  o_k = -log(-log u_k),  u ~ U(0, 1),  p = softmax(alpha)
@@ -27,40 +27,16 @@ class GDAS(LearntStrategy):
 
     Args:
         space: the supernet.
-        tau_start, tau_end: temperature of the relaxation, falling linearly over the epochs.
-        alpha_lr: learning rate of Adam for the architecture parameters.
-        alpha_weight_decay: their decay.
-        alpha_warmup: epochs at the start in which only the weights learn.
-        cost_weight: mu of L_val + mu E[cost] / (cost of the dearest architecture), what alpha follows.
-        cost: `macs`, or a file with a table of costs, such as of latencies.
-        any_device: whether the table may be of another device than the one that latency is measured on.
+        tau_start: temperature of the relaxation in the first epoch.
+        tau_end: temperature in the last epoch; it falls linearly over the epochs.
+
+    The other options are those of `GradientStrategy`.
     """
 
     name = "gdas"
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        tau_start: PositiveFloat = 10.0,
-        tau_end: PositiveFloat = 0.1,
-        alpha_lr: PositiveFloat = 3e-4,
-        alpha_weight_decay: NonNegativeFloat = 1e-3,
-        alpha_warmup: NonNegativeInt = 0,
-        cost_weight: NonNegativeFloat = 0.0,
-        cost: str = MACS,
-        any_device: bool = False,
-    ) -> None:
-        super().__init__(
-            space,
-            alpha_lr=alpha_lr,
-            alpha_weight_decay=alpha_weight_decay,
-            alpha_warmup=alpha_warmup,
-            cost_weight=cost_weight,
-            cost=cost,
-            any_device=any_device,
-        )
-        self._tau_start, self._tau_end = tau_start, tau_end
+    tau_start: PositiveFloat = 10.0
+    tau_end: PositiveFloat = 0.1
 
     def weight_gates(self, generator: torch.Generator) -> Gates:
         """The drawn path alone."""
@@ -71,7 +47,7 @@ class GDAS(LearntStrategy):
     def gradient(self, step: Step) -> Sequence[Tensor | None]:
         """dL_val/dalpha of one draw at the epoch's temperature."""
         progress = step.epoch / max(1, step.epochs - 1)
-        tau = self._tau_start + (self._tau_end - self._tau_start) * progress
+        tau = self.tau_start + (self.tau_end - self.tau_start) * progress
         gates, drawn = self._draw(step.generator, tau)
         loss = step.loss(step.validation(), {**gates, **self._straight_through(gates, drawn)})
         return torch.autograd.grad(loss, self.alphas.parameters(), allow_unused=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from espalier.nas.architecture import Architecture
@@ -14,7 +16,6 @@ from espalier.nas.choices import ElasticChoice, InputChoice, LayerChoice
 from espalier.nas.cost.model import CostModel
 from espalier.nas.errors import UserError
 from espalier.nas.gates import Gates
-from espalier.nas.space import SearchSpace
 from espalier.supernets.alphas import Alphas
 from espalier.supernets.costs import MACS, costs_from
 from espalier.supernets.entropy import mean_entropy
@@ -45,9 +46,9 @@ class AlphaStrategy(Strategy):
     learns = True
     optimizer: Stateful
 
-    def __init__(self, space: SearchSpace) -> None:
-        super().__init__(space)
-        self.alphas = Alphas(space, std=INITIAL_STD)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.alphas = Alphas(self.space, std=INITIAL_STD)
 
     def weigh(self, alpha: Tensor) -> Tensor:
         """The mean weights of the open options from their alphas."""
@@ -102,48 +103,50 @@ class AlphaStrategy(Strategy):
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-class LearntStrategy(AlphaStrategy):
-    """A strategy whose alphas follow a gradient, by Adam, before each step of the weights.
+@dataclass(kw_only=True, eq=False)
+class GradientStrategy(AlphaStrategy):
+    """A strategy whose alphas follow the gradient of the validation loss, by Adam, before each step of the weights.
+
+    With a cost they follow L_val + mu E[cost] / max cost, where E is over softmax(alpha), or whatever else
+    `likelihood` makes of alpha, and the maximum over all architectures.
 
     Args:
         space: the supernet.
         alpha_lr: learning rate of Adam for the architecture parameters.
-        alpha_weight_decay: their decay.
+        alpha_weight_decay: their weight decay.
         alpha_warmup: epochs at the start in which only the weights learn.
-        cost_weight: mu of the loss that alpha follows, L_val + mu E / E_max, where E is the expected cost and E_max
-            that of the dearest architecture. In entangled weights ordinary decay alone speaks for the larger option,
-            so that without a price alpha leans to it.
-        cost: what E counts: `macs`, or a file with a table of costs (see `espalier.supernets.costs`).
-        any_device: whether the table may be of another device than the one that latency is measured on.
+        cost_weight: mu. With entangled weights, ordinary weight decay alone favours the larger option, so that alpha
+            drifts towards it unless cost is penalised.
+        cost: what the cost is: `macs`, or a file with a table of costs, such as latencies (see
+            `espalier.supernets.costs`).
+        any_device: accept a table measured on another device than the one that latency is measured on.
 
     Raises:
-        UserError: a `cost` without `cost_weight`; or a table that does not fit the space, or MACs that cannot be
-            counted layer by layer.
+        UserError: `cost` is given but `cost_weight` is 0, the table does not match the space, or the MACs of the space
+            cannot be counted layer by layer.
     """
 
-    optimizer: torch.optim.Adam
+    alpha_lr: PositiveFloat = 3e-4
+    alpha_weight_decay: NonNegativeFloat = 1e-3
+    alpha_warmup: NonNegativeInt = 0
+    cost_weight: NonNegativeFloat = 0.0
+    cost: str = MACS
+    any_device: bool = False
+    optimizer: torch.optim.Adam = field(init=False, repr=False)
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        alpha_lr: float = 3e-4,
-        alpha_weight_decay: float = 1e-3,
-        alpha_warmup: int = 0,
-        cost_weight: float = 0.0,
-        cost: str = MACS,
-        any_device: bool = False,
-    ) -> None:
-        super().__init__(space)
-        if cost != MACS and not cost_weight:
-            raise UserError("supernet.strategy.cost", "has no say while cost_weight is 0")
-        self.alpha_warmup = alpha_warmup
-        self._cost_weight = cost_weight
-        self._costs: CostModel | None = costs_from(cost, space) if cost_weight else None
-        self.any_device = any_device
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cost != MACS and not self.cost_weight:
+            raise UserError("supernet.strategy.cost", "has no effect while cost_weight is 0", code="conflict")
+        self._costs: CostModel | None = costs_from(self.cost, self.space) if self.cost_weight else None
         self.optimizer = torch.optim.Adam(
-            self.alphas.parameters(), lr=alpha_lr, betas=BETAS, weight_decay=alpha_weight_decay
+            self.alphas.parameters(), lr=self.alpha_lr, betas=BETAS, weight_decay=self.optimizer_decay
         )
+
+    @property
+    def optimizer_decay(self) -> float:
+        """The weight decay that Adam applies to alpha."""
+        return self.alpha_weight_decay
 
     def check_schedule(self, epochs: int, steps: int) -> None:
         """Raises UserError where alpha would never take a step."""
@@ -177,7 +180,7 @@ class LearntStrategy(AlphaStrategy):
         alphas = self.alphas.parameters()
         if self._costs is None:
             return [torch.zeros_like(alpha) for alpha in alphas]
-        price = self._cost_weight * self._costs.expected(self.probabilities()) / self._costs.dearest(self.region)
+        price = self.cost_weight * self._costs.expected(self.probabilities()) / self._costs.dearest(self.region)
         return torch.autograd.grad(price, alphas, allow_unused=True, materialize_grads=True)
 
     def end_epoch(self, epoch: int, epochs: int) -> Mapping[str, float]:
@@ -191,8 +194,8 @@ class LearntStrategy(AlphaStrategy):
 def check_warmup(alpha_warmup: int, epochs: int) -> None:
     """Raises UserError where a warm-up leaves no epoch for architecture parameters."""
     if alpha_warmup >= epochs:
-        problem = f"{alpha_warmup} epochs of {epochs} leave none for the architecture parameters to learn in"
-        raise UserError("supernet.strategy.alpha_warmup", problem)
+        problem = f"{alpha_warmup} of {epochs} epochs leave none for the architecture parameters to learn in"
+        raise UserError("supernet.strategy.alpha_warmup", problem, code="conflict")
 
 
 def softmax(alpha: Tensor) -> Tensor:

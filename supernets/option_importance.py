@@ -144,8 +144,8 @@ class OptionImportance:
             UserError: it is of another space, or of another scope.
         """
         if state["values"].shape != self.values.shape:
-            problem = f"{len(state['values'])} entries, this space with this scope has {len(self.values)}"
-            raise UserError("checkpoint.importance", problem)
+            problem = f"{len(state['values'])} entries, but this space with this scope has {len(self.values)}"
+            raise UserError("checkpoint.importance", problem, code="mismatch")
         self.values = state["values"]
 
 

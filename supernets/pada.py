@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -14,15 +15,15 @@ from espalier.nas.data.batches import Order
 from espalier.nas.data.importance import Average, Draws, ImportanceSampler
 from espalier.nas.errors import UserError
 from espalier.nas.gates import Gates
-from espalier.nas.space import SearchSpace
 from espalier.nas.task import Classification
 from espalier.supernets.constraints import first_fit, keeps_constraints
 from espalier.supernets.entropy import mean_entropy
 from espalier.supernets.option_importance import OptionImportance, ParameterFree, Places, Scale, Scope, Statistic
-from espalier.supernets.pada_options import Mode, Reweight, Tau, Unsampled, pada_options
+from espalier.supernets.pada_options import FROM_MODE, Mode, Reweight, Tau, Unsampled, check_options, fill
 from espalier.supernets.spos import SinglePathOneShot
 
 
+@dataclass(kw_only=True, eq=False)
 class PADA(SinglePathOneShot):
     """Paths and images with large gradients are drawn more often, which lowers the variance of the gradient.
 
@@ -31,78 +32,87 @@ class PADA(SinglePathOneShot):
 
         h_i = ||dL_i / dz_i||_2 = ||softmax(z_i) - t_i||_2,
 
-    bounds the norm of its gradient up to a constant (Katharopoulos & Fleuret, ICML 2018). Both are renewed after each
+    bounds the norm of its gradient up to a constant (Katharopoulos & Fleuret, ICML 2018). Both are updated after each
     epoch, and tau grows linearly from 0. Choices between inputs and of values have no weights of their own, and are
     drawn uniformly. Neither costs another pass through the network.
 
-    The mode `reference` does what the authors' code does. It makes no use of importance weights, so that its gradient
-    is not that of the mean loss, and at its end hardly draws an option without weights. `corrected` weighs the losses
-    by 1 / (N q_i), keeps tau below 1, and compares weights of different sizes fairly. Each difference is an option of
-    its own; null takes what the mode has.
+    The mode `reference` does what the authors' code does. It uses no importance weights, so that its gradient is not
+    that of the mean loss, and towards its end it hardly ever draws an option without weights. `corrected` weights the
+    losses by 1 / (N q_i), keeps tau below 1, and compares weights of different sizes fairly. Each difference is an
+    option of its own; None takes the mode's value.
 
     Args:
         space: the supernet.
-        mode: where all other options come from.
-        paths, data: what is sampled by importance.
-        tau_paths, tau_data: what tau grows to: at epoch e of E it is tau e / E.
+        mode: sets all options that are None.
+        paths: sample paths by importance.
+        data: sample images by importance.
+        tau_paths: what tau of the paths grows to: at epoch e of E it is tau_paths e / E.
+        tau_data: the same for the images.
         tau_lag: 1 draws with the tau of the epoch before.
-        scope, scale, places, parameter_free: of the importance of options, see `Statistic`.
-        average, carry: of both importances, see `Statistic` and `ImportanceSampler`.
-        draws: of images, see `ImportanceSampler`.
-        reweight: `data` weighs the loss of image i by 1 / (N q_i).
-        unsampled: what the optimiser does to weights off the path: nothing, or what it does at a gradient of 0.
+        scope: see `Statistic`.
+        scale: see `Statistic`.
+        places: see `Statistic`.
+        parameter_free: see `Statistic`.
+        average: how an epoch's observations become an importance, for paths and images; see `Statistic` and
+            `ImportanceSampler`.
+        carry: whether what an epoch has not drawn keeps its importance; see `Statistic` and `ImportanceSampler`.
+        draws: how images are drawn, see `ImportanceSampler`.
+        reweight: `data` weights the loss of image i by 1 / (N q_i).
+        unsampled: `freeze` leaves weights off the path alone; `decay` gives them a gradient of 0, so that momentum and
+            weight decay still move them.
 
     Raises:
-        UserError: the options do not go together, or leave nothing to do.
+        UserError: the options do not go together, or leave nothing to sample.
     """
 
     name = "pada"
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        mode: Mode = "corrected",
-        paths: bool = True,
-        data: bool = True,
-        tau_paths: Tau | None = None,
-        tau_data: Tau | None = None,
-        tau_lag: Literal[0, 1] | None = None,
-        scope: Scope | None = None,
-        scale: Scale | None = None,
-        places: Places | None = None,
-        parameter_free: ParameterFree | None = None,
-        average: Average | None = None,
-        carry: bool | None = None,
-        draws: Draws | None = None,
-        reweight: Reweight | None = None,
-        unsampled: Unsampled | None = None,
-    ) -> None:
-        super().__init__(space)
-        given: dict[str, Any] = {
-            "tau_paths": tau_paths,
-            "tau_data": tau_data,
-            "tau_lag": tau_lag,
-            "scope": scope,
-            "scale": scale,
-            "places": places,
-            "parameter_free": parameter_free,
-            "average": average,
-            "carry": carry,
-            "draws": draws,
-            "reweight": reweight,
-            "unsampled": unsampled,
-        }
-        self.options = o = pada_options(mode, given, paths=paths, data=data)
-        self._parameters = list(space.parameters())
+    mode: Mode = "corrected"
+    paths: bool = True
+    data: bool = True
+    tau_paths: Tau = FROM_MODE
+    tau_data: Tau = FROM_MODE
+    tau_lag: Literal[0, 1] = FROM_MODE
+    scope: Scope = FROM_MODE
+    scale: Scale = FROM_MODE
+    places: Places = FROM_MODE
+    parameter_free: ParameterFree = FROM_MODE
+    average: Average = FROM_MODE
+    carry: bool = FROM_MODE
+    draws: Draws = FROM_MODE
+    reweight: Reweight = FROM_MODE
+    unsampled: Unsampled = FROM_MODE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = fill(self, self.mode)
+        check_options(given, paths=self.paths, data=self.data, reweight=self.reweight, tau_data=self.tau_data)
+        self._parameters = list(self.space.parameters())
         self._progress = 0.0
         self._cumulative: dict[tuple[str, tuple[int, ...]], list[float] | None] = {}
-        statistic = Statistic(o.scope, o.scale, o.places, o.average, o.carry, o.parameter_free)
-        self.importance = OptionImportance(space, statistic) if paths else None
-        self.sampler = ImportanceSampler(draws=o.draws, average=o.average, carry=o.carry) if data else None
-        if not data and not any(self.importance and self.importance.tells_apart(*item) for item in self.region.items()):
-            problem = "no choice of the space has options to tell apart by their weights, and data is false"
-            raise UserError("supernet.strategy.paths", problem)
+        self.importance = self._option_importance() if self.paths else None
+        self.sampler = (
+            ImportanceSampler(draws=self.draws, average=self.average, carry=self.carry) if self.data else None
+        )
+        if not self.data and not self._can_tell_options_apart():
+            problem = "no choice of the space has options that differ in their weights, and data is false"
+            raise UserError("supernet.strategy.paths", problem, code="unsupported")
+
+    def _option_importance(self) -> OptionImportance:
+        statistic = Statistic(
+            scope=self.scope,
+            scale=self.scale,
+            places=self.places,
+            average=self.average,
+            carry=self.carry,
+            parameter_free=self.parameter_free,
+        )
+        return OptionImportance(self.space, statistic)
+
+    def _can_tell_options_apart(self) -> bool:
+        return self.importance is not None and any(
+            self.importance.tells_apart(name, options) for name, options in self.region.items()
+        )
 
     @property
     def image_order(self) -> Order | None:
@@ -111,10 +121,10 @@ class PADA(SinglePathOneShot):
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Take up the tau of the epoch."""
-        self._progress = max(0, epoch - self.options.tau_lag) / epochs
+        self._progress = max(0, epoch - self.tau_lag) / epochs
         self._cumulative.clear()
         if self.sampler is not None:
-            self.sampler.tau = self.options.tau_data * self._progress
+            self.sampler.tau = self.tau_data * self._progress
 
     def distributions(self) -> dict[str, Tensor]:
         """P of each choice that importance has a say in, float64 `(options,)`, 0 outside the region."""
@@ -128,7 +138,7 @@ class PADA(SinglePathOneShot):
         return found
 
     def _distribution(self, name: str, options: tuple[int, ...]) -> list[float] | None:
-        tau = self.options.tau_paths * self._progress
+        tau = self.tau_paths * self._progress
         return None if self.importance is None else self.importance.distribution(name, options, tau)
 
     def weight_gates(self, generator: torch.Generator) -> dict[str, int]:
@@ -163,7 +173,7 @@ class PADA(SinglePathOneShot):
         if self.sampler is None:
             return task.loss(logits, targets)
         weights = self.sampler.observe(task.residuals(logits, targets).norm(dim=1))
-        if weights is None or self.options.reweight == "none":
+        if weights is None or self.reweight == "none":
             return task.loss(logits, targets)
         return (weights * task.losses(logits, targets)).mean()
 
@@ -172,7 +182,7 @@ class PADA(SinglePathOneShot):
         if self.importance is not None:
             for path in paths:
                 self.importance.observe(path)
-        if self.options.unsampled == "decay":
+        if self.unsampled == "decay":
             for parameter in self._parameters:
                 if parameter.grad is None:  # which optimisers pass over
                     parameter.grad = torch.zeros_like(parameter)
@@ -212,7 +222,7 @@ class PADA(SinglePathOneShot):
         super().load_state_dict(state)
         for key, part in {"importance": self.importance, "sampler": self.sampler}.items():
             if (part is None) != (key not in state):
-                raise UserError(f"checkpoint.{key}", "of other options of paths and data")
+                raise UserError(f"checkpoint.{key}", "saved with other values of paths and data", code="mismatch")
             if part is not None:
                 part.load_state_dict(state[key])
         self._progress = state["progress"]

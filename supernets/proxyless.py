@@ -5,8 +5,8 @@ Cai, Zhu & Han, "ProxylessNAS: Direct Neural Architecture Search on Target Task 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -18,7 +18,6 @@ from espalier.nas.choices import Choice, InputChoice, LayerChoice
 from espalier.nas.errors import UserError
 from espalier.nas.gates import Gate, Gates
 from espalier.nas.region import Region
-from espalier.nas.space import SearchSpace
 from espalier.supernets.cost_loss import CostLoss, CostLossName, TargetLoss, cost_loss
 from espalier.supernets.costs import MACS, costs_from
 from espalier.supernets.gate_gradients import alpha_gradient, gate_gradients
@@ -32,6 +31,7 @@ BETAS = (0.0, 0.999)
 """Of Adam for alpha: with momentum, options that were not drawn would go on moving (the authors' code)."""
 
 
+@dataclass(kw_only=True, eq=False)
 class ProxylessNAS(AlphaStrategy):
     """Trains one path a ~ softmax(alpha) at a time; alpha follows the gradient of binary gates, and of a cost.
 
@@ -42,69 +42,71 @@ class ProxylessNAS(AlphaStrategy):
 
     Args:
         space: the supernet.
-        paths: `all` looks at every option of a choice in each step of alpha. `two`, as in the paper, draws two, and
-            changes only their share of the probability between them: less work, a noisier gradient.
+        paths: `all` updates every option of a choice in each step of alpha. `two`, as in the paper, draws two, and
+            changes only how their joint probability is shared between them: less work, a noisier gradient.
         alpha_lr: learning rate of Adam for the architecture parameters.
         alpha_warmup: epochs at the start in which only the weights learn.
-        every: steps of the weights from one step of alpha to the next, counted anew in each epoch.
-        zero_active: what a step of alpha does where the drawn option passes nothing: `paper` takes its output for 0
-            like any other, `skip` leaves that choice's alpha alone, as the authors' code means to.
-        cost: `macs`, or a file with a table of costs for this space: JSON as `nas lut build` writes it or, for
-            MobileNet at 224 x 224, a CSV file of latencies by block as ProxylessNAS published it (see `pixel1_table`).
-        any_device: whether the table may be of another device than the one that latency is measured on.
-        loss: how the expected cost counts. `none`; `multiplicative`: cost_alpha CE (ln E / ln target)^cost_beta;
-            `additive`: CE + cost_lambda (E / target - 1); `target`: E is held at or below the target, by dual ascent.
-        target: the cost aimed at or compared with, in the table's unit.
-        cost_alpha, cost_beta, cost_lambda: of the losses above.
+        every: steps of the weights per step of alpha, counted anew in each epoch.
+        zero_active: what a step of alpha does where the drawn option passes nothing: `paper` treats its output as 0
+            like any other, `skip` leaves that choice's alpha alone, as the authors' code intends.
+        cost: what the cost is: `macs`, or a file with a table of costs for this space (see
+            `espalier.supernets.costs`).
+        any_device: accept a table measured on another device than the one that latency is measured on.
+        loss: how the expected cost enters: `none`; `multiplicative`, cost_alpha CE (ln E / ln target)^cost_beta;
+            `additive`, CE + cost_lambda (E / target - 1); `target`, E is held at or below the target, by dual ascent.
+        target: the cost to reach or to compare with, in the table's unit.
+        cost_alpha: alpha of the multiplicative loss.
+        cost_beta: beta of the multiplicative loss.
+        cost_lambda: lambda of the additive loss.
         cost_rate: eta of the dual ascent (see `TargetLoss`).
 
     Raises:
-        UserError: the table of costs does not fit the space, or the target is missing or cannot be reached.
+        UserError: the table of costs does not match the space, or the target is missing or cannot be reached.
     """
 
     name = "proxyless"
-    optimizer: MaskedAdam
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        paths: Literal["all", "two"] = "all",
-        alpha_lr: PositiveFloat = 1e-3,
-        alpha_warmup: NonNegativeInt = 1,
-        every: PositiveInt = 5,
-        zero_active: Literal["paper", "skip"] = "paper",
-        cost: str = MACS,
-        any_device: bool = False,
-        loss: CostLossName = "none",
-        target: PositiveFloat | None = None,
-        cost_alpha: PositiveFloat = 0.2,
-        cost_beta: PositiveFloat = 0.3,
-        cost_lambda: NonNegativeFloat = 0.1,
-        cost_rate: PositiveFloat = 0.1,
-    ) -> None:
-        super().__init__(space)
-        self.optimizer = MaskedAdam(self.alphas.values, lr=alpha_lr, betas=BETAS)
-        self.costs = costs_from(cost, space)
-        self.any_device = any_device
-        self.loss = cost_loss(
-            loss, self.costs, self.region, target, alpha=cost_alpha, beta=cost_beta, weight=cost_lambda, rate=cost_rate
+    paths: Literal["all", "two"] = "all"
+    alpha_lr: PositiveFloat = 1e-3
+    alpha_warmup: NonNegativeInt = 1
+    every: PositiveInt = 5
+    zero_active: Literal["paper", "skip"] = "paper"
+    cost: str = MACS
+    any_device: bool = False
+    loss: CostLossName = "none"
+    target: PositiveFloat | None = None
+    cost_alpha: PositiveFloat = 0.2
+    cost_beta: PositiveFloat = 0.3
+    cost_lambda: NonNegativeFloat = 0.1
+    cost_rate: PositiveFloat = 0.1
+    optimizer: MaskedAdam = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.optimizer = MaskedAdam(self.alphas.values, lr=self.alpha_lr, betas=BETAS)
+        self.costs = costs_from(self.cost, self.space)
+        self.cost_loss = cost_loss(
+            self.loss,
+            self.costs,
+            self.region,
+            self.target,
+            alpha=self.cost_alpha,
+            beta=self.cost_beta,
+            weight=self.cost_lambda,
+            rate=self.cost_rate,
         )
-        self._paths = paths
-        self._alpha_warmup = alpha_warmup
-        self._every = every
-        self._zero_active = zero_active
 
     @property
     def priced(self) -> bool:
         """Unless the loss leaves the cost out."""
-        return type(self.loss) is not CostLoss
+        return type(self.cost_loss) is not CostLoss
 
     def check_schedule(self, epochs: int, steps: int) -> None:
         """Raises UserError where alpha would never take a step."""
-        check_warmup(self._alpha_warmup, epochs)
-        if steps < self._every:
-            raise UserError("supernet.strategy.every", f"is {self._every}, but an epoch has {steps} steps")
+        check_warmup(self.alpha_warmup, epochs)
+        if steps < self.every:
+            problem = f"is {self.every}, but an epoch has only {steps} steps"
+            raise UserError("supernet.strategy.every", problem, code="out_of_range")
 
     def weight_gates(self, generator: torch.Generator) -> Gates:
         """One path, drawn from softmax(alpha); choices between edges stand open."""
@@ -112,27 +114,27 @@ class ProxylessNAS(AlphaStrategy):
 
     def after_step(self, step: Step) -> None:
         """After every few steps of the weights, one of alpha; weights and statistics stay as they are."""
-        if step.epoch < self._alpha_warmup or (step.index + 1) % self._every or not self.alphas.undecided(self.region):
+        if step.epoch < self.alpha_warmup or (step.index + 1) % self.every or not self.alphas.undecided(self.region):
             return
         region = self.region
-        if self._paths == "two":
+        if self.paths == "two":
             for name, options in self._draw(region, 2, step.generator).items():
                 region = region.restrict(name, options)
         path = {name: options[0] for name, options in self._draw(region, 1, step.generator).items()}
         learning = {name: region[name] for name in path if not self._skips(name, path[name])}
         gates = self._gates({name: (option,) for name, option in path.items()})
-        hard = dataclasses.replace(step, task=dataclasses.replace(step.task, label_smoothing=0.0))
+        hard = replace(step, task=replace(step.task, label_smoothing=0.0))
         batch = step.validation()
         ce, b = gate_gradients(self.space, lambda along: hard.loss(batch, {**gates, **along}), path, learning)
         self._learn(region, ce, b)
-        self.loss.observe(self.expected_cost(), step.progress)
+        self.cost_loss.observe(self.expected_cost(), step.progress)
 
     def _learn(self, region: Region, ce: Tensor, b: Mapping[str, Tensor]) -> None:
         """One step of the alphas of the choices in `b`, among the options of `region`."""
         values = self.alphas.values
         p = {name: self.alphas.weights(region, name, softmax) for name in values}
         ce = ce.detach().requires_grad_()
-        loss = self.loss(ce, self.costs.expected(p))
+        loss = self.cost_loss(ce, self.costs.expected(p))
         slope, *from_cost = torch.autograd.grad(loss, [ce, *values.values()], allow_unused=True, materialize_grads=True)
         gradients = {
             name: g + slope * alpha_gradient(p[name].detach(), b[name].to(g))
@@ -141,7 +143,7 @@ class ProxylessNAS(AlphaStrategy):
         }
         before = {name: values[name].detach().clone() for name in b}
         self.optimizer.step(gradients, {name: region[name] for name in b})
-        if self._paths == "two":
+        if self.paths == "two":
             for name in b:
                 keep_share(values[name], before[name], region[name])
 
@@ -151,12 +153,14 @@ class ProxylessNAS(AlphaStrategy):
         The likeliest of all can cost far less than the architectures drawn while the expected cost was held.
         """
         preferences = self.preferences()
-        if isinstance(self.loss, TargetLoss):
-            if (cheapest := self.costs.cheapest(self.region)) > self.loss.target:
-                problem = f"{self.loss.target:,.10g} is below the cheapest of this part of the space, {cheapest:,.10g}"
-                raise UserError("supernet.strategy.target", problem)
+        if isinstance(self.cost_loss, TargetLoss):
+            if (cheapest := self.costs.cheapest(self.region)) > self.cost_loss.target:
+                problem = (
+                    f"{self.cost_loss.target:,.10g} is below the cheapest of this part of the space, {cheapest:,.10g}"
+                )
+                raise UserError("supernet.strategy.target", problem, code="infeasible")
             likeliest = self.costs.cost(argmax(self.space, preferences, self.region))
-            limit = min(self.loss.target, max(self.expected_cost(), likeliest))
+            limit = min(self.cost_loss.target, max(self.expected_cost(), likeliest))
             return likeliest_within(self.space, preferences, self.region, self.costs, limit)
         return argmax(self.space, preferences, self.region)
 
@@ -171,11 +175,11 @@ class ProxylessNAS(AlphaStrategy):
         row = super().end_epoch(epoch, epochs)
         unit = self.costs.unit
         costs = {f"expected_{unit}": self.expected_cost(), f"chosen_{unit}": self.costs.cost(self.preferred())}
-        return {**row, **costs, **self.loss.row()}
+        return {**row, **costs, **self.cost_loss.row()}
 
     def state_dict(self) -> dict[str, Any]:
         """Also the loss's multiplier."""
-        return {**super().state_dict(), "loss": self.loss.state_dict()}
+        return {**super().state_dict(), "loss": self.cost_loss.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`.
@@ -184,11 +188,11 @@ class ProxylessNAS(AlphaStrategy):
             UserError: it is of another space; the choice is named.
         """
         super().load_state_dict(state)
-        self.loss.load_state_dict(state["loss"])
+        self.cost_loss.load_state_dict(state["loss"])
 
     def _skips(self, name: str, option: int) -> bool:
         choice = self.space.choices()[name]
-        return self._zero_active == "skip" and isinstance(choice, LayerChoice) and choice.passes_nothing(option)
+        return self.zero_active == "skip" and isinstance(choice, LayerChoice) and choice.passes_nothing(option)
 
     def _draw(self, region: Region, count: int, generator: torch.Generator) -> dict[str, tuple[int, ...]]:
         """Of each undecided choice `count` different options, drawn one after the other from softmax(alpha).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +12,11 @@ from torch import Tensor
 
 from espalier.nas.choices import ElasticChoice
 from espalier.nas.gates import Gates
-from espalier.nas.space import SearchSpace
 from espalier.nas.task import Classification
 from espalier.supernets.spos import SinglePathOneShot
 
 
+@dataclass(kw_only=True, eq=False)
 class Sandwich(SinglePathOneShot):
     """Each step trains the largest path, the smallest, and a few random ones on the same images; gradients add up.
 
@@ -32,23 +33,24 @@ class Sandwich(SinglePathOneShot):
     name = "sandwich"
     supports = frozenset({ElasticChoice})
 
-    def __init__(self, space: SearchSpace, *, random_paths: PositiveInt = 2, distill: bool = True) -> None:
-        super().__init__(space)
-        self._random_paths = random_paths
-        self._distill = distill
+    random_paths: PositiveInt = 2
+    distill: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._teacher: Tensor | None = None
 
-    def paths(self, generator: torch.Generator) -> Sequence[Gates]:
+    def sample_paths(self, generator: torch.Generator) -> Sequence[Gates]:
         """The largest first, then the smallest, then the random ones."""
         self._teacher = None
         largest = {name: options[-1] for name, options in self.region.items()}
         smallest = {name: options[0] for name, options in self.region.items()}
-        return [largest, smallest, *(self.weight_gates(generator) for _ in range(self._random_paths))]
+        return [largest, smallest, *(self.weight_gates(generator) for _ in range(self.random_paths))]
 
     def path_loss(self, task: Classification, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of the labels for the first path of a step; of the first path's word for the others."""
         if self._teacher is not None:
             return F.cross_entropy(logits.float(), self._teacher)
-        if self._distill:
+        if self.distill:
             self._teacher = logits.detach().float().softmax(dim=1)
         return task.loss(logits, targets)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -66,15 +66,20 @@ class Step:
         return torch.func.functional_call(self.supernet, dict(weights), (x, gates))
 
 
+@dataclass(kw_only=True, eq=False)
 class Strategy(ABC):
     """How the weights of a supernet are shared between its architectures while they are trained.
 
-    The keyword arguments of a subclass's constructor are its keys in a recipe.
+    The keyword-only arguments of a subclass's constructor are its keys in a recipe. Ours are dataclasses, so that each
+    option is written once, with its type, range and default; a constructor written by hand works as well.
+
+    Args:
+        space: the supernet.
 
     Attributes:
         name: as in recipes.
         supports: the kinds of choice it can open.
-        learns: whether it has architecture parameters, and so wants images of their own.
+        learns: whether it has architecture parameters, which need images of their own.
         region: the options that it still opens; the whole space at first.
     """
 
@@ -82,20 +87,22 @@ class Strategy(ABC):
     supports: ClassVar[frozenset[type[Choice]]]
     learns: ClassVar[bool] = False
 
-    def __init__(self, space: SearchSpace) -> None:
-        self.space = space
-        self.region = Region.whole(space)
+    space: SearchSpace = field(kw_only=False, repr=False)
+    region: Region = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.region = Region.whole(self.space)
 
     @abstractmethod
     def weight_gates(self, generator: torch.Generator) -> Gates:
         """The gates of one step of the weights; all randomness comes from `generator`."""
 
-    def paths(self, generator: torch.Generator) -> Sequence[Gates]:
-        """The gates whose gradients one step of the weights adds up; here one draw of `weight_gates`."""
+    def sample_paths(self, generator: torch.Generator) -> Sequence[Gates]:
+        """The gates whose gradients are summed in one step of the weights; by default one draw of `weight_gates`."""
         return [self.weight_gates(generator)]
 
     def path_loss(self, task: Classification, logits: Tensor, targets: Tensor) -> Tensor:
-        """What a step of the weights minimises; called once for each of its `paths`, batch after batch."""
+        """What a step of the weights minimises; called once for each of the step's `sample_paths`, in order."""
         return task.loss(logits, targets)
 
     @property
@@ -158,7 +165,8 @@ class Strategy(ABC):
         Raises:
             UserError: the strategy has none.
         """
-        raise UserError("select.methods", f"{self.name} learns no preferences, argmax has nothing to go by")
+        problem = f"{self.name} learns no preferences, which argmax needs"
+        raise UserError("select.methods", problem, code="unsupported")
 
     def state_dict(self) -> dict[str, Any]:
         """What the strategy has learnt so far: tensors, numbers and strings."""
@@ -182,7 +190,5 @@ def check_supports(strategy: type[Strategy], space: SearchSpace) -> None:
     for choice in space.choices().values():
         if not isinstance(choice, tuple(strategy.supports)):
             kinds = sorted(kind.__name__ for kind in strategy.supports)
-            kind = type(choice).__name__
-            raise UserError(
-                "supernet.strategy", f"{strategy.name} cannot train the {kind} {choice.name!r}", allowed=kinds
-            )
+            problem = f"{strategy.name} cannot train the {type(choice).__name__} {choice.name!r}"
+            raise UserError("supernet.strategy", problem, code="unsupported", allowed=kinds)

@@ -75,13 +75,11 @@ class SupernetTraining(Training):
     ) -> None:
         check_supports(type(strategy), space)
         if strategy.learns and validation is None:
-            problem = f"{strategy.name} learns which options are good, and needs images of their own for that"
-            raise UserError("data.split.architecture", problem)
+            problem = f"{strategy.name} learns architecture parameters, which need a share of the images"
+            raise UserError("data.split.architecture", problem, code="missing")
         if strategy.image_order is not None:
             if not isinstance(batches, Orderly):
-                raise TypeError(
-                    f"{strategy.name} chooses the images of a step, {type(batches).__name__} does not let it"
-                )
+                raise TypeError(f"{strategy.name} chooses the images, which {type(batches).__name__} does not support")
             batches.follow(strategy.image_order)
         self.penalty = penalty
         undecayed = () if penalty is None else penalty.names
@@ -143,7 +141,7 @@ class SupernetTraining(Training):
 
     def backward(self, x: Tensor, y: Tensor) -> Tensor:
         """The gradients of the step's paths, added up; the mean of their losses."""
-        self._paths = self.strategy.paths(self.draws)
+        self._paths = self.strategy.sample_paths(self.draws)
         losses = [self._backward(x, y, gates) for gates in self._paths]
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 

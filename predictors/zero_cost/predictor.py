@@ -12,7 +12,7 @@ from espalier.nas.measurement import Estimate
 from espalier.nas.space import SearchSpace
 from espalier.predictors.zero_cost.probe import Probe
 from espalier.predictors.zero_cost.score import Score
-from espalier.predictors.zero_cost.score_evaluator import Examiner
+from espalier.predictors.zero_cost.score_evaluator import ScoreEvaluator
 
 
 class ZeroCostPredictor:
@@ -26,12 +26,12 @@ class ZeroCostPredictor:
         self._networks = networks
 
     def __call__(self, architecture: Architecture) -> Estimate:
-        """The score, averaged over the repeats; see `Examiner.estimate`.
+        """The score, averaged over the repeats; see `ScoreEvaluator.estimate`.
 
         Raises:
             UserError: not an architecture of the space.
         """
-        return self._networks.examiner.estimate(self.name, self._networks.probes(architecture))
+        return self._networks.evaluator.estimate(self.name, self._networks.probes(architecture))
 
 
 def zero_cost_predictors(
@@ -55,31 +55,31 @@ def zero_cost_predictors(
         space: where the architectures are from.
         x: images `(n, *space.input_shape)`, on the device to compute on.
         y: labels `(n,)`.
-        seed, repeats, limit_s: see `Examiner`.
+        seed, repeats, limit_s: see `ScoreEvaluator`.
 
     Raises:
         UserError: the batch does not fit the space, or a number is out of range.
     """
-    examiner = Examiner(scores, x, y, seed=seed, repeats=repeats, limit_s=limit_s)
+    evaluator = ScoreEvaluator(scores, x, y, seed=seed, repeats=repeats, limit_s=limit_s)
     if tuple(x.shape[1:]) != tuple(space.input_shape):
         raise UserError("images", f"the space takes (n, *{space.input_shape}), not {tuple(x.shape)}")
     if int(y.min()) < 0 or int(y.max()) >= space.num_classes:
         problem = f"they run from {int(y.min())} to {int(y.max())}, the classes to {space.num_classes - 1}"
         raise UserError("labels", problem)
-    networks = _Networks(examiner, space)
-    return {name: ZeroCostPredictor(score, networks) for name, score in examiner.scores.items()}
+    networks = _Networks(evaluator, space)
+    return {name: ZeroCostPredictor(score, networks) for name, score in evaluator.scores.items()}
 
 
 class _Networks:
     """The probes of the architecture last asked for."""
 
-    def __init__(self, examiner: Examiner, space: SearchSpace) -> None:
-        self.examiner = examiner
+    def __init__(self, evaluator: ScoreEvaluator, space: SearchSpace) -> None:
+        self.evaluator = evaluator
         self._space = space
         self._last: tuple[Architecture, list[Probe]] | None = None
 
     def probes(self, architecture: Architecture) -> list[Probe]:
         if self._last is None or self._last[0] != architecture:
             self._last = None  # let go of the old ones before there are new ones
-            self._last = architecture, self.examiner.probes(lambda: self._space.build(architecture))
+            self._last = architecture, self.evaluator.probes(lambda: self._space.build(architecture))
         return self._last[1]

@@ -19,7 +19,7 @@ from espalier.predictors.zero_cost.probe import Probe, seeded_generators
 from espalier.predictors.zero_cost.score import Reading, Score, ScoreError
 
 
-class Examiner:
+class ScoreEvaluator:
     """A frozen batch, and the scores to be asked of networks on it.
 
     Args:

@@ -17,7 +17,7 @@ from espalier.nas.models import network_factory
 from espalier.nas.progress import Track
 from espalier.nas.space import SearchSpace
 from espalier.predictors.zero_cost.probe import logits
-from espalier.predictors.zero_cost.score_evaluator import Examiner
+from espalier.predictors.zero_cost.score_evaluator import ScoreEvaluator
 from espalier.recipes.config.registry import COSTS, SCORES, load
 from espalier.recipes.inputs.score_batch import ScoreBatch, load_batch, space_from
 
@@ -49,14 +49,14 @@ def score_networks(
     batch = load_batch(data, batch_size, seed=seed, size=size)
     made = None if space is None else space_from(space, batch)
     makers = {text: _maker(text, made, batch) for text in networks}
-    examiner = Examiner(chosen, batch.x, batch.y, seed=seed, repeats=repeats, limit_s=limit_s)
+    evaluator = ScoreEvaluator(chosen, batch.x, batch.y, seed=seed, repeats=repeats, limit_s=limit_s)
     records = []
     for text, make in makers.items():
         _try(text, make, batch)
     for text, make in track(makers.items(), "score", len(makers)):
-        probes = examiner.probes(make)
+        probes = evaluator.probes(make)
         cost = count(make(), batch.image_shape)
-        estimates = {name: _record(examiner.estimate(name, probes)) for name in examiner.scores}
+        estimates = {name: _record(evaluator.estimate(name, probes)) for name in evaluator.scores}
         records.append({"network": text, "params": cost.params, "macs": cost.macs, "scores": estimates})
     return records
 

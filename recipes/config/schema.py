@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, Union, get_type_hints
 
 from pydantic import (
     AfterValidator,
@@ -88,21 +89,31 @@ def options_of(table: Mapping[str, str], name: str, kind: str, *, without: Seque
     """The settings of a space, strategy or pruner are its name and the keyword-only arguments of its constructor.
 
     Args:
-        without: those that are not the user's to set.
+        table: from names to classes.
+        name: in the table.
+        kind: what the table holds, such as `strategy`.
+        without: arguments that are not the user's to set.
     """
-    parameters = inspect.signature(load(table, name, where=kind), eval_str=True).parameters.values()
+    member = load(table, name, where=kind)
+    types = get_type_hints(member if is_dataclass(member) else member.__init__, include_extras=True)
     options: dict[str, Any] = {
-        p.name: (p.annotation, ... if p.default is inspect.Parameter.empty else p.default)
-        for p in parameters
+        p.name: (types[p.name] | None, None) if p.default is None else (types[p.name], _default(p))
+        for p in inspect.signature(member).parameters.values()
         if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name not in without
     }
     return create_model(f"{name}_{kind}", __base__=Settings, **{"name": Literal[name], **options})
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    return ... if parameter.default is inspect.Parameter.empty else parameter.default
 
 
 def any_of(table: Mapping[str, str], kind: str, *, more: tuple[Any, ...] = (), without: Sequence[str] = ()) -> Any:
     """The settings of one member of the table, told apart by `name`; a bare name stands for all its defaults.
 
     Args:
+        table: from names to classes.
+        kind: what the table holds, such as `strategy`.
         more: settings of members that are in no table.
         without: see `options_of`.
     """

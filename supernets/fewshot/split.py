@@ -161,6 +161,8 @@ def _lap(
 
     Args:
         measured: D of each repeat, by choice.
+        branches: number of groups.
+        random: draws the resamples.
     """
     names = list(measured)
     best = names.index(choose({name: np.mean(of, axis=0) for name, of in measured.items()}, branches))

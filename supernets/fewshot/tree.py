@@ -136,7 +136,7 @@ def check_tree(space: SearchSpace, settings: FewShotSettings) -> None:
         problem += f"whose groups can all be tried: {min(enough)} options have too many partitions into {groups}"
     else:
         problem += f"with at least {groups} options"
-    raise UserError("supernet.few_shot.branches", problem)
+    raise UserError("supernet.few_shot.branches", problem, code="infeasible")
 
 
 def _train(
@@ -174,7 +174,8 @@ def _split(training: SupernetTraining, node: Node, settings: FewShotSettings, fo
         try:
             return Split.model_validate(read_json(path))
         except ValidationError as error:
-            raise UserError(str(path), "not the record of a split; delete it to measure again") from error
+            problem = "not the record of a split; delete it to measure again"
+            raise UserError(str(path), problem, code="unreadable") from error
     names = splittable(training.space, training.strategy.region, node.branches)
     generator = torch.Generator().manual_seed(seed)
     if settings.split == "random":

@@ -142,11 +142,11 @@ class Perturbation:
         visits: list[Visit] = [tuple(visit) for visit in state["visits"]]
         for name in (name for visit in visits for name in visit):
             if name not in self._space.choices():
-                raise UserError(f"checkpoint.{name}", "of another space: it has no such choice")
+                raise UserError(f"checkpoint.{name}", "of another space: no such choice here", code="mismatch")
         try:
             decisions = [Decision.model_validate(record) for record in state["decisions"]]
         except ValidationError as error:
-            raise UserError("checkpoint.decisions", "not the records of decisions") from error
+            raise UserError("checkpoint.decisions", "not records of decisions", code="unreadable") from error
         self.visits, self.done, self.decisions = visits, state["done"], decisions
 
 

@@ -27,7 +27,7 @@ from espalier.predictors.zero_cost.naswot import NASWOT
 from espalier.predictors.zero_cost.predictor import ZeroCostPredictor, zero_cost_predictors
 from espalier.predictors.zero_cost.probe import Probe, seeded_generators
 from espalier.predictors.zero_cost.score import Score, ScoreError, layer_weights
-from espalier.predictors.zero_cost.score_evaluator import Examiner, batch_hash
+from espalier.predictors.zero_cost.score_evaluator import ScoreEvaluator, batch_hash
 
 Batch = tuple[Tensor, Tensor]
 
@@ -170,7 +170,7 @@ def test_asked_together_they_have_the_values_they_have_alone(small_space: NasBen
     together = zero_cost_predictors(SCORES, small_space, *grey_batch, seed=5, repeats=2)
     for name in sorted(together, reverse=True):  # in whatever order
         alone = predictor_of(
-            Examiner(SCORES, *grey_batch, seed=0).scores[name], small_space, *grey_batch, seed=5, repeats=2
+            ScoreEvaluator(SCORES, *grey_batch, seed=0).scores[name], small_space, *grey_batch, seed=5, repeats=2
         )
         assert together[name](architecture).value == pytest.approx(alone(architecture).value, rel=1e-4), name
 
@@ -250,10 +250,10 @@ def test_a_network_may_write_into_its_input(score: Score, small_space: NasBench2
 
 def test_hard_activations_do_not_count_as_relus_in_company(grey_batch: Batch) -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Hardsigmoid(), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
-    examiner = Examiner([GraSP(), NASWOT()], *grey_batch, seed=0)
-    alone = Examiner([NASWOT()], *grey_batch, seed=0)
+    evaluator = ScoreEvaluator([GraSP(), NASWOT()], *grey_batch, seed=0)
+    alone = ScoreEvaluator([NASWOT()], *grey_batch, seed=0)
     make = lambda: model  # noqa: E731
-    together = examiner.estimate("naswot", examiner.probes(make)).value
+    together = evaluator.estimate("naswot", evaluator.probes(make)).value
     assert together == alone.estimate("naswot", alone.probes(make)).value
 
 

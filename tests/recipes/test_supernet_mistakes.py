@@ -91,7 +91,7 @@ def test_a_table_of_costs_that_does_not_fit(
         ("loss: target, target: .nan", "supernet.strategy.target: input should be a finite number"),
         ("loss: target", "supernet.strategy.target: loss target needs one, in macs; architectures cost "),
         ("alpha_warmup: 1", "supernet.strategy.alpha_warmup: 1 epochs of 1 leave none"),
-        ("every: 50, alpha_warmup: 0", "supernet.strategy.every: is 50, but an epoch has "),
+        ("every: 50, alpha_warmup: 0", "supernet.strategy.every: is 50, but an epoch has only "),
     ],
 )
 def test_options_of_proxyless_that_cannot_work(capsys: Capture, options: str, message: str) -> None:

@@ -9,7 +9,6 @@ import torch
 from bandit import Bandit
 
 from espalier.nas.cost.table import cost_table
-from espalier.nas.errors import UserError
 from espalier.nas.region import Region
 from espalier.supernets.cost_loss import AdditiveLoss, CostLoss, MultiplicativeLoss, TargetLoss, cost_loss
 
@@ -57,6 +56,7 @@ WHOLE = Region.whole(BANDIT)
 SECONDS = cost_table(
     BANDIT, unit="ms", fixed=0.03, costs={"block_0": {"op_0": 0.01, "op_1": 0.02}}, provenance={}, where="test"
 )
+from user_errors import user_error
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ SECONDS = cost_table(
 )
 def test_logarithms_need_costs_above_one(make: Callable[[], object]) -> None:
     """Milliseconds given as seconds would make the base of the power negative."""
-    with pytest.raises(UserError, match="needs more than 1"):
+    with user_error("supernet.strategy.target", "out_of_range"):
         make()
 
 
@@ -124,5 +124,5 @@ def test_the_limit_falls_in_a_line_to_the_target() -> None:
 
 
 def test_a_target_below_the_cheapest_is_refused() -> None:
-    with pytest.raises(UserError, match=r"target: 25 is below the cheapest architecture's cost of 29\.6"):
+    with user_error("supernet.strategy.target", "infeasible", says="29.6"):
         TargetLoss(25, cheapest=29.6)

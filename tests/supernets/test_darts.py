@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from espalier.nas.choices import InputChoice, LayerChoice
-from espalier.nas.errors import UserError
 from espalier.nas.gates import Gate, Mixture
 from espalier.nas.region import Region
 from espalier.nas.spaces.darts import Darts
@@ -27,6 +26,7 @@ from espalier.supernets.gradient_strategy import softmax
 from espalier.supernets.selection.argmax import argmax
 from espalier.supernets.strategy import Step
 from toy_space import ToyCell, ToySpace
+from user_errors import user_error
 
 LN2, LN5 = math.log(2), math.log(5)
 
@@ -286,7 +286,7 @@ def test_second_order_agrees_with_the_exact_derivative() -> None:
 def test_second_order_needs_sgd() -> None:
     space = ToyCell()
     adam = torch.optim.Adam(space.parameters())
-    with pytest.raises(UserError, match=r"supernet\.optimizer: .* allowed: momentum, sgd"):
+    with user_error("supernet.optimizer", "conflict", says="momentum, sgd"):
         DARTS(space, order=2).check_optimizer(adam)
 
 
@@ -305,7 +305,7 @@ def test_alphas_learn_and_fixed_ones_do_not(strategy_class: type[DARTS]) -> None
 def test_an_alpha_that_is_not_finite_is_named() -> None:
     strategy = DARTS(ToyCell())
     strategy.alphas.values["edge_1"].data[2] = math.nan
-    with pytest.raises(UserError, match=r"supernet\.strategy\.edge_1: alpha is .*nan"):
+    with user_error("supernet.strategy.edge_1", "failed", says="nan"):
         strategy.end_epoch(0, 1)
 
 

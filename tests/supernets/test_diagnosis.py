@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
 
-from espalier.nas.errors import UserError
 from espalier.nas.gates import mixture
 from espalier.nas.region import Region
 from espalier.nas.space import SearchSpace
@@ -27,7 +26,7 @@ from espalier.supernets.diagnosis import Diagnosis, diagnose, parameter_free, ve
 from espalier.supernets.drnas import DrNAS
 from espalier.supernets.early_stop import EarlyStop, StopSettings
 from espalier.supernets.entropy import mean_entropy
-from espalier.supernets.gradient_strategy import LearntStrategy
+from espalier.supernets.gradient_strategy import GradientStrategy
 from espalier.supernets.spos import SinglePathOneShot
 from espalier.supernets.statistics import frozen_statistics
 from espalier.supernets.trainer import SupernetTraining, train_supernet
@@ -49,6 +48,7 @@ HEALTHY = Diagnosis(
     training_accuracy=0.9,
     validation_accuracy=0.8,
 )
+from user_errors import user_error
 
 
 def batches(count: int = 2, size: int = 16, seed: int = 0) -> list[Batch]:
@@ -64,7 +64,7 @@ def toy(space_class: type[SearchSpace] = ToyCell) -> SearchSpace:
     return space_class()
 
 
-def prefer(strategy: LearntStrategy, options: Sequence[int], alpha: float = 3.0) -> LearntStrategy:
+def prefer(strategy: GradientStrategy, options: Sequence[int], alpha: float = 3.0) -> GradientStrategy:
     """The strategy with one option of each choice ahead of the others."""
     with torch.no_grad():
         for parameter, option in zip(strategy.alphas.parameters(), options, strict=True):
@@ -114,7 +114,7 @@ def test_a_curvature_that_is_not_finite_is_refused() -> None:
 def test_eigenvalue_against_the_whole_hessian(options: dict[str, Any] | None) -> None:
     """The Hessian of the cross-entropy at the mean gates of each method, entry by entry, by torch."""
     space, (x, y) = toy().train(), batches(1, size=32)[0]
-    strategy: LearntStrategy = DrNAS(space) if options is None else DARTS(space, **options)
+    strategy: GradientStrategy = DrNAS(space) if options is None else DARTS(space, **options)
     prefer(strategy, (CONV, SKIP, NONE), alpha=1.0)
     alphas = strategy.alphas.parameters()
 
@@ -313,7 +313,7 @@ def test_a_stop_without_a_cause_is_refused() -> None:
     with pytest.raises(ValidationError, match="names nothing to stop by"):
         StopSettings(eigenvalue_growth=None)
     space = toy()
-    with pytest.raises(UserError, match=r"supernet\.stop: spos learns no preferences"):
+    with user_error("supernet.stop", "unsupported", says="spos"):
         EarlyStop(StopSettings(), space, SinglePathOneShot(space), batches(1)[0], seed=0)
 
 

@@ -16,7 +16,6 @@ from espalier.nas.elastic.conv import ElasticConv2d
 from espalier.nas.elastic.dims import Dim
 from espalier.nas.elastic.layer import Mode
 from espalier.nas.elastic.linear import ElasticLinear
-from espalier.nas.errors import UserError
 from espalier.nas.gates import Gates, Mixture, mixture
 from espalier.nas.task import Classification
 from espalier.nas.training import TrainSettings
@@ -33,6 +32,7 @@ from espalier.supernets.strategy import Step, Strategy
 from espalier.supernets.trainer import SupernetTraining
 from toy_elastic import ToyElastic
 from toy_space import ToySpace
+from user_errors import user_error
 
 TASK = Classification(10)
 
@@ -259,7 +259,7 @@ def test_the_penalty_is_of_the_weights_that_count(mode: Mode) -> None:
     shrunk = {id(p) for group in training.optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     assert not shrunk & {id(layer.weight) for layer in layers}
     training.run_epoch()
-    with pytest.raises(UserError, match="decay: effective is for elastic spaces"):
+    with user_error("supernet.decay", "unsupported"):
         EffectiveDecay(ToySpace(), 0.1)
 
 
@@ -309,7 +309,7 @@ def test_a_target_holds_what_is_chosen(space: ToyElastic, share: float) -> None:
 
 def test_a_sandwich_step_has_both_ends_and_one_teacher(space: ToyElastic) -> None:
     strategy = Sandwich(space, random_paths=2)
-    paths = strategy.paths(torch.Generator().manual_seed(0))
+    paths = strategy.sample_paths(torch.Generator().manual_seed(0))
     assert len(paths) == 4
     assert dict(paths[0]) == {name: len(choice.options) - 1 for name, choice in space.choices().items()}
     assert set(paths[1].values()) == {0}
@@ -321,5 +321,5 @@ def test_a_sandwich_step_has_both_ends_and_one_teacher(space: ToyElastic) -> Non
     for z, loss in zip(logits[1:], losses[1:], strict=True):
         assert torch.allclose(loss, -(teacher * z.log_softmax(1)).sum(1).mean(), atol=1e-6)
     plain = Sandwich(space, distill=False)
-    plain.paths(torch.Generator().manual_seed(0))
+    plain.sample_paths(torch.Generator().manual_seed(0))
     assert all(torch.equal(plain.path_loss(TASK, z, y), F.cross_entropy(z, y)) for z in logits)

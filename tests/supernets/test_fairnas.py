@@ -3,12 +3,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-import pytest
 import torch
 
 from espalier.nas.architecture import Architecture
 from espalier.nas.choices import LayerChoice
-from espalier.nas.errors import UserError
 from espalier.nas.space import SearchSpace
 from espalier.nas.spaces.nasbench201 import NasBench201
 from espalier.nas.task import Batch, Classification
@@ -16,6 +14,7 @@ from espalier.nas.training import TrainSettings
 from espalier.supernets.fairnas import FairNAS
 from espalier.supernets.trainer import SupernetTraining
 from toy_space import ToySpace
+from user_errors import user_error
 
 TASK = Classification(10)
 
@@ -28,7 +27,7 @@ def nasbench201() -> NasBench201:
 def dealt(strategy: FairNAS, steps: int, seed: int = 0) -> Iterator[list[dict[str, int]]]:
     generator = torch.Generator().manual_seed(seed)
     for _ in range(steps):
-        yield [dict(path) for path in strategy.paths(generator)]  # type: ignore[arg-type]
+        yield [dict(path) for path in strategy.sample_paths(generator)]  # type: ignore[arg-type]
 
 
 def test_p15_each_step_uses_every_option_once() -> None:
@@ -99,8 +98,8 @@ def test_every_path_keeps_the_constraints_of_the_space() -> None:
         assert all(space.contains(space.architecture(path)) for path in step)
         assert sorted(path["layer"] for path in step) == [0, 1, 2]
     strategy.region = strategy.region.decide("layer", 2).decide("depth", 1)
-    with pytest.raises(UserError, match="no fair paths through the options that are open: of 1,000 draws none"):
-        strategy.paths(torch.Generator())
+    with user_error("supernet.strategy", "infeasible", says="1,000"):
+        strategy.sample_paths(torch.Generator())
 
 
 def training(space: SearchSpace, strategy: FairNAS, batch: Batch) -> SupernetTraining:

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from espalier.nas.checkpoint import load_state
 from espalier.nas.choices import LayerChoice, ValueChoice
-from espalier.nas.errors import UserError
 from espalier.nas.gates import Gates
 from espalier.nas.region import Region
 from espalier.nas.space import SearchSpace
@@ -35,6 +34,7 @@ from espalier.supernets.fewshot.tree import check_tree
 from espalier.supernets.spos import SinglePathOneShot
 from espalier.supernets.strategy import Strategy
 from espalier.supernets.trainer import SupernetTraining
+from user_errors import user_error
 
 TASK = Classification(10)
 
@@ -298,14 +298,14 @@ def test_a_killed_tree_finds_what_it_would_have_found(tmp_path: Path) -> None:
 def test_what_cannot_be_split_or_read_is_said_in_a_line(tmp_path: Path) -> None:
     make, made = maker(Small, SinglePathOneShot)
     deep = FewShotSettings(split_epochs=(1, 2, 3, 4), branches=(2,) * 4, leaf_epochs=1)
-    with pytest.raises(UserError, match="split 4 of 4 may find no choice, not split before, with at least 2 options"):
+    with user_error("supernet.few_shot.branches", "infeasible", says="split 4 of 4"):
         train_tree(make, deep, tmp_path / "deep", seed=0)
     wide = FewShotSettings(split_epochs=(1,), branches=(6,), leaf_epochs=1)
-    with pytest.raises(UserError, match=r"split 1 of 1 .* with at least 6 options"):
+    with user_error("supernet.few_shot.branches", "infeasible", says="at least 6 options"):
         train_tree(make, wide, tmp_path / "wide", seed=0)
     assert all(training.began is None for training in made)
     (tmp_path / "root.split.json").write_text('{"choice": 1}')
-    with pytest.raises(UserError, match=r"root\.split\.json: not the record of a split"):
+    with user_error("root.split.json", "unreadable"):
         train_tree(make, SMALL, tmp_path, seed=0)
 
 
@@ -316,7 +316,7 @@ def test_too_many_options_are_not_called_too_few() -> None:
             self.width = ValueChoice("width", tuple(range(17)))
 
     tree = FewShotSettings(split_epochs=(1,), branches=(2,), leaf_epochs=1)
-    with pytest.raises(UserError, match="groups can all be tried: 17 options have too many partitions into 2"):
+    with user_error("supernet.few_shot.branches", "infeasible", says="17 options"):
         check_tree(Wide(), tree)
 
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from espalier.nas.choices import LayerChoice
 from espalier.nas.data import Augment, Batches, load
 from espalier.nas.device import place
-from espalier.nas.errors import UserError
 from espalier.nas.space import SearchSpace
 from espalier.nas.spaces.darts import Darts
 from espalier.nas.spaces.mobilenet import MobileNet
@@ -30,6 +29,7 @@ from espalier.supernets.spos import SinglePathOneShot
 from espalier.supernets.strategy import Strategy
 from espalier.supernets.trainer import SupernetTraining, train_supernet
 from toy_space import ToyCell, ToySpace
+from user_errors import user_error
 
 TASK = Classification(10)
 NONE, SKIP, CONV1, CONV3, POOL = range(5)
@@ -208,7 +208,7 @@ def test_p16_weights_off_the_path(unsampled: Any) -> None:
     run = training(space, strategy)
     x, y = next(iter(run.batches))
     gates = dict.fromkeys(space.choices(), CONV3)
-    strategy.paths = lambda generator: [gates]  # type: ignore[method-assign]
+    strategy.sample_paths = lambda generator: [gates]  # type: ignore[method-assign]
     run.step(x, y)
     gates.update(dict.fromkeys(gates, CONV1))
     before = {name: p.detach().clone() for name, p in space.named_parameters()}
@@ -340,40 +340,44 @@ def test_a_region_is_kept() -> None:
 
 
 def test_every_departure_of_the_published_code_is_an_option() -> None:
-    reference = vars(MODES["reference"])
-    assert all(reference[key] != value for key, value in vars(MODES["corrected"]).items())
-    assert vars(PADA(nasbench201(), **reference).options) == reference
+    corrected, reference = MODES["corrected"], MODES["reference"]
+    assert corrected.keys() == reference.keys()
+    assert all(reference[key] != value for key, value in corrected.items())
+    strategy = PADA(nasbench201(), **reference)
+    assert {key: getattr(strategy, key) for key in reference} == reference
+
+
+def test_an_option_that_is_given_comes_before_its_mode() -> None:
+    strategy = PADA(nasbench201(), mode="reference", carry=True, tau_paths=0.0)
+    assert (strategy.carry, strategy.tau_paths, strategy.scope) == (True, 0.0, "option")
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "key", "code", "says"),
     [
-        ({"paths": False, "data": False}, r"strategy\.paths: neither paths nor data .* that is spos"),
-        ({"paths": False, "scope": "option"}, r"strategy\.scope: has no effect where paths is false"),
-        ({"data": False, "tau_data": 0.5}, r"strategy\.tau_data: has no effect where data is false"),
-        (
-            {"tau_data": 1.0},
-            r"strategy\.tau_data: 1 makes importance weights as large as 1 / \(1 - tau\); .* at most 0\.9",
-        ),
-        ({"mode": "reference", "reweight": "data"}, r"strategy\.tau_data: 1 makes"),
+        ({"paths": False, "data": False}, "paths", "conflict", "spos"),
+        ({"paths": False, "scope": "option"}, "scope", "conflict", "paths"),
+        ({"data": False, "tau_data": 0.5}, "tau_data", "conflict", "data"),
+        ({"tau_data": 1.0}, "tau_data", "out_of_range", "0.9"),
+        ({"mode": "reference", "reweight": "data"}, "tau_data", "out_of_range", "1 / (1 - tau)"),
     ],
 )
-def test_wrong_options(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
+def test_wrong_options(options: dict[str, Any], key: str, code: Any, says: str) -> None:
+    with user_error(f"supernet.strategy.{key}", code, says=says):
         PADA(nasbench201(), **options)
 
 
 def test_paths_need_options_to_tell_apart() -> None:
-    with pytest.raises(UserError, match="no choice of the space has options to tell apart by their weights"):
+    with user_error("supernet.strategy.paths", "unsupported"):
         PADA(ToyCell(), data=False)
     PADA(ToyCell(), data=False, parameter_free="zero")
 
 
 def test_a_checkpoint_of_other_options_is_refused() -> None:
     state = PADA(nasbench201()).state_dict()
-    with pytest.raises(UserError, match=r"checkpoint\.sampler: of other options of paths and data"):
+    with user_error("checkpoint.sampler", "mismatch"):
         PADA(nasbench201(), data=False).load_state_dict(state)
-    with pytest.raises(UserError, match=r"checkpoint\.importance: 30 entries, this space with this scope has 5"):
+    with user_error("checkpoint.importance", "mismatch", says="30"):
         PADA(nasbench201(), scope="option").load_state_dict(state)
 
 
@@ -387,5 +391,5 @@ def test_batches_that_cannot_be_ordered_are_refused() -> None:
 
     space = nasbench201()
     options: dict[str, Any] = {"task": TASK, "generator": torch.Generator(), "seed": 0}
-    with pytest.raises(TypeError, match="pada chooses the images of a step, Fixed does not let it"):
+    with pytest.raises(TypeError, match="pada.*Fixed"):
         SupernetTraining(space, PADA(space), TrainSettings(epochs=2), Fixed(), **options)

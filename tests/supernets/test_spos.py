@@ -2,11 +2,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-import pytest
 import torch
 
 from espalier.nas.architecture import Architecture
-from espalier.nas.errors import UserError
 from espalier.nas.region import Region
 from espalier.nas.spaces.nasbench201 import NasBench201
 from espalier.nas.task import Classification
@@ -14,6 +12,7 @@ from espalier.nas.training import TrainSettings
 from espalier.supernets.spos import SinglePathOneShot
 from espalier.supernets.trainer import SupernetTraining
 from toy_space import ToySpace
+from user_errors import user_error
 
 
 def test_paths_are_uniform_and_independent() -> None:
@@ -45,7 +44,7 @@ def test_paths_keep_the_constraints_of_the_space() -> None:
 def test_a_region_without_a_valid_path_is_an_error() -> None:
     strategy = SinglePathOneShot(Deep())
     strategy.region = strategy.region.decide("layer", 2).decide("depth", 1)
-    with pytest.raises(UserError, match="no path through the options that are open: of 1,000 draws none"):
+    with user_error("supernet.strategy", "infeasible", says="1,000"):
         strategy.weight_gates(torch.Generator())
 
 

@@ -24,6 +24,7 @@ from espalier.supernets.strategy import Step, Strategy
 from espalier.supernets.trainer import SupernetTraining, train_supernet
 from toy_elastic import ToyElastic
 from toy_space import ToyCell, ToySpace
+from user_errors import user_error
 
 SPACES: dict[str, Callable[[], SearchSpace]] = {
     "toy": ToySpace,
@@ -130,7 +131,7 @@ def test_it_opens_no_more_than_its_region(space: SearchSpace, make_strategy: Any
 
 def test_its_state_belongs_to_one_space(make_strategy: Any) -> None:
     strategy = make_strategy(SPACES["nasbench201"]())
-    with pytest.raises(UserError, match=r"checkpoint\.\w+: of another space"):
+    with pytest.raises(UserError, match=r"^checkpoint\.\w+"):
         make_strategy(ToyCell()).load_state_dict(strategy.state_dict())
 
 
@@ -203,5 +204,5 @@ def test_a_choice_it_cannot_open_is_refused_before_training(make_strategy: Any) 
     strategy = make_strategy(space)
     space.unheard = Unheard("unheard", (1, 2))
     del space.__dict__["_choices"]
-    with pytest.raises(UserError, match="cannot train the Unheard 'unheard'; allowed: "):
+    with user_error("supernet.strategy", "unsupported", says="'unheard'"):
         run(space, strategy, epochs=1)
