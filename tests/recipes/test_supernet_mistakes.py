@@ -85,17 +85,19 @@ def test_a_table_of_costs_that_does_not_fit(
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "key", "fact"),
     [
-        ("loss: target, target: 10", "supernet.strategy.target: 10 is below the cheapest architecture's cost of "),
-        ("loss: target, target: .nan", "supernet.strategy.target: input should be a finite number"),
-        ("loss: target", "supernet.strategy.target: loss target needs one, in macs; architectures cost "),
-        ("alpha_warmup: 1", "supernet.strategy.alpha_warmup: 1 epochs of 1 leave none"),
-        ("every: 50, alpha_warmup: 0", "supernet.strategy.every: is 50, but an epoch has only "),
+        ("loss: target, target: 10", "target", "10"),
+        ("loss: target, target: .nan", "target", "finite"),
+        ("loss: target", "target", "macs"),
+        ("alpha_warmup: 1", "alpha_warmup", "1"),
+        ("every: 50, alpha_warmup: 0", "every", "50"),
     ],
 )
-def test_options_of_proxyless_that_cannot_work(capsys: Capture, options: str, message: str) -> None:
-    assert refusal(capsys, f"supernet.strategy={{name: proxyless, {options}}}").startswith(message)
+def test_options_of_proxyless_that_cannot_work(capsys: Capture, options: str, key: str, fact: str) -> None:
+    line = refusal(capsys, f"supernet.strategy={{name: proxyless, {options}}}")
+    assert line.startswith(f"supernet.strategy.{key}: ")
+    assert fact in line
     assert not Path("run").exists()
 
 

@@ -11,6 +11,7 @@ from bandit import Bandit
 from espalier.nas.cost.table import cost_table
 from espalier.nas.region import Region
 from espalier.supernets.cost_loss import AdditiveLoss, CostLoss, MultiplicativeLoss, TargetLoss, cost_loss
+from user_errors import user_error
 
 F = torch.tensor([10.0, 20.0, 0.0], dtype=torch.float64)
 
@@ -56,7 +57,6 @@ WHOLE = Region.whole(BANDIT)
 SECONDS = cost_table(
     BANDIT, unit="ms", fixed=0.03, costs={"block_0": {"op_0": 0.01, "op_1": 0.02}}, provenance={}, where="test"
 )
-from user_errors import user_error
 
 
 @pytest.mark.parametrize(

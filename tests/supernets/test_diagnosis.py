@@ -31,6 +31,7 @@ from espalier.supernets.spos import SinglePathOneShot
 from espalier.supernets.statistics import frozen_statistics
 from espalier.supernets.trainer import SupernetTraining, train_supernet
 from toy_space import ToyCell, ToySpace
+from user_errors import user_error
 
 NONE, SKIP, CONV = range(3)
 """Options of the edges of ToyCell."""
@@ -48,7 +49,6 @@ HEALTHY = Diagnosis(
     training_accuracy=0.9,
     validation_accuracy=0.8,
 )
-from user_errors import user_error
 
 
 def batches(count: int = 2, size: int = 16, seed: int = 0) -> list[Batch]:

@@ -26,11 +26,11 @@ from espalier.supernets.fewshot.similarity import GradientDistances, Loss, dista
 from espalier.supernets.spos import SinglePathOneShot
 from espalier.supernets.strategy import Strategy
 from toy_space import ToySpace
+from user_errors import user_error
 
 vectors = st.lists(st.floats(-3, 3, allow_subnormal=False), min_size=4, max_size=4).map(
     lambda values: torch.tensor(values, dtype=torch.float64).round(decimals=3)
 )
-from user_errors import user_error
 
 
 def endless(space: SearchSpace, batch: int = 8) -> Iterator[Batch]:

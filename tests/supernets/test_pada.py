@@ -391,5 +391,5 @@ def test_batches_that_cannot_be_ordered_are_refused() -> None:
 
     space = nasbench201()
     options: dict[str, Any] = {"task": TASK, "generator": torch.Generator(), "seed": 0}
-    with pytest.raises(TypeError, match="pada.*Fixed"):
+    with pytest.raises(TypeError, match=r"pada.*Fixed"):
         SupernetTraining(space, PADA(space), TrainSettings(epochs=2), Fixed(), **options)
