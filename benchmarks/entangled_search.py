@@ -71,7 +71,7 @@ def equal_epochs(options: argparse.Namespace) -> dict[str, int]:
     costs = elastic_costs(space, "macs")
     whole = {name: range(len(choice.options)) for name, choice in space.choices().items()}
     uniform = {name: torch.full((3,), 1 / 3) for name in whole}
-    ratio = costs.dearest(whole) / float(costs.expected(uniform))
+    ratio = costs.most_expensive(whole) / float(costs.expected(uniform))
     return {arm: options.epochs if ARMS[arm]["strategy"] != "spos" else round(options.epochs * ratio) for arm in ARMS}
 
 

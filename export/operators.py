@@ -77,7 +77,7 @@ class OperatorProfile:
         measured_ms: the median of a measurement without the profiler; the sum of all kernels.
         profiled_ms: what the profiler has counted inside kernels, before it is scaled.
         kernels: in the order they are run.
-        by_operator, by_module: the dearest first.
+        by_operator, by_module: the most expensive first.
         depth: of the modules' names.
     """
 

@@ -65,13 +65,13 @@ class LayerChoice(Choice):
         """The chosen operation's output, or the mixture's; `None` where nothing passes."""
         return weigh(self.gate(gates), lambda index: self.run(index, x))
 
-    def passes_nothing(self, index: int) -> bool:
+    def is_zero(self, index: int) -> bool:
         """Whether the option is the one that lets nothing through."""
         return str(self.options[index]) not in self.candidates
 
     def run(self, index: int, x: Tensor) -> Tensor | None:
         """The output of one option, whatever the gates."""
-        return None if self.passes_nothing(index) else self.candidates[str(self.options[index])](x)
+        return None if self.is_zero(index) else self.candidates[str(self.options[index])](x)
 
 
 class InputChoice(Choice):

@@ -72,7 +72,7 @@ class Constraint:
             raise UserError(where, f"{text!r} is not of the form 'name <= number' or 'name >= number'") from error
 
 
-def evaluator(evaluators: Mapping[str, Evaluator], name: str, *, where: str) -> Evaluator:
+def find_evaluator(evaluators: Mapping[str, Evaluator], name: str, *, where: str) -> Evaluator:
     """The evaluator of that name.
 
     Raises:

@@ -83,7 +83,7 @@ class Region(Mapping[str, tuple[int, ...]]):
         """A uniform draw of an architecture."""
         return space.architecture(self.sample_gates(generator))
 
-    def holds(self, space: SearchSpace, architecture: Architecture) -> bool:
+    def contains(self, space: SearchSpace, architecture: Architecture) -> bool:
         """Whether an architecture's options are all open."""
         return all(index in self[name] for name, index in space.gates(architecture).items())
 

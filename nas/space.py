@@ -57,7 +57,7 @@ class SearchSpace(nn.Module):
         """The choices by name, in the order of the forward pass's modules."""
         return self._choices
 
-    def families(self) -> Sequence[Collection[str]]:
+    def choice_groups(self) -> Sequence[Collection[str]]:
         """Every choice in one of some groups, which a method may decide side by side; here one group of all."""
         return [self.choices().keys()]
 
@@ -121,7 +121,7 @@ class SearchSpace(nn.Module):
         """An architecture in the notation of the space, such that `parse` gives it back."""
         return architecture.to_json()
 
-    def idle(self, architecture: Architecture) -> Collection[str]:
+    def inactive(self, architecture: Architecture) -> Collection[str]:
         """The choices that change nothing beside the others, as in blocks that a depth leaves out; here none."""
         return ()
 
@@ -130,23 +130,23 @@ class SearchSpace(nn.Module):
 
         Words: `absent`, nothing reads what they make; `added`, an addition to what another makes comes with them;
         `repeated`, another makes the same, and the addition alone is left. Any other word stands for another way to
-        run them, which costs what it costs. Here the idle ones are absent.
+        run them, which costs what it costs. Here the inactive ones are absent.
         """
-        return dict.fromkeys(self.idle(architecture), ABSENT)
+        return dict.fromkeys(self.inactive(architecture), ABSENT)
 
-    def beside(self, name: str) -> Collection[str]:
+    def dependencies(self, name: str) -> Collection[str]:
         """The other choices that the state of one depends on, but for a depth that leaves its block out; here none."""
         return ()
 
     def isomorphism_class(self, architecture: Architecture) -> str:
-        """A name shared by the architectures known to compute the same function; here the id without idle choices."""
-        idle = set(self.idle(architecture))
-        return Architecture({name: option for name, option in architecture.items() if name not in idle}).id
+        """A name shared by architectures known to compute the same function; here the id without inactive choices."""
+        inactive = set(self.inactive(architecture))
+        return Architecture({name: option for name, option in architecture.items() if name not in inactive}).id
 
     def diagram(self, architecture: Architecture) -> list[Edge]:
-        """The arrows to draw; here a chain of the choices that are not idle, from input to output."""
-        idle = set(self.idle(architecture))
-        used = [name for name in self.choices() if name not in idle]
+        """The arrows to draw; here a chain of the choices that are not inactive, from input to output."""
+        inactive = set(self.inactive(architecture))
+        used = [name for name in self.choices() if name not in inactive]
         names = ["input", *used, "output"]
         labels = [f"{architecture[name]}" for name in used]
         return [(a, b, label) for a, b, label in zip(names, names[1:], [*labels, ""], strict=False)]
@@ -184,12 +184,12 @@ class SearchSpace(nn.Module):
                     parts[node.target] = copy.deepcopy(part, memo)
         network = fx.GraphModule(parts, graph, class_name=type(self).__name__).train(self.training)
         network.zero_grad(set_to_none=True)
-        network = self.stand_alone(network)
+        network = self.to_stand_alone(network)
         if weights == "fresh":
             self.initialise(network)
         return network
 
-    def stand_alone(self, network: fx.GraphModule) -> fx.GraphModule:
+    def to_stand_alone(self, network: fx.GraphModule) -> fx.GraphModule:
         """What a network trained alone has and the supernet has not (affine batch norms, for one); here nothing.
 
         The outputs must not change.

@@ -83,7 +83,7 @@ class InheritedAccuracy:
 
     def _holder(self, architecture: Architecture) -> int:
         """The index of the supernet whose part of the space holds the architecture."""
-        return next(i for i, (region, space) in enumerate(self._supernets) if region.holds(space, architecture))
+        return next(i for i, (region, space) in enumerate(self._supernets) if region.contains(space, architecture))
 
     def _network(self, index: int, supernet: SearchSpace, architecture: Architecture) -> nn.Module:
         """The sub-network with its own statistics."""

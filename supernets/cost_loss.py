@@ -159,9 +159,9 @@ def cost_loss(
             allowed = ("multiplicative", "additive", "target")
             raise UserError("supernet.strategy.loss", "none ignores the target", code="conflict", allowed=allowed)
         return CostLoss()
-    cheapest, dearest = costs.cheapest(region), costs.dearest(region)
+    cheapest, highest = costs.cheapest(region), costs.most_expensive(region)
     if target is None:
-        problem = f"loss {name} needs one, in {costs.unit}; architectures cost {cheapest:,.10g} to {dearest:,.10g}"
+        problem = f"loss {name} needs one, in {costs.unit}; architectures cost {cheapest:,.10g} to {highest:,.10g}"
         raise UserError("supernet.strategy.target", problem, code="missing")
     if name == "multiplicative":
         _above_one("the cheapest architecture's cost", cheapest)

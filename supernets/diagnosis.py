@@ -154,7 +154,7 @@ def parameter_free(supernet: SearchSpace, strategy: Strategy) -> ParameterFree:
 
 
 def _has_no_parameters(choice: LayerChoice, index: int) -> bool:
-    if choice.passes_nothing(index):
+    if choice.is_zero(index):
         return True
     return not any(True for _ in choice.candidates[str(choice.options[index])].parameters())
 

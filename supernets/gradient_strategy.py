@@ -180,7 +180,7 @@ class GradientStrategy(AlphaStrategy):
         alphas = self.alphas.parameters()
         if self._costs is None:
             return [torch.zeros_like(alpha) for alpha in alphas]
-        price = self.cost_weight * self._costs.expected(self.probabilities()) / self._costs.dearest(self.region)
+        price = self.cost_weight * self._costs.expected(self.probabilities()) / self._costs.most_expensive(self.region)
         return torch.autograd.grad(price, alphas, allow_unused=True, materialize_grads=True)
 
     def end_epoch(self, epoch: int, epochs: int) -> Mapping[str, float]:

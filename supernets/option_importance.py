@@ -65,7 +65,7 @@ class OptionImportance:
             if isinstance(module, LayerChoice):
                 found = self._weights.setdefault(module.name, [[] for _ in module.options])
                 for index, option in enumerate(module.options):
-                    if not module.passes_nothing(index):
+                    if not module.is_zero(index):
                         found[index] += [w for w in module.candidates[str(option)].parameters() if w.dim() > 1]
                     key = ("" if statistic.scope == "option" else module.name, str(option))
                     self._entries[module.name, index] = entries.setdefault(key, len(entries))

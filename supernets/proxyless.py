@@ -192,7 +192,7 @@ class ProxylessNAS(AlphaStrategy):
 
     def _skips(self, name: str, option: int) -> bool:
         choice = self.space.choices()[name]
-        return self.zero_active == "skip" and isinstance(choice, LayerChoice) and choice.passes_nothing(option)
+        return self.zero_active == "skip" and isinstance(choice, LayerChoice) and choice.is_zero(option)
 
     def _draw(self, region: Region, count: int, generator: torch.Generator) -> dict[str, tuple[int, ...]]:
         """Of each undecided choice `count` different options, drawn one after the other from softmax(alpha).

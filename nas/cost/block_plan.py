@@ -23,7 +23,7 @@ from espalier.nas.choices import Choice, InputChoice, LayerChoice
 from espalier.nas.cost.block_extraction import extract_block, split_at_additions
 from espalier.nas.cost.block_owners import BlockOwners
 from espalier.nas.cost.blocks import Block, BlockPlan, Slot, Way, state_of
-from espalier.nas.cost.layer_sites import first_passing
+from espalier.nas.cost.layer_sites import first_nonzero
 from espalier.nas.errors import UserError
 from espalier.nas.space import ABSENT, SearchSpace
 
@@ -67,17 +67,17 @@ class _Planner:
             slot, way, _ = missing[0]
             self._keys[slot].setdefault(way, None)
         self._check()
-        slots = [Slot(slot, names, self._keys[slot], self._beside(slot)) for slot, names in self._names.items()]
+        slots = [Slot(slot, names, self._keys[slot], self._dependencies(slot)) for slot, names in self._names.items()]
         return BlockPlan(slots, self._blocks)
 
-    def _beside(self, slot: str) -> tuple[str, ...]:
+    def _dependencies(self, slot: str) -> tuple[str, ...]:
         names = self._names[slot]
-        beside = {other for name in names for other in self._space.beside(name)}
-        beside = beside.union(self._owners.conditions_of(slot)).difference(names)
-        return tuple(name for name in self._choices if name in beside)
+        dependencies = {other for name in names for other in self._space.dependencies(name)}
+        dependencies = dependencies.union(self._owners.conditions_of(slot)).difference(names)
+        return tuple(name for name in self._choices if name in dependencies)
 
     def _check(self) -> None:
-        met = {name for slot, names in self._names.items() for name in (*names, *self._beside(slot))}
+        met = {name for slot, names in self._names.items() for name in (*names, *self._dependencies(slot))}
         for name, choice in self._choices.items():
             if name not in met and not (isinstance(choice, InputChoice) and choice.edges) and len(choice.options) > 1:
                 problem = f"costs are added up block by block, and no block depends on the {type(choice).__name__}"
@@ -91,9 +91,11 @@ class _Planner:
         return ((way, gates) for way, gates in self._ways[names].items() if way not in self._keys[slot])
 
     def _find_ways(self, names: Sequence[str]) -> dict[Way, dict[str, int]]:
-        beside = {other for name in names for other in self._space.beside(name)}.difference(names)
+        dependencies = {other for name in names for other in self._space.dependencies(name)}.difference(names)
         ways: dict[Way, dict[str, int]] = {}
-        for gates, states in self._states_of(tuple(name for name in self._choices if name in beside.union(names))):
+        for gates, states in self._states_of(
+            tuple(name for name in self._choices if name in dependencies.union(names))
+        ):
             way = tuple(gates[name] for name in names), state_of(states, names)
             if way[1] != ABSENT:
                 ways.setdefault(way, gates | self._keeping(names))
@@ -181,4 +183,4 @@ class _Planner:
 
 def _default(choice: Choice) -> int:
     """An option by which everything that can be there is."""
-    return first_passing(choice) if isinstance(choice, LayerChoice) else len(choice.options) - 1
+    return first_nonzero(choice) if isinstance(choice, LayerChoice) else len(choice.options) - 1

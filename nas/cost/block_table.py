@@ -30,7 +30,7 @@ from espalier.nas.errors import UserError
 from espalier.nas.files import read_json, write_json
 from espalier.nas.space import ABSENT, SearchSpace
 
-FORM = "latencies of blocks, 1"
+FORM = "latencies of blocks, 2"
 """Of the file; tells it from other tables of costs."""
 _STATES: WeakKeyDictionary[SearchSpace, dict[tuple[str, ...], list[tuple[Joint, Mapping[str, str]]]]] = (
     WeakKeyDictionary()
@@ -137,7 +137,7 @@ class BlockTable:
             {
                 "name": slot.name,
                 "choices": slot.choices,
-                "beside": slot.beside,
+                "dependencies": slot.dependencies,
                 "keys": [[joint, state, key] for (joint, state), key in slot.keys.items()],
             }
             for slot in self.slots
@@ -205,19 +205,19 @@ def costs_of_slots(
     """
     groups: dict[tuple[tuple[str, ...], tuple[str, ...]], dict[Way, float]] = {}
     for slot in slots:
-        costs = groups.setdefault((slot.choices, slot.beside), {})
+        costs = groups.setdefault((slot.choices, slot.dependencies), {})
         for way, key in slot.keys.items():
             costs[way] = costs.get(way, 0.0) + (0.0 if key is None else ms[key])
     kinds = [type(choice) for choice in space.choices().values()]
-    one_by_one = all(len(choices) == 1 and not beside for choices, beside in groups)
+    one_by_one = all(len(choices) == 1 and not dependencies for choices, dependencies in groups)
     if one_by_one and set(kinds) <= {LayerChoice, InputChoice}:
         return _rows(space, groups, fixed)
     if InputChoice in kinds:
         problem = "has choices between edges beside choices whose blocks depend on each other: no table adds them up"
         raise UserError("space", problem)
     terms: dict[tuple[str, ...], Tensor] = {(): torch.tensor(fixed, dtype=torch.float64)}
-    for (choices, beside), costs in groups.items():
-        names = tuple(name for name in space.choices() if name in (*choices, *beside))
+    for (choices, dependencies), costs in groups.items():
+        names = tuple(name for name in space.choices() if name in (*choices, *dependencies))
         values = [0.0 if way is None else costs[way] for way in _ways(space, names, choices)]
         sizes = [len(space.choices()[name].options) for name in names]
         term = torch.tensor(values, dtype=torch.float64).reshape(sizes)
@@ -269,7 +269,7 @@ def space_fingerprint(space: SearchSpace) -> str:
 
 def _slot(row: Mapping[str, Any]) -> Slot:
     keys = {(tuple(joint), str(state)): None if key is None else str(key) for joint, state, key in row["keys"]}
-    return Slot(str(row["name"]), tuple(row["choices"]), keys, tuple(row["beside"]))
+    return Slot(str(row["name"]), tuple(row["choices"]), keys, tuple(row["dependencies"]))
 
 
 def _entry(value: Mapping[str, Any]) -> Entry:

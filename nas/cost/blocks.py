@@ -47,13 +47,13 @@ class Slot:
         name: of the module that it belongs to.
         choices: those that decide which block.
         keys: of the block, for each joint option of these and their state (see `state_of`); None for no block.
-        beside: further choices, which decide the state.
+        dependencies: further choices, which decide the state.
     """
 
     name: str
     choices: tuple[str, ...]
     keys: Mapping[Way, str | None]
-    beside: tuple[str, ...]
+    dependencies: tuple[str, ...]
 
 
 @dataclass(frozen=True)

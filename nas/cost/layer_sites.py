@@ -19,8 +19,8 @@ Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Place:
-    """One of the modules of a layer choice; a choice that cells share has a place in each of them.
+class LayerSite:
+    """One of the modules of a layer choice; a choice that cells share has a site in each of them.
 
     Attributes:
         choice: its name.
@@ -34,7 +34,7 @@ class Place:
     output_shape: Shape
 
 
-def places(space: SearchSpace) -> list[Place]:
+def layer_sites(space: SearchSpace) -> list[LayerSite]:
     """Every place of every layer choice, in the order of the forward pass. Runs on the meta device only.
 
     Raises:
@@ -42,11 +42,11 @@ def places(space: SearchSpace) -> list[Place]:
     """
     gates = {name: _passing(choice) for name, choice in space.choices().items()}
     meta = copy.deepcopy(space).to("meta").eval()
-    found: list[Place] = []
+    found: list[LayerSite] = []
 
     def record(path: str) -> Any:
         def hook(module: LayerChoice, args: tuple[Tensor, Any], output: Tensor) -> None:
-            found.append(Place(module.name, path, _shape(args[0]), _shape(output)))
+            found.append(LayerSite(module.name, path, _shape(args[0]), _shape(output)))
 
         return hook
 
@@ -58,20 +58,20 @@ def places(space: SearchSpace) -> list[Place]:
     return found
 
 
-def fingerprint(space: SearchSpace) -> str:
+def layer_fingerprint(space: SearchSpace) -> str:
     """sha256[:12] of where the layer choices of a space stand and of their shapes: its sizes, whatever its weights."""
-    shapes = [(place.choice, place.input_shape, place.output_shape) for place in places(space)]
+    shapes = [(site.choice, site.input_shape, site.output_shape) for site in layer_sites(space)]
     return hashlib.sha256(repr(shapes).encode()).hexdigest()[:12]
 
 
-def first_passing(choice: LayerChoice) -> int:
+def first_nonzero(choice: LayerChoice) -> int:
     """The first option that lets something through; 0 where none does."""
-    return next((index for index in range(len(choice.options)) if not choice.passes_nothing(index)), 0)
+    return next((index for index in range(len(choice.options)) if not choice.is_zero(index)), 0)
 
 
 def _passing(choice: Any) -> Gate:
     if isinstance(choice, LayerChoice):
-        return first_passing(choice)
+        return first_nonzero(choice)
     if isinstance(choice, InputChoice):
         return choice.open(range(len(choice.options)))
     problem = f"costs are added up operator by operator, and the {type(choice).__name__} {choice.name!r} changes them"

@@ -6,7 +6,7 @@ import copy
 
 from espalier.nas.choices import LayerChoice
 from espalier.nas.cost.count import count
-from espalier.nas.cost.layer_sites import first_passing, places
+from espalier.nas.cost.layer_sites import first_nonzero, layer_sites
 from espalier.nas.cost.table import CostTable, cost_table
 from espalier.nas.space import SearchSpace
 
@@ -23,14 +23,14 @@ def macs_table(space: SearchSpace) -> CostTable:
         for name, choice in space.choices().items()
         if isinstance(choice, LayerChoice)
     }
-    for place in places(meta):
-        for option, operator in meta.get_submodule(place.path).candidates.items():  # type: ignore[union-attr, operator]
-            costs[place.choice][option] += count(operator, place.input_shape).macs
+    for site in layer_sites(meta):
+        for option, operator in meta.get_submodule(site.path).candidates.items():  # type: ignore[union-attr, operator]
+            costs[site.choice][option] += count(operator, site.input_shape).macs
     table = cost_table(
         space, unit="macs", fixed=0, costs=costs, provenance={"counted": "espalier.nas.cost.count"}, where="macs"
     )
     some = meta.architecture(
-        {n: first_passing(c) if isinstance(c, LayerChoice) else 0 for n, c in meta.choices().items()}
+        {n: first_nonzero(c) if isinstance(c, LayerChoice) else 0 for n, c in meta.choices().items()}
     )
     fixed = count(meta.build(some), space.input_shape).macs - table.cost(some)
     return cost_table(space, unit="macs", fixed=fixed, costs=costs, provenance=table.provenance, where="macs")

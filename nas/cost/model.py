@@ -37,8 +37,8 @@ class CostModel(Protocol):
         """The cost of the cheapest architecture of a region."""
         ...
 
-    def dearest(self, open_options: Mapping[str, Sequence[int]]) -> float:
-        """The cost of the dearest architecture of a region."""
+    def most_expensive(self, open_options: Mapping[str, Sequence[int]]) -> float:
+        """The cost of the most expensive architecture of a region."""
         ...
 
 

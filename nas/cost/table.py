@@ -19,7 +19,7 @@ from torch import Tensor
 
 from espalier.nas.architecture import Architecture, Option
 from espalier.nas.choices import InputChoice, LayerChoice
-from espalier.nas.cost.layer_sites import fingerprint
+from espalier.nas.cost.layer_sites import layer_fingerprint
 from espalier.nas.errors import UserError
 from espalier.nas.files import write_json
 from espalier.nas.space import SearchSpace
@@ -80,8 +80,8 @@ class CostTable:
         """The cost of the cheapest architecture of a region."""
         return self._extreme(open_options, min)
 
-    def dearest(self, open_options: Mapping[str, Sequence[int]]) -> float:
-        """The cost of the dearest architecture of a region."""
+    def most_expensive(self, open_options: Mapping[str, Sequence[int]]) -> float:
+        """The cost of the most expensive architecture of a region."""
         return self._extreme(open_options, max)
 
     def write(self, path: Path) -> None:
@@ -147,7 +147,7 @@ def cost_table(
             for name, options in layers.items()
         },
         kept=kept_edges(space),
-        space=fingerprint(space),
+        space=layer_fingerprint(space),
         provenance=provenance,
     )
 

@@ -93,11 +93,11 @@ class ElasticCosts:
         return total.tolist()
 
     def cheapest(self, open_options: Mapping[str, Sequence[int]]) -> float:
-        """The cost of the cheapest architecture of a region, term by term: a lower bound where no single one is."""
+        """The lowest cost in a region, term by term: a lower bound, which no single architecture may reach."""
         return self._extreme(open_options, torch.amin)
 
-    def dearest(self, open_options: Mapping[str, Sequence[int]]) -> float:
-        """The cost of the dearest architecture of a region, term by term: an upper bound where no single one is."""
+    def most_expensive(self, open_options: Mapping[str, Sequence[int]]) -> float:
+        """The highest cost in a region, term by term: an upper bound, which no single architecture may reach."""
         return self._extreme(open_options, torch.amax)
 
     def _extreme(self, open_options: Mapping[str, Sequence[int]], pick: Callable[[Tensor], Tensor]) -> float:

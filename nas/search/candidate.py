@@ -12,7 +12,7 @@ from typing import Any, Literal
 from espalier.nas.architecture import Architecture
 from espalier.nas.errors import CannotWrite
 from espalier.nas.objective import Constraint, Evaluator
-from espalier.nas.search.latency_cascade import Climb, Ladder
+from espalier.nas.search.latency_cascade import CascadeResult, LatencyCascade
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Candidate:
     remarks: Mapping[str, str]
     reason: str
     seconds: float
-    latency: Climb | None = None
+    latency: CascadeResult | None = None
 
     def to_record(self) -> dict[str, Any]:
         """Plain JSON types; without the trial's number, which the trial itself knows."""
@@ -55,19 +55,19 @@ class Candidate:
     def from_record(cls, trial: int, record: Mapping[str, Any]) -> Candidate:
         """The candidate of trial `trial` that `to_record` described."""
         fields = {name: value for name, value in record.items() if name not in ("id", "architecture", "latency")}
-        latency = Climb.from_record(record["latency"]) if "latency" in record else None
+        latency = CascadeResult.from_record(record["latency"]) if "latency" in record else None
         return cls(trial=trial, architecture=Architecture(record["architecture"]), latency=latency, **fields)
 
 
-def judge(
+def evaluate_candidate(
     trial: int,
     architecture: Architecture,
     evaluators: Mapping[str, Evaluator],
     *,
     objectives: Collection[str],
     constraints: Sequence[Constraint],
-    ladder: Ladder | None = None,
-    enters: Callable[[Mapping[str, float]], bool] = lambda values: True,
+    cascade: LatencyCascade | None = None,
+    would_enter_front: Callable[[Mapping[str, float]], bool] = lambda values: True,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Candidate:
     """Ask for what constraints and objectives name, constraints first, until one is broken or an evaluation fails.
@@ -78,8 +78,8 @@ def judge(
         evaluators: by name, cheap ones first.
         objectives: names of what must be known of a complete candidate.
         constraints: what it must satisfy.
-        ladder: finds the latency, in the place of an evaluator, and limits it.
-        enters: whether a candidate with these values would enter the front; such a latency has to be measured.
+        cascade: finds the latency, in the place of an evaluator, and limits it.
+        would_enter_front: whether a candidate with these values would enter the front; its latency is measured.
         clock: tells the time, in seconds.
 
     Raises:
@@ -88,19 +88,19 @@ def judge(
     started = clock()
     values: dict[str, float] = {}
     remarks: dict[str, str] = {}
-    climb: Climb | None = None
+    result: CascadeResult | None = None
 
     def candidate(status: Literal["complete", "infeasible", "failed"], reason: str = "") -> Candidate:
         seconds = round(clock() - started, 4)
-        return Candidate(trial, architecture, status, values, remarks, reason, seconds, climb)
+        return Candidate(trial, architecture, status, values, remarks, reason, seconds, result)
 
-    limited = {constraint.name for constraint in constraints} | ({ladder.name} if ladder else set())
+    limited = {constraint.name for constraint in constraints} | ({cascade.name} if cascade else set())
     wanted = [name for name in evaluators if name in limited or name in objectives]
     for name in sorted(wanted, key=lambda name: name not in limited):  # stable: cheap first within each part
         try:
-            if ladder is not None and name == ladder.name:
-                climb = ladder.climb(architecture)
-                value, remark = climb.known.value, climb.remark
+            if cascade is not None and name == cascade.name:
+                result = cascade.evaluate(architecture)
+                value, remark = result.known.value, result.remark
             else:
                 value, remark = evaluators[name](architecture)
         except CannotWrite:
@@ -116,35 +116,40 @@ def judge(
             return candidate("failed", f"{name}: {remark}" if remark else f"{name} is {value}")
         if broken:
             return candidate("infeasible", f"{name} = {value:g}, not {broken[0]}")
-        if ladder is not None and climb is not None and not ladder.fits(climb):
-            return candidate("infeasible", ladder.miss(climb))
+        if cascade is not None and result is not None and not cascade.fits(result):
+            return candidate("infeasible", cascade.miss(result))
     complete = candidate("complete")
-    if ladder is None or climb is None or climb.measured or not enters({**values, ladder.name: climb.known.low}):
+    if (
+        cascade is None
+        or result is None
+        or result.measured
+        or not would_enter_front({**values, cascade.name: result.known.low})
+    ):
         return complete
-    return replace(_measured(complete, ladder), seconds=round(clock() - started, 4))
+    return replace(_measured(complete, cascade), seconds=round(clock() - started, 4))
 
 
-def _measured(candidate: Candidate, ladder: Ladder) -> Candidate:
+def _measured(candidate: Candidate, cascade: LatencyCascade) -> Candidate:
     """A complete candidate whose latency was guessed, after the measurement."""
     try:
-        climb = ladder.to_the_top(candidate.architecture, candidate.latency)
+        result = cascade.with_measurement(candidate.architecture, candidate.latency)
     except CannotWrite:
         raise
-    except Exception as error:  # noqa: BLE001 - as in `judge`
-        return replace(candidate, status="failed", reason=f"{ladder.name}: {type(error).__name__}: {error}")
-    remarks = {name: remark for name, remark in candidate.remarks.items() if name != ladder.name}
+    except Exception as error:  # noqa: BLE001 - as in `evaluate_candidate`
+        return replace(candidate, status="failed", reason=f"{cascade.name}: {type(error).__name__}: {error}")
+    remarks = {name: remark for name, remark in candidate.remarks.items() if name != cascade.name}
     return replace(
         candidate,
-        status="complete" if ladder.fits(climb) else "infeasible",
-        values={**candidate.values, ladder.name: climb.known.value},
-        remarks={**remarks, **({ladder.name: climb.remark} if climb.remark else {})},
-        reason="" if ladder.fits(climb) else ladder.miss(climb),
-        latency=climb,
+        status="complete" if cascade.fits(result) else "infeasible",
+        values={**candidate.values, cascade.name: result.known.value},
+        remarks={**remarks, **({cascade.name: result.remark} if result.remark else {})},
+        reason="" if cascade.fits(result) else cascade.miss(result),
+        latency=result,
     )
 
 
 def nearest_miss(
-    candidates: Collection[Candidate], constraints: Sequence[Constraint], ladder: Ladder | None = None
+    candidates: Collection[Candidate], constraints: Sequence[Constraint], cascade: LatencyCascade | None = None
 ) -> str:
     """Why none of the candidates is complete: of the constraint that the largest share of those asked about it breaks,
     the candidate that breaks it by the smallest share of its bound.
@@ -154,11 +159,11 @@ def nearest_miss(
 
     def violation(constraint: Constraint, candidate: Candidate) -> float:
         value = candidate.values.get(constraint.name, math.nan)
-        if ladder is not None and constraint.name == ladder.name and candidate.latency and candidate.latency.measured:
+        if cascade is not None and constraint.name == cascade.name and candidate.latency and candidate.latency.measured:
             value = candidate.latency.measured.high  # what counts of a measurement
         return constraint.violation(value) / (abs(constraint.bound) or 1)
 
-    limits = [*constraints, *([ladder.constraint] if ladder else [])]
+    limits = [*constraints, *([cascade.constraint] if cascade else [])]
     asked = [[(violation(limit, c), c) for c in candidates if math.isfinite(violation(limit, c))] for limit in limits]
     misses = [[miss for miss in one if miss[0] > 0 and miss[1].status == "infeasible"] for one in asked]
     if not any(misses):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from espalier.nas.architecture import Architecture
 from espalier.nas.objective import Constraint, Evaluator
 from espalier.nas.progress import Track
-from espalier.nas.search.scores import worths
+from espalier.nas.search.scores import utilities
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def best_share(evaluator: Evaluator, sample: Sequence[Architecture], keep: float
 
     Values that are not finite count as the worst of the sample.
     """
-    ranked = sorted(worths(evaluator, sample, track, f"filter by {evaluator.name}"), reverse=True)
+    ranked = sorted(utilities(evaluator, sample, track, f"filter by {evaluator.name}"), reverse=True)
     bound = ranked[math.ceil(keep * len(ranked)) - 1]
     result = evaluator.evaluate(sample[0])
     if getattr(result, "higher_is_better", False):

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from espalier.nas.architecture import Architecture
 from espalier.nas.objective import Evaluator
 from espalier.nas.search.parameters import Parameters, to_architecture
-from espalier.nas.search.scores import Allowed, worth
+from espalier.nas.search.scores import Allowed, utility
 
 Floats = NDArray[np.float64]
 TRIES_EACH = 2
@@ -25,7 +25,7 @@ TRIES_EACH = 2
 class Guide(Protocol):
     """Who says which proposals are promising."""
 
-    def worths(self, study: Study, architectures: Sequence[Architecture]) -> Floats | None:
+    def utilities(self, study: Study, architectures: Sequence[Architecture]) -> Floats | None:
         """A number for each architecture `(n,)`, the larger the better; `None` as long as there is nothing to say."""
         ...
 
@@ -36,9 +36,9 @@ class ScoreGuide:
     def __init__(self, evaluator: Evaluator) -> None:
         self._evaluator = evaluator
 
-    def worths(self, study: Study, architectures: Sequence[Architecture]) -> Floats | None:
+    def utilities(self, study: Study, architectures: Sequence[Architecture]) -> Floats | None:
         """Its numbers in the direction that is expected to be good; what is not a finite number ranks worst."""
-        return np.array([worth(self._evaluator, architecture) for architecture in architectures])
+        return np.array([utility(self._evaluator, architecture) for architecture in architectures])
 
 
 class GuidedSampler(BaseSampler):
@@ -78,8 +78,8 @@ class GuidedSampler(BaseSampler):
         """The best of the proposals; the first where the guide has nothing to say."""
         proposals = self._draw(study, trial)
         architectures = [to_architecture(parameters) for parameters in proposals]
-        worths = self._guide.worths(study, architectures) if len(proposals) > 1 else None
-        return proposals[0 if worths is None else int(np.argmax(worths))]
+        utilities = self._guide.utilities(study, architectures) if len(proposals) > 1 else None
+        return proposals[0 if utilities is None else int(np.argmax(utilities))]
 
     def sample_independent(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
         """A draw of the other sampler."""

@@ -1,7 +1,8 @@
-"""The ladder under a limit on latency: a guess where it is sure enough, a measurement where it is not.
+"""Multi-fidelity checks of a latency limit: an estimate where it is certain enough, a measurement where it is not.
 
-What is exact (parameters, MACs) comes first, as any other constraint. Then a guess with an interval: clear of the
-limit, it decides. Only a candidate whose interval meets the limit, or that would enter the front, is measured.
+Exact costs (parameters, MACs) are checked first, like any other constraint. Next comes an estimate with an interval,
+which decides if the whole interval is on one side of the limit. Only a candidate whose interval contains the limit, or
+that would enter the Pareto front, is measured.
 """
 
 from __future__ import annotations
@@ -14,12 +15,18 @@ from espalier.nas.architecture import Architecture
 from espalier.nas.measurement import Estimate, Measurement
 from espalier.nas.objective import Constraint
 
-Rung = Literal["cost", "estimate", "measurement"]
+Fidelity = Literal["cost", "estimate", "measurement"]
 
 
 @dataclass(frozen=True)
-class Range:
-    """Attributes: value: a latency in ms. low, high: its 95 % interval."""
+class LatencyInterval:
+    """A latency with its 95 % interval, in milliseconds.
+
+    Attributes:
+        value: the estimate, or the measured median.
+        low: lower end of the interval.
+        high: upper end of the interval.
+    """
 
     value: float
     low: float
@@ -29,8 +36,8 @@ class Range:
         return f"{self.value:.4g} ms [{self.low:.4g}, {self.high:.4g}]"
 
     @classmethod
-    def of(cls, found: Estimate | Measurement) -> Range:
-        """That of an estimate with an interval, or of a measurement."""
+    def of(cls, found: Estimate | Measurement) -> LatencyInterval:
+        """The interval of an estimate that has one, or of a measurement."""
         if isinstance(found, Measurement):
             return cls(found.latency_ms, *found.latency.ci95)
         assert found.interval is not None
@@ -38,34 +45,34 @@ class Range:
 
 
 @dataclass(frozen=True)
-class Climb:
-    """How far one architecture had to climb.
+class CascadeResult:
+    """What is known of the latency of one architecture.
 
     Attributes:
-        estimate: what was guessed, if anything was.
-        measured: what was timed, if it had to be.
-        verdict: on the timing; empty where there is none.
+        estimate: the estimate, if one was made.
+        measured: the measurement, if one was needed.
+        verdict: on the quality of the measurement; empty without one.
     """
 
-    estimate: Range | None = None
-    measured: Range | None = None
+    estimate: LatencyInterval | None = None
+    measured: LatencyInterval | None = None
     verdict: str = ""
 
     @property
-    def rung(self) -> Rung:
-        """What its latency was decided by."""
+    def fidelity(self) -> Fidelity:
+        """The fidelity that decided."""
         return "measurement" if self.measured is not None else "estimate"
 
     @property
-    def known(self) -> Range:
-        """The measurement or, as long as there is none, the estimate."""
+    def known(self) -> LatencyInterval:
+        """The measurement if there is one, else the estimate."""
         known = self.measured or self.estimate
         assert known is not None
         return known
 
     @property
     def remark(self) -> str:
-        """On the value: that it was guessed, or the verdict on a timing that is not stable."""
+        """`estimated`, or the verdict on a measurement that is not stable; else empty."""
         if self.measured is None:
             return "estimated"
         return "" if self.verdict == "stable" else self.verdict
@@ -73,27 +80,29 @@ class Climb:
     def to_record(self) -> dict[str, Any]:
         """Plain JSON types."""
 
-        def row(one: Range | None) -> list[float] | None:
+        def row(one: LatencyInterval | None) -> list[float] | None:
             return None if one is None else [one.value, one.low, one.high]
 
         return {"estimate": row(self.estimate), "measured": row(self.measured), "verdict": self.verdict}
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Climb:
-        """The climb that `to_record` described."""
-        estimate, measured = (Range(*record[key]) if record[key] else None for key in ("estimate", "measured"))
+    def from_record(cls, record: Mapping[str, Any]) -> CascadeResult:
+        """The result that `to_record` described."""
+        estimate, measured = (
+            LatencyInterval(*record[key]) if record[key] else None for key in ("estimate", "measured")
+        )
         return cls(estimate, measured, record["verdict"])
 
 
 @dataclass(frozen=True)
-class Ladder:
+class LatencyCascade:
     """Latencies of candidates under a limit.
 
     Attributes:
-        limit: milliseconds; what is returned under it was measured, and the upper end of its interval is within it.
-        estimate: a guess with a 95 % interval; `None` where too little is known to make one.
-        measure: times an architecture; asked again, it gives the same measurement.
-        name: of the value, as in constraints and objectives.
+        limit: milliseconds. Results are always measured, and the upper end of their interval is within the limit.
+        estimate: an estimate with a 95 % interval; `None` while too little is known to make one.
+        measure: times an architecture; repeated calls return the same measurement.
+        name: the value's name in constraints and objectives.
     """
 
     limit: float
@@ -106,33 +115,39 @@ class Ladder:
         """`latency_ms <= limit`."""
         return Constraint(self.name, "<=", self.limit)
 
-    def climb(self, architecture: Architecture) -> Climb:
-        """An estimate that is clear of the limit, else a measurement.
+    def evaluate(self, architecture: Architecture) -> CascadeResult:
+        """The estimate if its interval does not contain the limit, else a measurement.
 
         Raises:
             UserError: the architecture cannot be exported or measured.
         """
-        guess = self.estimate(architecture)
-        if guess is None or guess.status != "ok" or guess.interval is None:
-            return self.to_the_top(architecture)
-        climb = Climb(estimate=Range.of(guess))
-        meets = climb.known.low <= self.limit < climb.known.high
-        return self.to_the_top(architecture, climb) if meets else climb
+        estimate = self.estimate(architecture)
+        if estimate is None or estimate.status != "ok" or estimate.interval is None:
+            return self.with_measurement(architecture)
+        result = CascadeResult(estimate=LatencyInterval.of(estimate))
+        undecided = result.known.low <= self.limit < result.known.high
+        return self.with_measurement(architecture, result) if undecided else result
 
-    def to_the_top(self, architecture: Architecture, climb: Climb | None = None) -> Climb:
-        """The climb with a measurement, for what is to be returned.
+    def with_measurement(self, architecture: Architecture, result: CascadeResult | None = None) -> CascadeResult:
+        """The result with a measurement, which everything that is returned must have.
+
+        Args:
+            architecture: the one to measure.
+            result: what is known so far; its estimate is kept.
 
         Raises:
             UserError: the architecture cannot be exported or measured.
         """
         measurement = self.measure(architecture)
-        return Climb(None if climb is None else climb.estimate, Range.of(measurement), measurement.verdict)
+        return CascadeResult(
+            None if result is None else result.estimate, LatencyInterval.of(measurement), measurement.verdict
+        )
 
-    def fits(self, climb: Climb) -> bool:
-        """Whether the upper end of what is known is within the limit."""
-        return climb.known.high <= self.limit
+    def fits(self, result: CascadeResult) -> bool:
+        """Whether the upper end of the known interval is within the limit."""
+        return result.known.high <= self.limit
 
-    def miss(self, climb: Climb) -> str:
-        """Why it does not fit, in a clause."""
-        how = "measured" if climb.measured else "estimated"
-        return f"{self.name} = {climb.known}, {how}, not {self.constraint}"
+    def miss(self, result: CascadeResult) -> str:
+        """Why it does not fit, as a clause for messages."""
+        how = "measured" if result.measured else "estimated"
+        return f"{self.name} = {result.known}, {how}, not {self.constraint}"

@@ -13,11 +13,11 @@ import torch
 
 from espalier.nas.architecture import Architecture
 from espalier.nas.errors import UserError
-from espalier.nas.objective import Constraint, Evaluator, evaluator
+from espalier.nas.objective import Constraint, Evaluator, find_evaluator
 from espalier.nas.pareto import non_dominated
 from espalier.nas.progress import Track, silent
-from espalier.nas.search.candidate import Candidate, judge, nearest_miss
-from espalier.nas.search.latency_cascade import Ladder
+from espalier.nas.search.candidate import Candidate, evaluate_candidate, nearest_miss
+from espalier.nas.search.latency_cascade import LatencyCascade
 from espalier.nas.search.scores import Allowed, draw
 from espalier.nas.search.settings import SearchSettings
 from espalier.nas.space import SearchSpace
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 RECORD = "record"
 """The user attribute of a trial that holds what was found out."""
-MAX_IDLE_PROPOSALS = 5
+MAX_UNPRODUCTIVE = 5
 """Proposals in a row that bring nothing new before an unseen architecture is drawn uniformly instead."""
 MAX_REJECTED = 500
 """Architectures in a row that break a constraint before the search gives up."""
 MAX_FAILED = 10
 """Failures in a row, without one success, before the search gives up: something general is wrong."""
-SECOND_LOOKS = 3
+RECHECKED_ESTIMATES = 3
 """Where nothing fits, the architectures of the lowest estimates that are measured before the search gives up."""
 
 
@@ -54,7 +54,7 @@ class Search:
         surrogate: learns from the search where the settings ask for it.
         allowed: whether an architecture keeps the limits that are known without effort. Others are not proposed where
             there is a choice.
-        ladder: finds the latency and limits it; then no candidate is on the front whose latency was not measured.
+        cascade: finds the latency and limits it; then no candidate is on the front whose latency was not measured.
         clock: tells the time that evaluations take, in seconds.
 
     Attributes:
@@ -75,7 +75,7 @@ class Search:
         seed: int,
         surrogate: Surrogate | None = None,
         allowed: Allowed = lambda architecture: True,
-        ladder: Ladder | None = None,
+        cascade: LatencyCascade | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         import optuna
@@ -86,12 +86,12 @@ class Search:
 
         self.space = space
         self.settings = settings
-        self.objectives = [evaluator(evaluators, o, where="search.objectives") for o in settings.objectives]
+        self.objectives = [find_evaluator(evaluators, o, where="search.objectives") for o in settings.objectives]
         self.constraints = [Constraint.parse(c, where="search.constraints") for c in settings.constraints]
         for constraint in self.constraints:
-            evaluator(evaluators, constraint.name, where="search.constraints")
-        self.evaluators = _remembering(evaluators, settings.scores)
-        self.allowed, self.ladder, self.clock, self.seed = allowed, ladder, clock, seed
+            find_evaluator(evaluators, constraint.name, where="search.constraints")
+        self.evaluators = _cached(evaluators, settings.scores)
+        self.allowed, self.cascade, self.clock, self.seed = allowed, cascade, clock, seed
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study: Study = optuna.create_study(
             study_name=name,
@@ -125,9 +125,9 @@ class Search:
     def front(self) -> list[Candidate]:
         """The complete candidates that no other dominates, best first by the first objective.
 
-        Under a ladder they are all measured: one that was not was dominated by one that was.
+        Under a cascade they are all measured: one that was not was dominated by one that was.
         """
-        complete = [c for c in self.candidates() if c.status == "complete" and self._is_certain(c)]
+        complete = [c for c in self.candidates() if c.status == "complete" and self._is_measured(c)]
         values = [[c.values[o.name] for o in self.objectives] for c in complete]
         mask = non_dominated(values, [o.direction for o in self.objectives])
         front = [c for c, on_front in zip(complete, mask, strict=True) if on_front]
@@ -142,7 +142,7 @@ class Search:
         Raises:
             UserError: nothing satisfies the constraints (with the nearest miss), or every evaluation fails.
         """
-        self._take_up_interrupted()
+        self._resume_interrupted()
         done = sum(c.status != "infeasible" for c in self._known.values())
         if done < self.settings.trials:
             self._prepare(track)
@@ -168,10 +168,10 @@ class Search:
 
     def _steps(self, trials: int) -> Iterator[Candidate]:
         """Yields each newly evaluated candidate, whether complete or failed."""
-        idle = rejected = failed = 0
+        unproductive = rejected = failed = 0
         while trials > 0 and len(self._known) < self.space.size:
-            candidate = self._next(unseen=idle >= MAX_IDLE_PROPOSALS)
-            idle = idle + 1 if candidate is None else 0
+            candidate = self._next(unseen=unproductive >= MAX_UNPRODUCTIVE)
+            unproductive = unproductive + 1 if candidate is None else 0
             if candidate is None:
                 continue
             rejected = rejected + 1 if candidate.status == "infeasible" else 0
@@ -186,35 +186,35 @@ class Search:
             trials -= 1
             yield candidate
         if not self._any_complete():
-            yield from self._second_look()
+            yield from self._recheck_estimates()
         if not self._any_complete():
-            where = "search.constraints" if self.ladder is None else "budget"
-            raise UserError(where, nearest_miss(self._known.values(), self._limits, self.ladder))
+            where = "search.constraints" if self.cascade is None else "budget"
+            raise UserError(where, nearest_miss(self._known.values(), self._limits, self.cascade))
         if trials > 0 and not self.stopped:
             self.stopped = f"the space has only {self.space.size} architectures"
 
-    def _second_look(self) -> Iterator[Candidate]:
+    def _recheck_estimates(self) -> Iterator[Candidate]:
         """Measure those of the lowest estimates, where estimates have ruled out everything: they may be wrong."""
         from espalier.nas.search.parameters import to_parameters
 
-        ladder = self.ladder
-        if ladder is None:
+        cascade = self.cascade
+        if cascade is None:
             return
-        guessed = [c for c in self._known.values() if c.latency and c.latency.rung == "estimate"]
-        for past in sorted(guessed, key=lambda c: c.values[ladder.name])[:SECOND_LOOKS]:
-            ladder.measure(past.architecture)  # it is now known, and no longer guessed
+        guessed = [c for c in self._known.values() if c.latency and c.latency.fidelity == "estimate"]
+        for past in sorted(guessed, key=lambda c: c.values[cascade.name])[:RECHECKED_ESTIMATES]:
+            cascade.measure(past.architecture)  # it is now known, and no longer guessed
             del self._known[past.architecture.id]
             self.study.enqueue_trial(to_parameters(past.architecture))
             candidate = self._next(unseen=False)
             if candidate is not None and candidate.status == "complete":
                 yield candidate
 
-    def _is_certain(self, candidate: Candidate) -> bool:
-        return self.ladder is None or (candidate.latency is not None and candidate.latency.rung == "measurement")
+    def _is_measured(self, candidate: Candidate) -> bool:
+        return self.cascade is None or (candidate.latency is not None and candidate.latency.fidelity == "measurement")
 
-    def _enters(self, values: Mapping[str, float]) -> bool:
+    def _would_enter_front(self, values: Mapping[str, float]) -> bool:
         """Whether no complete and measured candidate dominates these values."""
-        certain = [c.values for c in self._known.values() if c.status == "complete" and self._is_certain(c)]
+        certain = [c.values for c in self._known.values() if c.status == "complete" and self._is_measured(c)]
         points = [[row[o.name] for o in self.objectives] for row in (values, *certain)]
         return bool(non_dominated(points, [o.direction for o in self.objectives])[0])
 
@@ -246,14 +246,14 @@ class Search:
     def _judge(self, trial: int, architecture: Architecture) -> Candidate:
         if not self.space.contains(architecture):
             return Candidate(trial, architecture, "infeasible", {}, {}, "the space rules it out", 0.0)
-        return judge(
+        return evaluate_candidate(
             trial,
             architecture,
             self.evaluators,
             objectives=[objective.name for objective in self.objectives],
             constraints=self._limits,
-            ladder=self.ladder,
-            enters=self._enters,
+            cascade=self.cascade,
+            would_enter_front=self._would_enter_front,
             clock=self.clock,
         )
 
@@ -266,7 +266,7 @@ class Search:
         else:
             self.study.tell(trial, state=TrialState.FAIL)
 
-    def _take_up_interrupted(self) -> None:
+    def _resume_interrupted(self) -> None:
         """Close the trials that a killed process left open, and put their architectures first in the queue."""
         from optuna.trial import TrialState
 
@@ -292,10 +292,10 @@ def _record(trial: FrozenTrial) -> dict[str, Any]:
     return trial.user_attrs.get(RECORD, {})
 
 
-def _remembering(evaluators: Mapping[str, Evaluator], names: Sequence[str]) -> dict[str, Evaluator]:
+def _cached(evaluators: Mapping[str, Evaluator], names: Sequence[str]) -> dict[str, Evaluator]:
     """The evaluators, of which those of these names are not asked twice about an architecture."""
     for name in names:
-        evaluator(evaluators, name, where="search")
+        find_evaluator(evaluators, name, where="search")
     return {
         name: replace(e, evaluate=functools.cache(e.evaluate)) if name in names else e for name, e in evaluators.items()
     }

@@ -11,28 +11,28 @@ TRIES = 6
 """Architectures that are asked for certain before the next change is made: where guesses are good, the first fits."""
 
 
-def nearest_within(
+def nearest_feasible(
     space: SearchSpace,
     start: Architecture,
     *,
-    load: Callable[[Architecture], float],
+    usage: Callable[[Architecture], float],
     fits: Callable[[Architecture], bool],
-    worth: Callable[[Architecture], float],
+    utility: Callable[[Architecture], float],
 ) -> Architecture | None:
     """An architecture that fits, few changes from `start`, and as good as can be had for that.
 
     Of all changes of one choice that make the network lighter, those expected to fit are tried, the best first. If none
-    of them fits, the change is made that gives up the least worth for each unit of load taken off,
+    of them fits, the change is made that gives up the least utility for each unit of usage taken off,
 
-        argmin_a (worth(now) - worth(a)) / (load(now) - load(a)),
+        argmin_a (utility(now) - utility(a)) / (usage(now) - usage(a)),
 
     the greedy rule of the knapsack problem, and the search goes on from there.
 
     Args:
         start: what was chosen, and does not fit.
-        load: about what share of the limit an architecture takes; cheap, and at most 1 where it is expected to fit.
-        fits: whether it does; may be costly, and may make `load` wiser.
-        worth: how good it is; asked once about each.
+        usage: about what share of the limit an architecture takes; cheap, and at most 1 where it is expected to fit.
+        fits: whether it does; may be costly, and may make `usage` wiser.
+        utility: how good it is; asked once about each.
 
     Returns:
         None where nothing lighter is left, and nothing that was tried fits.
@@ -42,13 +42,13 @@ def nearest_within(
 
     def value(architecture: Architecture) -> float:
         if architecture not in known:
-            known[architecture] = worth(architecture)
+            known[architecture] = utility(architecture)
         return known[architecture]
 
     now = start
     for _ in range(sum(len(choice.options) for choice in space.choices().values())):
-        weight = load(now)
-        lighter = {a: load(a) for a in one_change(space, now) if a not in tried}
+        weight = usage(now)
+        lighter = {a: usage(a) for a in neighbours(space, now) if a not in tried}
         lighter = {a: w for a, w in lighter.items() if w < weight}
         expected = sorted((a for a, w in lighter.items() if w <= 1), key=value, reverse=True)
         for architecture in expected[:TRIES]:
@@ -61,12 +61,12 @@ def nearest_within(
         now = max(ahead, key=lambda a: (value(a) - value(now)) / (weight - lighter[a]))
         if now not in tried:
             tried.add(now)
-            if load(now) <= 1 and fits(now):
+            if usage(now) <= 1 and fits(now):
                 return now
     return None
 
 
-def one_change(space: SearchSpace, architecture: Architecture) -> Iterator[Architecture]:
+def neighbours(space: SearchSpace, architecture: Architecture) -> Iterator[Architecture]:
     """The architectures of the space that differ in one choice."""
     for name, choice in space.choices().items():
         for option in choice.options:

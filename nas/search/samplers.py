@@ -16,7 +16,7 @@ from espalier.nas.search.guided import Guide, GuidedSampler, ScoreGuide
 from espalier.nas.search.local import LocalSampler
 from espalier.nas.search.scores import Allowed
 from espalier.nas.search.settings import SamplerName, SearchSettings
-from espalier.nas.search.surrogate import LearntGuide, Surrogate
+from espalier.nas.search.surrogate import Surrogate, SurrogateGuide
 
 
 def sampler(
@@ -47,7 +47,7 @@ def sampler(
         raise UserError("search", "a surrogate is asked for, and none is given")
     guide: Guide
     if surrogate is not None and settings.learns:
-        guide = LearntGuide(surrogate, settings.surrogate, seed=seed)
+        guide = SurrogateGuide(surrogate, settings.surrogate, seed=seed)
     elif settings.guide is not None:
         guide = ScoreGuide(evaluators[settings.guide.by])
     else:

@@ -20,7 +20,7 @@ DRAWS_EACH = 100
 """Draws for each architecture wanted, before it is taken that there are no more."""
 
 
-def worth(evaluator: Evaluator, architecture: Architecture) -> float:
+def utility(evaluator: Evaluator, architecture: Architecture) -> float:
     """The evaluator's number, negated where lower is expected to be better; -inf where it is not a finite number."""
     result = evaluator.evaluate(architecture)
     if isinstance(result, Measurement):
@@ -29,9 +29,9 @@ def worth(evaluator: Evaluator, architecture: Architecture) -> float:
     return upwards if math.isfinite(upwards) else -math.inf
 
 
-def worths(evaluator: Evaluator, sample: Sequence[Architecture], track: Track, purpose: str) -> list[float]:
-    """The worth of each architecture of a sample; `purpose` is shown."""
-    return [worth(evaluator, architecture) for architecture in track(sample, purpose, len(sample))]
+def utilities(evaluator: Evaluator, sample: Sequence[Architecture], track: Track, purpose: str) -> list[float]:
+    """The utility of each architecture of a sample; `purpose` is shown."""
+    return [utility(evaluator, architecture) for architecture in track(sample, purpose, len(sample))]
 
 
 def draw(space: SearchSpace, count: int, allowed: Allowed, *, seed: int) -> list[Architecture]:

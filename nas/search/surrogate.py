@@ -24,7 +24,7 @@ class Surrogate(Learner, Protocol):
         ...
 
 
-class LearntGuide:
+class SurrogateGuide:
     """An acquisition function of a surrogate, which is fitted to the first objective of the complete candidates.
 
     It learns their normal scores, z = Φ⁻¹((rank - 1/2) / n), not their values: most of the spread of the values lies
@@ -43,7 +43,7 @@ class LearntGuide:
         self._learnt_from = 0
         self._best = 0.0
 
-    def worths(self, study: Study, architectures: Sequence[Architecture]) -> Floats | None:
+    def utilities(self, study: Study, architectures: Sequence[Architecture]) -> Floats | None:
         """The acquisition function, after a fit if enough is new; `None` while the history is too short."""
         sign = 1 if study.directions[0] is StudyDirection.MAXIMIZE else -1
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))

@@ -77,11 +77,11 @@ class Darts(SearchSpace):
             before, last = last, cell(before, last, gates)
         return self.head(last)
 
-    def families(self) -> Sequence[Collection[str]]:
+    def choice_groups(self) -> Sequence[Collection[str]]:
         """The choices of normal cells, and those of reduction cells."""
         return [[name for name in self.choices() if name.startswith(kind)] for kind in KINDS]
 
-    def stand_alone(self, network: fx.GraphModule) -> fx.GraphModule:
+    def to_stand_alone(self, network: fx.GraphModule) -> fx.GraphModule:
         """Gives the cells' batch norms a scale of 1 and a shift of 0, except those behind pooling."""
         for name, module in list(network.named_modules()):
             if isinstance(module, nn.BatchNorm2d) and not module.affine and "_pool_" not in name:

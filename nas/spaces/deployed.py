@@ -65,8 +65,8 @@ class Deployed(SearchSpace):
         """The architecture of this space for one of the wrapped space; the inverse of `network`."""
         return Architecture({**network, PRECISION: precision, SPARSITY: sparsity})
 
-    def families(self) -> Sequence[Collection[str]]:
-        return [*self.network_space.families(), [PRECISION, SPARSITY]]
+    def choice_groups(self) -> Sequence[Collection[str]]:
+        return [*self.network_space.choice_groups(), [PRECISION, SPARSITY]]
 
     def sample(self, generator: torch.Generator) -> Architecture:
         network = self.network_space.sample(generator)
@@ -99,8 +99,8 @@ class Deployed(SearchSpace):
         network = self.network_space.format(self.network(architecture))
         return f"{network} in {architecture[PRECISION]} with sparsity {architecture[SPARSITY]}"
 
-    def idle(self, architecture: Architecture) -> Collection[str]:
-        return self.network_space.idle(self.network(architecture))
+    def inactive(self, architecture: Architecture) -> Collection[str]:
+        return self.network_space.inactive(self.network(architecture))
 
     def isomorphism_class(self, architecture: Architecture) -> str:
         name = self.network_space.isomorphism_class(self.network(architecture))

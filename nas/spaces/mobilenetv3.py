@@ -121,7 +121,7 @@ class MobileNetV3(SearchSpace):
             x = stage(x, gates)
         return self.head(self.mix(self.pool(self.last(x))))
 
-    def idle(self, architecture: Architecture) -> Collection[str]:
+    def inactive(self, architecture: Architecture) -> Collection[str]:
         """The choices of the blocks that the depths leave out."""
         return [
             f"{kind}_{s}_{i + 1}"

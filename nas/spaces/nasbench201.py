@@ -84,7 +84,7 @@ class NasBench201(SearchSpace):
             x = block(x, gates) if isinstance(block, Cell) else block(x)
         return self.head(x)
 
-    def stand_alone(self, network: fx.GraphModule) -> fx.GraphModule:
+    def to_stand_alone(self, network: fx.GraphModule) -> fx.GraphModule:
         """Gives the cells' batch norms a scale of 1 and a shift of 0, as the benchmark's networks have them."""
         for name, module in list(network.named_modules()):
             if isinstance(module, nn.BatchNorm2d) and not module.affine:
@@ -171,7 +171,7 @@ class NasBench201(SearchSpace):
             value[node] = "+".join(sorted(summands)) or ZEROS
         return states
 
-    def beside(self, name: str) -> Collection[str]:
+    def dependencies(self, name: str) -> Collection[str]:
         """All other edges of the cell."""
         return [edge for edge in self.choices() if edge != name]
 

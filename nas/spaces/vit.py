@@ -115,7 +115,7 @@ class ViT(SearchSpace):
         x = self.depth(x, gates)
         return self.head(self.norm(x, gates).mean(dim=1), gates)
 
-    def idle(self, architecture: Architecture) -> Collection[str]:
+    def inactive(self, architecture: Architecture) -> Collection[str]:
         """The choices of the blocks that the depth leaves out."""
         depth = int(architecture["depth"])  # type: ignore[arg-type]
         return [f"{kind}_{i + 1}" for i in range(depth, len(self.depth.blocks)) for kind in ("heads", "ratio")]

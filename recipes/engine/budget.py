@@ -16,8 +16,8 @@ from espalier.nas.errors import UserError
 from espalier.nas.files import read_json
 from espalier.nas.measurement import Measurement
 from espalier.nas.predictor import Learner, Predictor
-from espalier.nas.search.latency_cascade import Climb, Ladder
-from espalier.nas.search.nearest import nearest_within
+from espalier.nas.search.latency_cascade import CascadeResult, LatencyCascade
+from espalier.nas.search.nearest import nearest_feasible
 from espalier.predictors.latency import CostGuide, LatencyPredictor
 from espalier.recipes.engine.latency_cache import Latencies, Pace
 
@@ -36,12 +36,12 @@ class Kept:
     """An architecture that keeps the budget.
 
     Attributes:
-        climb: its measured latency; None where there is no limit on it.
+        result: its measured latency; None where there is no limit on it.
         replaces: what was chosen at first, and why it could not stay; None where nothing had to be replaced.
     """
 
     architecture: Architecture
-    climb: Climb | None
+    result: CascadeResult | None
     replaces: tuple[Architecture, str] | None = None
 
 
@@ -86,11 +86,11 @@ class Budget:
         timed = MeasuredLatency(self._context.space, self.latencies.device, spec, self._context.run.path)
         return timed(architecture)
 
-    def ladder(self, pace: Pace) -> Ladder | None:
+    def cascade(self, pace: Pace) -> LatencyCascade | None:
         """Guesses and measurements under the limit on latency, if there is one."""
         if self._settings.latency_ms is None:
             return None
-        return Ladder(
+        return LatencyCascade(
             self._settings.latency_ms,
             lambda architecture: self.latencies.estimate(architecture, pace),
             lambda architecture: self.latencies.measure(architecture, pace),
@@ -103,28 +103,28 @@ class Budget:
         """
         return self._why_not(architecture) is None
 
-    def nearest(self, chosen: Architecture, worth: Callable[[Architecture], float]) -> Kept:
-        """The architecture itself or, where it breaks a limit, the nearest that keeps all (`nearest_within`).
+    def nearest(self, chosen: Architecture, utility: Callable[[Architecture], float]) -> Kept:
+        """The architecture itself or, where it breaks a limit, the nearest that keeps all (`nearest_feasible`).
 
         Args:
             chosen: by a method that knows nothing of the budget.
-            worth: how good an architecture is to that method.
+            utility: how good an architecture is to that method.
 
         Raises:
             UserError: nothing keeps it; with the nearest miss.
         """
-        ladder = self.ladder("thorough")
+        cascade = self.cascade("thorough")
         why = self._why_not(chosen, measured=True)
         if why is None:
-            return Kept(chosen, ladder.to_the_top(chosen) if ladder else None)
-        if ladder is not None:
+            return Kept(chosen, cascade.with_measurement(chosen) if cascade else None)
+        if cascade is not None:
             self._learn_first()
-        found = nearest_within(
-            self._context.space, chosen, load=self._load, fits=lambda a: self._why_not(a) is None, worth=worth
+        found = nearest_feasible(
+            self._context.space, chosen, usage=self._usage, fits=lambda a: self._why_not(a) is None, utility=utility
         )
         if found is None:
             raise UserError("budget", f"{chosen.id} has {why}, and nothing near it keeps the budget; {self.miss()}")
-        return Kept(found, ladder.to_the_top(found) if ladder else None, (chosen, why))
+        return Kept(found, cascade.with_measurement(found) if cascade else None, (chosen, why))
 
     def miss(self) -> str:
         """What has come nearest, in a clause."""
@@ -149,18 +149,18 @@ class Budget:
             value = getattr(self._context.cost(architecture), limit.name)
             if limit.violation(value) > 0:
                 return f"{limit.name} = {value:g}, not {limit}"
-        ladder = self.ladder("thorough")
-        if ladder is None:
+        cascade = self.cascade("thorough")
+        if cascade is None:
             return None
         try:
-            climb = ladder.to_the_top(architecture) if measured else ladder.climb(architecture)
-            if climb.measured is None and ladder.fits(climb):
-                climb = ladder.to_the_top(architecture, climb)
+            result = cascade.with_measurement(architecture) if measured else cascade.evaluate(architecture)
+            if result.measured is None and cascade.fits(result):
+                result = cascade.with_measurement(architecture, result)
         except UserError as error:
             return str(error)
-        return None if ladder.fits(climb) else ladder.miss(climb)
+        return None if cascade.fits(result) else cascade.miss(result)
 
-    def _load(self, architecture: Architecture) -> float:
+    def _usage(self, architecture: Architecture) -> float:
         """About the largest share of a limit that an architecture takes: of MACs and params exactly, of latency by a
         guess or, as long as there is none, in proportion to MACs.
         """

@@ -11,7 +11,7 @@ from espalier.nas.architecture import Architecture
 from espalier.nas.benchmark_table import read_table
 from espalier.nas.errors import UserError
 from espalier.nas.objective import Evaluator
-from espalier.nas.search.latency_cascade import Ladder
+from espalier.nas.search.latency_cascade import LatencyCascade
 from espalier.nas.search.replay import VirtualClock, replay
 from espalier.predictors.surrogate import Surrogate
 from espalier.recipes.config.registry import COSTS
@@ -52,7 +52,7 @@ class SearchParts:
         for name, predictor in predictors.items():
             better = predictor.higher_is_better and name not in COSTS  # as objectives, costs are to fall
             evaluators[name] = Evaluator(name, "maximize" if better else "minimize", predictor)
-        if "latency_ms" in names or self.ladder is not None:
+        if "latency_ms" in names or self.cascade is not None:
             evaluators["latency_ms"] = Evaluator("latency_ms", "minimize", self._latency())
         if "size_bytes" in names and self._context.deployment is not None:
             evaluators["size_bytes"] = Evaluator("size_bytes", "minimize", self._context.deployment.size_bytes)
@@ -68,10 +68,10 @@ class SearchParts:
         return self._settings.model_copy(update={"constraints": (*self._settings.constraints, *limits)})
 
     @cached_property
-    def ladder(self) -> Ladder | None:
+    def cascade(self) -> LatencyCascade | None:
         """What finds and limits the latency of candidates under a budget."""
         budget = self._context.budget
-        return None if budget is None else budget.ladder("quick")
+        return None if budget is None else budget.cascade("quick")
 
     @cached_property
     def clock(self) -> Callable[[], float]:
@@ -111,8 +111,8 @@ class SearchParts:
         from espalier.export.latency import MeasuredLatency
 
         context = self._context
-        if self.ladder is not None:
-            return self.ladder.measure
+        if self.cascade is not None:
+            return self.cascade.measure
         if context.deployment is not None:
             return context.deployment.latency
         return MeasuredLatency(context.space, context.measuring_device(), context.quick_spec, context.run.path)

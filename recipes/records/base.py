@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator, com
 
 from espalier.nas.architecture import Architecture
 from espalier.nas.errors import UserError
-from espalier.nas.search.latency_cascade import Climb, Range
+from espalier.nas.search.latency_cascade import CascadeResult, LatencyInterval
 
 Interval = tuple[float | None, float | None] | None
 """Low and high end. None, as a whole or in part, where it is not defined."""
@@ -74,10 +74,10 @@ class CandidateLatency(Record):
     """On the measurement; empty where there is none."""
 
     @classmethod
-    def of(cls, climb: Climb) -> CandidateLatency:
+    def of(cls, result: CascadeResult) -> CandidateLatency:
         """The record of what a latency cascade found."""
-        return cls(estimate=_range(climb.estimate), measured=_range(climb.measured), verdict=climb.verdict)
+        return cls(estimate=_range(result.estimate), measured=_range(result.measured), verdict=result.verdict)
 
 
-def _range(found: Range | None) -> LatencyRange | None:
+def _range(found: LatencyInterval | None) -> LatencyRange | None:
     return None if found is None else LatencyRange(found.value, found.low, found.high)

@@ -55,8 +55,8 @@ def search_figure(search: SearchResult | None) -> Figure | None:
 
 def _hover(candidate: SearchedCandidate) -> str:
     lines = [f"{escape(name)} {_number(value)}" for name, value in candidate.values.items()]
-    if climb := candidate.latency:
-        known, how = (climb.measured, "measured") if climb.measured else (climb.estimate, "estimated")
+    if latency := candidate.latency:
+        known, how = (latency.measured, "measured") if latency.measured else (latency.estimate, "estimated")
         if known:
             lines.append(f"latency {how}: {known.value:.4g} ms ({known.low:.4g} to {known.high:.4g})")
     return f"<b>{escape(candidate.id)}</b><br>" + "<br>".join(lines)

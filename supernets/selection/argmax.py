@@ -31,7 +31,7 @@ def argmax(space: SearchSpace, preferences: Mapping[str, Tensor], region: Region
     def candidates(name: str) -> list[int]:
         choice, options = choices[name], list(region[name])
         if isinstance(choice, LayerChoice) and (choice.kept or name in edges):
-            return [index for index in options if not choice.passes_nothing(index)] or options
+            return [index for index in options if not choice.is_zero(index)] or options
         return options
 
     best: dict[str, int] = {}

@@ -29,7 +29,7 @@ def likeliest_within(
     costs: CostTable | ElasticCosts,
     limit: float,
 ) -> Architecture:
-    """The likeliest architecture of a cost that is at most `limit` and near it, or of any where even the dearest fits.
+    """The likeliest architecture of a cost at most `limit` and near it, or of any cost where even the highest fits.
 
         argmax_a log p(a) - mu cost(a)   with the smallest mu such that cost(a) <= limit
 

@@ -28,7 +28,7 @@ def plan_visits(space: SearchSpace, region: Region, generator: torch.Generator) 
     "Rethinking Architecture Selection in Differentiable NAS", ICLR 2021).
     """
     choices = space.choices()
-    families = space.families()
+    families = space.choice_groups()
     topologies = [name for name in region.undecided if keeps_edges(choices[name])]
     operations = [name for name in region.undecided if not keeps_edges(choices[name])]
     return [*_side_by_side(operations, families, generator), *_side_by_side(topologies, families, generator)]

@@ -87,7 +87,7 @@ def test_blocks_of_a_transformer_are_its_attention_and_its_hidden_layer() -> Non
     """By hand: what stands in each slot of two blocks, and only the second depends on the depth."""
     space = tiny_vit()
     plan = block_plan(space)
-    assert {slot.name: (slot.choices, slot.beside) for slot in plan.slots} == {
+    assert {slot.name: (slot.choices, slot.dependencies) for slot in plan.slots} == {
         "rest 0": (("embedding",), ()),
         "depth.blocks.0 1": (("embedding", "heads_1"), ()),
         "depth.blocks.0 2": (("embedding", "ratio_1"), ()),
@@ -181,7 +181,7 @@ def test_layer_choices_have_rows_and_kept_edges() -> None:
     )
     costs = table_of(darts, plan).costs(darts)
     assert isinstance(costs, CostTable)
-    assert costs.cheapest(Region.whole(darts)) < costs.dearest(Region.whole(darts))
+    assert costs.cheapest(Region.whole(darts)) < costs.most_expensive(Region.whole(darts))
 
 
 def test_what_cannot_be_cut_is_refused() -> None:

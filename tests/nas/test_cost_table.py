@@ -98,13 +98,13 @@ def test_the_expectation_is_the_mean_over_all(rows: list[list[float]], seed: int
     ]
     assert float(table.expected(uniform)) == pytest.approx(sum(every) / len(every))
     assert table.cheapest(region) == pytest.approx(min(every))
-    assert table.dearest(region) == pytest.approx(max(every))
+    assert table.most_expensive(region) == pytest.approx(max(every))
 
 
 def test_bounds_of_a_region() -> None:
     region = Region.whole(ToyCell()).decide("edge_2", 2).restrict("node", (1, 2)).restrict("edge_0", (1, 2))
     assert toy_table().cheapest(region) == 5 + 30
-    assert toy_table().dearest(region) == 5 + 30 + 20
+    assert toy_table().most_expensive(region) == 5 + 30 + 20
     assert toy_table().cheapest(region.decide("node", 1)) == 5 + 30 + 1
 
 
@@ -212,7 +212,7 @@ def test_pixel_1_bounds_and_expectation(mobile: MobileNet, pixel1: CostTable, lu
     cheapest = fixed_ms(rows) + sum(min(c) for c, skip in zip(every, skippable, strict=True) if not skip)
     assert float(pixel1.expected(uniform)) == pytest.approx(expected, abs=1e-6)
     assert pixel1.cheapest(region) == pytest.approx(cheapest, abs=1e-6)
-    assert pixel1.dearest(region) == pytest.approx(fixed_ms(rows) + sum(max(c) for c in every), abs=1e-6)
+    assert pixel1.most_expensive(region) == pytest.approx(fixed_ms(rows) + sum(max(c) for c in every), abs=1e-6)
     assert sum(len(row) for row in pixel1.costs.values()) == 141
     assert sum("zero" in row for row in pixel1.costs.values()) == 15
 

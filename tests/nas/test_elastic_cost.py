@@ -63,9 +63,9 @@ def test_extremes_and_margins(space: ToyElastic, costs: ElasticCosts, everything
     values = [costs.cost(architecture) for architecture in everything]
     whole = Region.whole(space)
     assert costs.cheapest(whole) == min(values)
-    assert costs.dearest(whole) == max(values)
+    assert costs.most_expensive(whole) == max(values)
     narrow = whole.decide("width", 1).restrict("heads", (0, 2))
-    inside = [value for a, value in zip(everything, values, strict=True) if narrow.holds(space, a)]
+    inside = [value for a, value in zip(everything, values, strict=True) if narrow.contains(space, a)]
     assert costs.cheapest(narrow) == min(inside)
     gates = space.gates(everything[5])
     for name in space.choices():

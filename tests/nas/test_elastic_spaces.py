@@ -223,7 +223,7 @@ def test_blocks_beyond_the_depth_make_no_difference() -> None:
     assert len(everything) == space.size == 2 * 2 * 3 * 3
     assert len({space.isomorphism_class(architecture) for architecture in everything}) == 2 * (3 + 9)
     shallow = extreme(space, min)
-    assert set(space.idle(shallow)) == {"heads_2", "ratio_2"}
+    assert set(space.inactive(shallow)) == {"heads_2", "ratio_2"}
     assert len(space.diagram(shallow)) == len(names) - 2 + 1
     x = torch.randn(2, *SHAPE)
     assert torch.equal(space(x, space.gates(shallow)), space(x, space.gates(shallow.replace("heads_2", 3))))
@@ -236,7 +236,7 @@ def test_once_for_all_s_largest_network() -> None:
     cost = CostCounter(space)(extreme(space, max))
     assert round(cost.macs / 1e6) == 566
     assert cost.params == sum(parameter.numel() for parameter in space.parameters())
-    assert set(space.idle(extreme(space, min))) == {
+    assert set(space.inactive(extreme(space, min))) == {
         f"{kind}_{s}_{i}" for kind in ("kernel", "expansion") for s in range(1, 6) for i in (3, 4)
     }
 

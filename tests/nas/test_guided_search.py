@@ -25,9 +25,9 @@ from espalier.nas.search.filters import best_share
 from espalier.nas.search.guided import Floats, GuidedSampler
 from espalier.nas.search.local import LocalSampler
 from espalier.nas.search.parameters import distributions, to_architecture, to_parameters
-from espalier.nas.search.scores import draw, worth
+from espalier.nas.search.scores import draw, utility
 from espalier.nas.search.settings import SurrogateSettings
-from espalier.nas.search.surrogate import ACQUISITIONS, LearntGuide, expected_improvement, normal_scores
+from espalier.nas.search.surrogate import ACQUISITIONS, SurrogateGuide, expected_improvement, normal_scores
 from espalier.nas.search.warm_start import WARM_START
 from espalier.nas.spaces.nasbench201 import NasBench201
 from toy_space import ToySpace
@@ -96,11 +96,11 @@ class Fixed(optuna.samplers.BaseSampler):
 class Listed:
     """A guide that notes what it is asked about."""
 
-    def __init__(self, worths: Sequence[float]) -> None:
-        self.values = worths
+    def __init__(self, utilities: Sequence[float]) -> None:
+        self.values = utilities
         self.asked: list[Architecture] = []
 
-    def worths(self, study: Any, architectures: Sequence[Architecture]) -> Floats:
+    def utilities(self, study: Any, architectures: Sequence[Architecture]) -> Floats:
         self.asked = list(architectures)
         return np.array(self.values[: len(architectures)])
 
@@ -134,10 +134,10 @@ def test_a_known_proposal_is_taken_where_no_other_remains() -> None:
 
 def test_worth_is_upwards_and_worst_without_a_value(space: NasBench201) -> None:
     (a,) = draw(space, 1, allow_all, seed=0)
-    assert worth(score("x", lambda a: 3.0), a) == 3
-    assert worth(score("x", lambda a: 3.0, higher_is_better=False), a) == -3
-    assert worth(score("x", lambda a: math.nan), a) == -math.inf
-    assert worth(score("x", lambda a: -math.inf, higher_is_better=False), a) == -math.inf
+    assert utility(score("x", lambda a: 3.0), a) == 3
+    assert utility(score("x", lambda a: 3.0, higher_is_better=False), a) == -3
+    assert utility(score("x", lambda a: math.nan), a) == -math.inf
+    assert utility(score("x", lambda a: -math.inf, higher_is_better=False), a) == -math.inf
 
 
 def test_a_score_is_asked_once_about_an_architecture(space: NasBench201, tmp_path: Path) -> None:
@@ -316,18 +316,18 @@ class Noting(NearestNeighbours):
 def test_a_learnt_guide_fits_when_enough_is_new(space: NasBench201, direction: str) -> None:
     """Told of 4, 5, ..., 11 outcomes, one of them twice, it learns from 5, 8 and 11."""
     surrogate = Noting()
-    guide = LearntGuide(surrogate, SurrogateSettings(acquisition="mean", least_history=5, refit_every=3), seed=0)
+    guide = SurrogateGuide(surrogate, SurrogateSettings(acquisition="mean", least_history=5, refit_every=3), seed=0)
     study = optuna.create_study(direction=direction)
     best, *others = sample = sorted(draw(space, 11, allow_all, seed=0), key=convolutions, reverse=True)
     for count, architecture in enumerate([best, *others], start=1):
         for _ in range(2 if count == 1 else 1):
             study.enqueue_trial(to_parameters(architecture))
             study.tell(study.ask(distributions(space)), convolutions(architecture))
-        worths = guide.worths(study, sample)
-        assert (worths is None) == (count < 5)
+        utilities = guide.utilities(study, sample)
+        assert (utilities is None) == (count < 5)
     assert surrogate.lengths == [5, 8, 11]
-    assert worths is not None
-    assert int(np.argmax(worths)) == (0 if direction == "maximize" else 10)
+    assert utilities is not None
+    assert int(np.argmax(utilities)) == (0 if direction == "maximize" else 10)
 
 
 def test_the_surrogate_beats_evolution(space: NasBench201, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The nearest architecture under a limit: few changes, the least worth given up for what is taken off."""
+"""The nearest architecture under a limit: few changes, the least utility given up for what is taken off."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from espalier.nas.architecture import Architecture
-from espalier.nas.search.nearest import nearest_within, one_change
+from espalier.nas.search.nearest import nearest_feasible, neighbours
 from espalier.nas.spaces.nasbench201 import NasBench201
 
 MS = {"none": 0.0, "skip_connect": 0.1, "avg_pool_3x3": 0.5, "nor_conv_1x1": 1.0, "nor_conv_3x3": 3.0}
@@ -38,8 +38,8 @@ def find(
         asked.append(architecture)
         return true_scale * total(MS, architecture) <= limit
 
-    found = nearest_within(
-        space, dense(space), load=lambda a: total(MS, a) / limit, fits=fits, worth=lambda a: total(WORTH, a)
+    found = nearest_feasible(
+        space, dense(space), usage=lambda a: total(MS, a) / limit, fits=fits, utility=lambda a: total(WORTH, a)
     )
     return found, asked
 
@@ -70,12 +70,12 @@ def test_guesses_that_are_too_low_cost_tries_and_no_more(space: NasBench201) -> 
 def test_nothing_fits(space: NasBench201) -> None:
     """Neither where all that is tried fails, nor where no change makes the network lighter."""
     start = dense(space)
-    lighter = {"load": lambda a: total(MS, a) / 1.0, "worth": lambda a: total(WORTH, a)}
-    assert nearest_within(space, start, fits=lambda a: False, **lighter) is None
-    assert nearest_within(space, start, load=lambda a: 2.0, fits=lambda a: True, worth=lambda a: 0.0) is None
+    lighter = {"usage": lambda a: total(MS, a) / 1.0, "utility": lambda a: total(WORTH, a)}
+    assert nearest_feasible(space, start, fits=lambda a: False, **lighter) is None
+    assert nearest_feasible(space, start, usage=lambda a: 2.0, fits=lambda a: True, utility=lambda a: 0.0) is None
 
 
 def test_one_change_is_every_other_option_of_every_choice(space: NasBench201) -> None:
-    changes = list(one_change(space, dense(space)))
+    changes = list(neighbours(space, dense(space)))
     assert len(changes) == len(set(changes)) == 6 * 4
     assert all(sum(a[n] != "nor_conv_3x3" for n in a) == 1 for a in changes)

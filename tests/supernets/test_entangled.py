@@ -298,7 +298,7 @@ def test_a_target_holds_what_is_chosen(space: ToyElastic, share: float) -> None:
     """The network chosen keeps the limit and is near it, wherever the preferences lie."""
     strategy = ProxylessNAS(space, loss="none")
     costs, region = strategy.costs, strategy.region
-    limit = costs.cheapest(region) + share * (costs.dearest(region) - costs.cheapest(region))
+    limit = costs.cheapest(region) + share * (costs.most_expensive(region) - costs.cheapest(region))
     for seed in range(5):
         generator = torch.Generator().manual_seed(seed)
         p = {n: torch.rand(len(c.options), generator=generator).softmax(0) for n, c in space.choices().items()}

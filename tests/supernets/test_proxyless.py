@@ -336,7 +336,7 @@ def test_a_target_is_met(target: float, paths: Any, tmp_path: Path) -> None:
 
 
 def test_what_is_chosen_keeps_the_target(tmp_path: Path) -> None:
-    """Undecided gates prefer the dearest everywhere; the likeliest within the limit is taken instead."""
+    """Undecided gates prefer the most expensive everywhere; the likeliest within the limit is taken instead."""
     strategy = bandit(tmp_path, blocks=4, loss="target", target=75.0)
     for alpha in strategy.alphas.parameters():
         alpha.data = torch.tensor([0.1, 0.3, 0.0, -0.1])

@@ -58,7 +58,7 @@ def table_summary(table: BlockTable, given: GivenSpace, output: Path) -> dict[st
         "verdicts": ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common()),
         "fixed": table.fixed,
         "networks from": costs.cheapest(region),
-        "networks to": costs.dearest(region),
+        "networks to": costs.most_expensive(region),
     }
 
 

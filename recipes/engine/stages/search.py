@@ -27,7 +27,7 @@ def run(context: Context) -> SearchResult:
         seed=context.seed("search"),
         surrogate=parts.surrogate(),
         allowed=context.is_affordable,
-        ladder=parts.ladder,
+        cascade=parts.cascade,
         clock=parts.clock,
     )
     search.run(track=context.track)
@@ -36,7 +36,7 @@ def run(context: Context) -> SearchResult:
     return SearchResult(
         objectives=tuple(Objective(name=o.name, direction=o.direction) for o in search.objectives),
         constraints=tuple(map(str, search.constraints)),
-        cascade=None if parts.ladder is None else cascade_counts(candidates, parts.ladder.limit),
+        cascade=None if parts.cascade is None else cascade_counts(candidates, parts.cascade.limit),
         counts={
             **{status: counts[status] for status in ("complete", "infeasible", "failed")},
             "duplicates": search.duplicates,
@@ -63,14 +63,14 @@ def _record(candidate: Candidate, notation: str) -> SearchedCandidate:
 
 def cascade_counts(candidates: Sequence[Candidate], limit: float) -> CascadeCounts:
     """How candidates were decided under a limit on latency in ms."""
-    climbs = [c.latency for c in candidates if c.latency is not None]
-    both = [(climb.estimate, climb.measured) for climb in climbs]
+    results = [c.latency for c in candidates if c.latency is not None]
+    both = [(result.estimate, result.measured) for result in results]
     checked = [(guess, truth) for guess, truth in both if guess is not None and truth is not None]
     return CascadeCounts(
         limit_ms=limit,
         cost=sum(c.latency is None and c.status == "infeasible" for c in candidates),
-        estimate=sum(climb.rung == "estimate" for climb in climbs),
-        measurement=sum(climb.rung == "measurement" for climb in climbs),
+        estimate=sum(result.fidelity == "estimate" for result in results),
+        measurement=sum(result.fidelity == "measurement" for result in results),
         checked=len(checked),
         held=sum(guess.low <= truth.value <= guess.high for guess, truth in checked),
     )

@@ -58,7 +58,7 @@ def run(context: Context) -> SelectResult:
                     method=method,
                     part=part.name,
                     accuracy=inherited(kept.architecture).value,
-                    latency=None if kept.climb is None else CandidateLatency.of(kept.climb),
+                    latency=None if kept.result is None else CandidateLatency.of(kept.result),
                     replaces=_replaced(context, kept),
                 )
             )

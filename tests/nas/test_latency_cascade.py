@@ -1,4 +1,4 @@
-"""The ladder: what is measured, to the last call, and that nothing is returned that was not, or that does not fit."""
+"""The cascade: what is measured, to the last call, and that nothing is returned that was not, or that does not fit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from espalier.nas.errors import UserError
 from espalier.nas.measurement import Estimate, Latency, Measurement
 from espalier.nas.objective import Evaluator
 from espalier.nas.search.candidate import Candidate
-from espalier.nas.search.latency_cascade import Climb, Ladder, Range
+from espalier.nas.search.latency_cascade import CascadeResult, LatencyCascade, LatencyInterval
 from espalier.nas.search.loop import Search
 from espalier.nas.search.settings import SearchSettings
 from toy_space import ToySpace
@@ -33,7 +33,7 @@ def timed(p50: float, ci95: tuple[float, float] | None = None) -> Measurement:
 
 
 class Script:
-    """A ladder by rule: `guess` gives (value, low, high) or nothing, `ms` the measured median and its interval."""
+    """A cascade by rule: `guess` gives (value, low, high) or nothing, `ms` the measured median and its interval."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Script:
     ) -> None:
         self.asked: list[Architecture] = []
         self._ms, self._guess = ms, guess
-        self.ladder = Ladder(limit, self._estimate, self._measure)
+        self.cascade = LatencyCascade(limit, self._estimate, self._measure)
 
     def _estimate(self, architecture: Architecture) -> Estimate | None:
         guess = self._guess(architecture)
@@ -70,14 +70,14 @@ def search_of(
     search = Search(
         ToySpace(),
         {
-            "latency_ms": Evaluator("latency_ms", "minimize", script.ladder.measure),
+            "latency_ms": Evaluator("latency_ms", "minimize", script.cascade.measure),
             "accuracy": Evaluator("accuracy", "maximize", look),
         },
         SearchSettings(**{"objectives": ("accuracy",), "sampler": "random", "trials": 100, **options}),
         path=folder / "study.journal",
         name="study",
         seed=0,
-        ladder=script.ladder,
+        cascade=script.cascade,
     )
     return search, judged
 
@@ -93,23 +93,23 @@ def every_architecture() -> list[Architecture]:
 def test_an_estimate_decides_where_it_is_clear_of_the_limit() -> None:
     """Clear: the whole interval within the limit, its end included, or the whole of it above."""
     architecture = every_architecture()[0]
-    for guess, rung, fits in (
+    for guess, fidelity, fits in (
         ((4.0, 3.0, 5.0), "estimate", True),
         ((6.0, 5.001, 7.0), "estimate", False),
         ((4.0, 3.0, 5.001), "measurement", True),
         ((6.0, 5.0, 7.0), "measurement", True),
     ):
         script = Script(lambda a: timed(4.5), lambda a, guess=guess: guess)
-        climb = script.ladder.climb(architecture)
-        assert (climb.rung, script.ladder.fits(climb)) == (rung, fits)
-        assert len(script.asked) == (rung == "measurement")
+        result = script.cascade.evaluate(architecture)
+        assert (result.fidelity, script.cascade.fits(result)) == (fidelity, fits)
+        assert len(script.asked) == (fidelity == "measurement")
 
 
 def test_what_counts_of_a_measurement_is_the_upper_end() -> None:
     script = Script(lambda a: timed(4.9, (4.8, 5.1)))
-    climb = script.ladder.climb(every_architecture()[0])
-    assert not script.ladder.fits(climb)
-    assert script.ladder.miss(climb) == "latency_ms = 4.9 ms [4.8, 5.1], measured, not latency_ms <= 5"
+    result = script.cascade.evaluate(every_architecture()[0])
+    assert not script.cascade.fits(result)
+    assert script.cascade.miss(result) == "latency_ms = 4.9 ms [4.8, 5.1], measured, not latency_ms <= 5"
 
 
 def test_only_what_meets_the_limit_or_enters_the_front_is_measured(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_only_what_meets_the_limit_or_enters_the_front_is_measured(tmp_path: Pat
     search, judged = search_of(script, tmp_path, accuracy)
     search.run()
     found = search.candidates()
-    assert [c.latency.rung for c in found if c.latency and c.architecture["layer"] == "none"] == ["estimate"] * 6
+    assert [c.latency.fidelity for c in found if c.latency and c.architecture["layer"] == "none"] == ["estimate"] * 6
     assert all(c.status == "infeasible" for c in found if c.architecture["layer"] == "none")
     assert "estimated, not latency_ms <= 5" in next(c.reason for c in found if c.status == "infeasible")
     assert len(judged) == 12
@@ -183,8 +183,8 @@ def test_what_cannot_be_measured_fails_alone(tmp_path: Path) -> None:
 
 
 def test_a_candidate_survives_its_record() -> None:
-    climb = Climb(Range(4.0, 3.0, 6.0), Range(5.0, 4.5, 5.5), "noisy")
-    one = Candidate(3, every_architecture()[0], "infeasible", {"latency_ms": 5.0}, {}, "why", 0.1, climb)
+    result = CascadeResult(LatencyInterval(4.0, 3.0, 6.0), LatencyInterval(5.0, 4.5, 5.5), "noisy")
+    one = Candidate(3, every_architecture()[0], "infeasible", {"latency_ms": 5.0}, {}, "why", 0.1, result)
     assert Candidate.from_record(3, one.to_record()) == one
 
 
@@ -239,5 +239,5 @@ def test_nothing_is_returned_that_was_not_measured_or_does_not_fit(
         assert candidate.values["latency_ms"] == measured[candidate.architecture.id].latency_ms
     for candidate in search.candidates():
         assert candidate.latency is not None
-        assert (candidate.latency.rung == "measurement") == (candidate.architecture in script.asked)
+        assert (candidate.latency.fidelity == "measurement") == (candidate.architecture in script.asked)
         assert math.isfinite(candidate.latency.known.value)
