@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import nn
 
-from espalier.nas.cost.layer_sites import Place, Shape, places
+from espalier.nas.cost.layer_sites import LayerSite, Shape, layer_sites
 from espalier.nas.cost.table import CostTable, cost_table
 from espalier.nas.errors import UserError
 from espalier.nas.spaces.mobilenet import OPERATIONS, MobileNet
@@ -37,14 +37,14 @@ def pixel1_table(path: Path, space: MobileNet) -> CostTable:
             raise UserError(str(path), f"has no entry {key}", allowed=entries, given=key)
         return entries[key]
 
-    blocks = places(space)
+    blocks = layer_sites(space)
     costs: dict[str, dict[str, float]] = {}
-    for place, block in zip(blocks, space.blocks, strict=True):
-        costs[place.choice] = {
-            option: latency(_option_key(place, kernel, expansion)) for option, (kernel, expansion) in OPERATIONS.items()
+    for site, block in zip(blocks, space.blocks, strict=True):
+        costs[site.choice] = {
+            option: latency(_option_key(site, kernel, expansion)) for option, (kernel, expansion) in OPERATIONS.items()
         }
         if block.shortcut:
-            costs[place.choice]["zero"] = 0.0
+            costs[site.choice]["zero"] = 0.0
     return cost_table(
         space,
         unit="ms",
@@ -55,7 +55,7 @@ def pixel1_table(path: Path, space: MobileNet) -> CostTable:
     )
 
 
-def fixed_keys(space: MobileNet, blocks: list[Place]) -> list[str]:
+def fixed_keys(space: MobileNet, blocks: list[LayerSite]) -> list[str]:
     """The entries that every architecture pays for: stem, first block, last convolution, classifier."""
     first, last = blocks[0].input_shape, blocks[-1].output_shape
     stem = (_width(space.stem), *first[1:])
@@ -81,8 +81,8 @@ def block_key(before: Shape, after: Shape, *, expand: int, kernel: int) -> str:
     return f"expanded_conv-{shapes}-expand:{expand}-kernel:{kernel}-stride:{stride}-idskip:{skip}"
 
 
-def _option_key(place: Place, kernel: int, expansion: int) -> str:
-    return block_key(place.input_shape, place.output_shape, expand=expansion, kernel=kernel)
+def _option_key(site: LayerSite, kernel: int, expansion: int) -> str:
+    return block_key(site.input_shape, site.output_shape, expand=expansion, kernel=kernel)
 
 
 def _width(layers: nn.Sequential) -> int:
