@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from espalier.nas.errors import UserError
-from espalier.nas.user_code import Reference, called
+from espalier.nas.super_resolution.networks import NETWORKS, super_resolution_factory
+from espalier.nas.user_code import Reference
+from espalier.nas.user_network import user_network_factory
 
 
 def network_factory(
@@ -34,9 +35,7 @@ def network_factory(
     if pretrained:
         raise UserError(text, "only models of timm come with pretrained weights; give yours as a file of weights")
     if colon and kind.endswith(".py"):
-        return _of_file(Path(kind), name)
-    from espalier.nas.super_resolution.networks import NETWORKS, super_resolution_factory
-
+        return user_network_factory(Reference(kind, name))
     name = text.partition(":")[0]
     if colon and name in NETWORKS:
         return super_resolution_factory(text)
@@ -84,19 +83,3 @@ def timm_normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]
     if settings is None or not settings.has_weights:
         raise UserError(f"timm:{name}", "timm has no pretrained weights for it")
     return tuple(settings.mean), tuple(settings.std)
-
-
-def _of_file(path: Path, name: str) -> Callable[[], nn.Module]:
-    reference = Reference(str(path), name)
-    make = reference.resolve()
-    if not callable(make):
-        raise UserError(str(reference), "is not a function or class", code="user_code")
-
-    def checked() -> nn.Module:
-        network = called(make, str(reference))
-        if not isinstance(network, nn.Module):
-            problem = f"returns {type(network).__name__!r}, not a torch module"
-            raise UserError(str(reference), problem, code="user_code")
-        return network
-
-    return checked

@@ -14,6 +14,8 @@ from espalier.nas.errors import UserError
 from espalier.nas.super_resolution.edsr import EDSR
 from espalier.nas.super_resolution.swinir import SwinIRLight
 from espalier.nas.super_resolution.vdsr import VDSR
+from espalier.nas.user_code import Reference
+from espalier.nas.user_network import user_network_factory
 
 NETWORKS: Mapping[str, type[nn.Module]] = {"edsr": EDSR, "swinir": SwinIRLight, "vdsr": VDSR}
 """Each takes its options by keyword, and the scale, if it depends on it, first."""
@@ -36,9 +38,7 @@ def super_resolution_factory(text: str, scale: int | None = None) -> Callable[[]
     """
     name, _, given = text.partition(":")
     if name.endswith(".py"):
-        from espalier.nas.models import network_factory  # which finds the networks here by name
-
-        return network_factory(text, image_shape=(3, 0, 0), classes=0)
+        return user_network_factory(Reference(name, given))
     if name not in NETWORKS:
         raise UserError(text, f"there is no network {name!r}", allowed=[*NETWORKS, OWN], given=name)
     options = _options(name, given)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
 import torch
+from torch import nn
 
 from espalier.nas.architecture import Architecture
 from espalier.nas.errors import UserError
@@ -14,14 +15,31 @@ from espalier.nas.spaces.nni.choices import MutableChoice
 from espalier.nas.spaces.nni.library import WHERE
 from espalier.nas.spaces.nni.weights import Inventory
 
-if TYPE_CHECKING:
-    from espalier.nas.spaces.nni.space import NniSpace
-
 CHECKS, CHECKS_UNDER_CONSTRAINTS = 24, 200
 """Random networks that must bring no new layer; more of them where NNI refuses to make some that were to be seen."""
 
 
-def survey(space: NniSpace) -> Inventory:
+class ModelSpace(Protocol):
+    """What a survey asks of a space of NNI's models; see `espalier.nas.spaces.nni.space.NniSpace`."""
+
+    def choices(self) -> Mapping[str, MutableChoice]:
+        """The choices by name."""
+        ...
+
+    def sample(self, generator: torch.Generator) -> Architecture:
+        """A uniform draw among the valid architectures."""
+        ...
+
+    def contains(self, architecture: Architecture) -> bool:
+        """Whether an architecture satisfies the constraints."""
+        ...
+
+    def skeleton(self, architecture: Architecture) -> nn.Module:
+        """The model of an architecture without weights."""
+        ...
+
+
+def survey(space: ModelSpace) -> Inventory:
     """An inventory of the layers that the networks of a space need.
 
     It is complete where each layer hangs on one layer choice and one choice of inputs, or on one size, at most, and
@@ -50,7 +68,7 @@ def survey(space: NniSpace) -> Inventory:
     return inventory
 
 
-def _walk(space: NniSpace) -> Iterator[Architecture]:
+def _walk(space: ModelSpace) -> Iterator[Architecture]:
     choices = space.choices().values()
     sizes = [c for c in choices if c.is_size]
     largest = {c.name: c.options[c.values.index(max(c.values))] for c in sizes}
