@@ -34,7 +34,7 @@ def read_table(path: Path, space: SearchSpace, columns: Sequence[str], *, where:
         content = path.read_bytes()
         text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise UserError(where, f"{path} cannot be read ({error})") from error
+        raise UserError(where, f"{path} cannot be read ({error})", code="unreadable") from error
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     rows = csv.DictReader(io.StringIO(text))
     present = rows.fieldnames or []
@@ -48,7 +48,7 @@ def read_table(path: Path, space: SearchSpace, columns: Sequence[str], *, where:
         values = tuple(_number(row[column], column, line) for column in columns)
         architecture = space.parse(row["arch"] or "", where=line)
         if architecture in table:
-            raise UserError(line, f"is of the same architecture as line {lines[architecture]}")
+            raise UserError(line, f"is of the same architecture as line {lines[architecture]}", code="conflict")
         table[architecture], lines[architecture] = values, number
     return table
 

@@ -44,10 +44,14 @@ def load_weights(path: Path, model: nn.Module) -> None:
         if name not in tensors and name.endswith("num_batches_tracked"):
             tensors[name] = expected[name]
         if name not in tensors or name not in expected:
-            raise UserError(str(path), f"holds another network: {name} is {'missing' if name in expected else 'extra'}")
+            raise UserError(
+                str(path),
+                f"holds another network: {name} is {'missing' if name in expected else 'extra'}",
+                code="mismatch",
+            )
         if tensors[name].shape != expected[name].shape:
             shapes = f"{tuple(tensors[name].shape)} in the file, {tuple(expected[name].shape)} in the network"
-            raise UserError(str(path), f"holds another network: {name} is {shapes}")
+            raise UserError(str(path), f"holds another network: {name} is {shapes}", code="mismatch")
     model.load_state_dict(tensors)
 
 
@@ -70,7 +74,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(path))
     except (OSError, SafetensorError) as error:
-        raise UserError(str(path), f"cannot be read as safetensors ({error}); {REMAKE}") from error
+        raise UserError(str(path), f"cannot be read as safetensors ({error}); {REMAKE}", code="unreadable") from error
 
 
 def _numpy_archive(path: Path) -> dict[str, Tensor]:
@@ -78,14 +82,18 @@ def _numpy_archive(path: Path) -> dict[str, Tensor]:
         with np.load(path, allow_pickle=False) as archive:
             return {name: torch.from_numpy(archive[name]) for name in archive.files}
     except (OSError, ValueError, TypeError, EOFError, *BROKEN) as error:
-        raise UserError(str(path), f"cannot be read as a NumPy archive of numbers ({error})") from error
+        raise UserError(
+            str(path), f"cannot be read as a NumPy archive of numbers ({error})", code="unreadable"
+        ) from error
 
 
 def _torch_archive(path: Path) -> dict[str, Tensor]:
     state = _archived(path, "holds more than tensors, or is damaged", "save model.state_dict() alone")
     state = state.get("state_dict", state)
     if not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(str(path), "holds more than a network's tensors; save model.state_dict() alone")
+        raise UserError(
+            str(path), "holds more than a network's tensors; save model.state_dict() alone", code="unreadable"
+        )
     return state
 
 
@@ -113,4 +121,4 @@ def _archived(path: Path, problem: str, cure: str) -> dict[str, Any]:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, *BROKEN) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(str(path), f"{problem} ({first}); {cure}") from error
+        raise UserError(str(path), f"{problem} ({first}); {cure}", code="unreadable") from error

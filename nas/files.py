@@ -68,6 +68,6 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise UserError(str(path), "no such file", code="not_found") from error
     except OSError as error:
-        raise UserError(str(path), error.strerror or str(error), code="unreadable") from error
+        raise UserError(str(path), f"cannot be read: {error.strerror or error}", code="unreadable") from error
     except ValueError as error:
         raise UserError(str(path), f"not valid JSON ({error})", code="unreadable") from error

@@ -33,7 +33,11 @@ def network_factory(
     if kind == "timm":
         return _of_timm(name, image_shape[0], image_shape[1:], classes, pretrained)
     if pretrained:
-        raise UserError(text, "only models of timm come with pretrained weights; give yours as a file of weights")
+        raise UserError(
+            text,
+            "only models of timm come with pretrained weights; give yours as a file of weights",
+            code="unsupported",
+        )
     if colon and kind.endswith(".py"):
         return user_network_factory(Reference(kind, name))
     name = text.partition(":")[0]
@@ -63,7 +67,9 @@ def _of_timm(
         try:
             return make()
         except (OSError, RuntimeError, ValueError) as error:  # no weights of this tag, or the hub is not reached
-            raise UserError(f"timm:{name}", f"its pretrained weights cannot be loaded ({error})") from error
+            raise UserError(
+                f"timm:{name}", f"its pretrained weights cannot be loaded ({error})", code="unavailable"
+            ) from error
 
     return downloaded if pretrained else make
 
@@ -81,5 +87,5 @@ def timm_normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]
     except RuntimeError as error:
         raise UserError(f"timm:{name}", "timm has no such model", allowed=timm.list_models(), given=name) from error
     if settings is None or not settings.has_weights:
-        raise UserError(f"timm:{name}", "timm has no pretrained weights for it")
+        raise UserError(f"timm:{name}", "timm has no pretrained weights for it", code="unavailable")
     return tuple(settings.mean), tuple(settings.std)

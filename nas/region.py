@@ -111,9 +111,13 @@ class Region(Mapping[str, tuple[int, ...]]):
         choices = space.choices()
         for name in [*value, *choices]:
             if name not in choices:
-                raise UserError(f"{where}.{name}", "of another space: it has no such choice", allowed=choices)
+                raise UserError(
+                    f"{where}.{name}", "of another space: it has no such choice", allowed=choices, code="mismatch"
+                )
             if name not in value:
-                raise UserError(f"{where}.{name}", "of another space: the choice is missing")
+                raise UserError(f"{where}.{name}", "of another space: the choice is missing", code="mismatch")
             if not set(value[name]) <= set(range(len(choices[name].options))):
-                raise UserError(f"{where}.{name}", f"of another space: it has {len(choices[name].options)} options")
+                raise UserError(
+                    f"{where}.{name}", f"of another space: it has {len(choices[name].options)} options", code="mismatch"
+                )
         return cls({name: value[name] for name in choices})

@@ -43,7 +43,7 @@ class RunFolder:
             lock = FileLock(self.path / ".lock")
             lock.acquire(timeout=0)
         except Timeout as error:
-            raise UserError(str(self.path), "another process is working in this run folder") from error
+            raise UserError(str(self.path), "another process is working in this run folder", code="busy") from error
         except OSError as error:
             raise CannotWrite(self.path, error) from error
         try:
@@ -119,7 +119,9 @@ class RunFolder:
 def _read_record(path: Path) -> dict[str, Any]:
     record = read_json(path)
     if not isinstance(record, dict) or not {"key", "outputs"} <= record.keys():
-        raise UserError(str(path), "is not the record of a finished stage; delete it to run the stage again")
+        raise UserError(
+            str(path), "is not the record of a finished stage; delete it to run the stage again", code="unreadable"
+        )
     return record
 
 

@@ -94,7 +94,7 @@ class SearchSpace(nn.Module):
                 raise UserError(f"{where}.{name}", f"no option {option!r}", allowed=options, given=option)
         for name in choices:
             if name not in architecture:
-                raise UserError(f"{where}.{name}", "the choice is missing")
+                raise UserError(f"{where}.{name}", "the choice is missing", code="missing")
         return architecture
 
     def contains(self, architecture: Architecture) -> bool:

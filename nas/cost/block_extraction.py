@@ -47,7 +47,9 @@ def extract_block(nodes: Sequence[fx.Node], label: str, family: str, words: Sequ
         (zeros,) = read
         nodes, read = [zeros, *nodes], dict.fromkeys(zeros.all_input_nodes)
     if len(read) != 1:
-        raise UserError("space", f"the block at {nodes[0].target} reads {len(read)} tensors, must read one")
+        raise UserError(
+            "space", f"the block at {nodes[0].target} reads {len(read)} tensors, must read one", code="unsupported"
+        )
     source, result = next(iter(read)), nodes[-1]
     if REPEATED in words or all(_layer(node) is nn.Identity for node in nodes):
         if ADDED not in words:

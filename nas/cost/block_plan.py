@@ -81,7 +81,7 @@ class _Planner:
         for name, choice in self._choices.items():
             if name not in met and not (isinstance(choice, InputChoice) and choice.edges) and len(choice.options) > 1:
                 problem = f"costs are added up block by block, and no block depends on the {type(choice).__name__}"
-                raise UserError("space", f"{problem} {name!r}")
+                raise UserError("space", f"{problem} {name!r}", code="unsupported")
 
     def _missing(self, slot: str) -> Iterator[tuple[Way, dict[str, int]]]:
         """The joint options and states of which the block is not known, with gates that have them."""
@@ -158,7 +158,9 @@ class _Planner:
         self._keys[slot] = {}  # what was seen was seen of fewer choices
         joints = math.prod(len(self._choices[name].options) for name in self._names[slot])
         if joints > MAX_JOINTS:
-            raise UserError("space", f"{joints:,} blocks can stand at {slot}, too many to measure each")
+            raise UserError(
+                "space", f"{joints:,} blocks can stand at {slot}, too many to measure each", code="unsupported"
+            )
 
     def _parts(self, architecture: Architecture) -> Iterator[tuple[str, list[fx.Node]]]:
         """The slots of a network by name, and their nodes."""

@@ -111,7 +111,9 @@ class BlockTable:
             UserError: it is not the table's space.
         """
         if space_fingerprint(space) != self.space:
-            raise UserError(where, f"is a table of another space, or of one of other sizes: {self.origin}")
+            raise UserError(
+                where, f"is a table of another space, or of one of other sizes: {self.origin}", code="mismatch"
+            )
         calibration = self.calibration
         fixed = self.fixed if calibration is None else calibration.fixed
         scales = {} if calibration is None else calibration.scales
@@ -163,18 +165,22 @@ def read_block_table(path: Path, space: SearchSpace) -> BlockTable:
         UserError: the file is missing or of another form, unit or space; the key is named.
     """
     if not path.is_file():
-        raise UserError(str(path), "no such file")
+        raise UserError(str(path), "no such file", code="not_found")
     return parse_block_table(read_json(path), space, where=str(path))
 
 
 def parse_block_table(value: Any, space: SearchSpace, *, where: str) -> BlockTable:
     """The table in a file's content; see `read_block_table`."""
     if not is_block_table(value) or value["form"] != FORM:
-        raise UserError(where, "is not a table of latencies of blocks, as `nas lut build` writes it")
+        raise UserError(where, "is not a table of latencies of blocks, as `nas lut build` writes it", code="unreadable")
     if value.get("unit") != "ms":
-        raise UserError(f"{where}: unit", f"is {value.get('unit')!r}", allowed=["ms"])
+        raise UserError(f"{where}: unit", f"is {value.get('unit')!r}", allowed=["ms"], code="mismatch")
     if value.get("space") != space_fingerprint(space):
-        raise UserError(f"{where}: space", f"the table is of another space, or of other sizes ({value.get('origin')})")
+        raise UserError(
+            f"{where}: space",
+            f"the table is of another space, or of other sizes ({value.get('origin')})",
+            code="mismatch",
+        )
     try:
         table = BlockTable(
             unit="ms",
@@ -190,7 +196,7 @@ def parse_block_table(value: Any, space: SearchSpace, *, where: str) -> BlockTab
         )
         table.costs(space)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise UserError(where, f"is damaged ({type(error).__name__}: {error})") from error
+        raise UserError(where, f"is damaged ({type(error).__name__}: {error})", code="unreadable") from error
     return table
 
 
@@ -214,7 +220,7 @@ def costs_of_slots(
         return _rows(space, groups, fixed)
     if InputChoice in kinds:
         problem = "has choices between edges beside choices whose blocks depend on each other: no table adds them up"
-        raise UserError("space", problem)
+        raise UserError("space", problem, code="unsupported")
     terms: dict[tuple[str, ...], Tensor] = {(): torch.tensor(fixed, dtype=torch.float64)}
     for (choices, dependencies), costs in groups.items():
         names = tuple(name for name in space.choices() if name in (*choices, *dependencies))

@@ -19,7 +19,9 @@ def read_cost_table(path: Path, space: SearchSpace) -> CostTable | ElasticCosts:
         UserError: the file is missing, of another form, or of another space.
     """
     if not path.is_file():
-        raise UserError("supernet.strategy.cost", f"{path} is no file; allowed: macs, or a table of costs")
+        raise UserError(
+            "supernet.strategy.cost", f"{path} is no file; allowed: macs, or a table of costs", code="not_found"
+        )
     value = read_json(path)
     if is_block_table(value):
         return parse_block_table(value, space, where=str(path)).costs(space)

@@ -75,7 +75,7 @@ def _passing(choice: Any) -> Gate:
     if isinstance(choice, InputChoice):
         return choice.open(range(len(choice.options)))
     problem = f"costs are added up operator by operator, and the {type(choice).__name__} {choice.name!r} changes them"
-    raise UserError("space", problem)
+    raise UserError("space", problem, code="unsupported")
 
 
 def _shape(x: Tensor) -> Shape:

@@ -173,7 +173,7 @@ def parse_cost_table(value: Any, space: SearchSpace, *, where: str) -> CostTable
     """
     wanted = {"unit": str, "space": str, "fixed": object, "choices": dict, "provenance": dict}
     if not isinstance(value, dict):
-        raise UserError(where, f"a table of costs is a JSON object, not {type(value).__name__}")
+        raise UserError(where, f"a table of costs is a JSON object, not {type(value).__name__}", code="unreadable")
     _same_names(value, wanted, f"{where}: ", "key")
     for key, kind in wanted.items():
         if not isinstance(value[key], kind):
@@ -190,7 +190,11 @@ def parse_cost_table(value: Any, space: SearchSpace, *, where: str) -> CostTable
         where=where,
     )
     if table.space != value["space"]:
-        raise UserError(f"{where}: space", "the table is of a space of other sizes: channels, cells or images differ")
+        raise UserError(
+            f"{where}: space",
+            "the table is of a space of other sizes: channels, cells or images differ",
+            code="mismatch",
+        )
     return table
 
 
@@ -201,10 +205,10 @@ def _same_names(given: Iterable[str], wanted: Iterable[object], prefix: str, kin
             raise UserError(f"{prefix}{name}", f"no such {kind}", allowed=allowed, given=name)
     for name in allowed:
         if name not in given:
-            raise UserError(f"{prefix}{name}", f"the {kind} has no entry")
+            raise UserError(f"{prefix}{name}", f"the {kind} has no entry", code="missing")
 
 
 def _number(value: object, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise UserError(where, f"is {value!r}, must be a number of at least 0")
+        raise UserError(where, f"is {value!r}, must be a number of at least 0", code="out_of_range")
     return float(value)

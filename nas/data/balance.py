@@ -37,7 +37,9 @@ class Limit:
         for name, some, count in zip(classes, members, counts, strict=True):
             if count == 0 and len(some):
                 raise UserError(
-                    "data.limit", f"{self.images} images leave none for class {name!r} of {len(some)} images"
+                    "data.limit",
+                    f"{self.images} images leave none for class {name!r} of {len(some)} images",
+                    code="too_few",
                 )
         return torch.cat([some[:count] for some, count in zip(members, counts, strict=True)]).sort().values
 

@@ -67,7 +67,11 @@ class Batches:
         if generator is None and (shuffle or augment is not None):
             raise ValueError("shuffling and augmentation need a generator")
         if drop_last and batch_size > len(images):
-            raise UserError("batch_size", f"{batch_size} is more than the {len(images)} images there are to train on")
+            raise UserError(
+                "batch_size",
+                f"{batch_size} is more than the {len(images)} images there are to train on",
+                code="too_few",
+            )
         self.batch_size = batch_size
         self._shape = images.image_shape
         self._classes = len(images.classes)

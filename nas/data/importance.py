@@ -70,7 +70,9 @@ class ImportanceSampler:
             UserError: the scores are of another number of images.
         """
         if self.scores is not None and len(self.scores) != images:
-            raise UserError("checkpoint.scores", f"of other images: {len(self.scores)} scores for {images} images")
+            raise UserError(
+                "checkpoint.scores", f"of other images: {len(self.scores)} scores for {images} images", code="mismatch"
+            )
         if self.scores is None or self.tau == 0:
             return None
         h = self.scores.nan_to_num(float(self.scores.nanmean()))

@@ -108,9 +108,13 @@ def split(pool: Images, test: Images | None, fractions: SplitFractions, *, seed:
             all training pixels.
     """
     if test is not None and fractions.test > 0:
-        raise UserError("data.split", f"test must be 0, not {fractions.test}: the source has its own test images")
+        raise UserError(
+            "data.split", f"test must be 0, not {fractions.test}: the source has its own test images", code="conflict"
+        )
     if test is None and fractions.test == 0:
-        raise UserError("data.split", "test must be more than 0: the source has no test images of its own")
+        raise UserError(
+            "data.split", "test must be more than 0: the source has no test images of its own", code="missing"
+        )
     generator = Generator().manual_seed(seed)
     indices = _divide(pool, fractions.shares, generator)
     train, architecture, selection, held_back = (pool.subset(part) for part in indices)
@@ -126,7 +130,9 @@ def _divide(pool: Images, shares: Sequence[float], generator: Generator) -> list
         counts = apportion(len(members), shares)
         if any(share > 0 and count == 0 for share, count in zip(shares, counts, strict=True)):
             wanted = ", ".join(f"{part} {share:g}" for part, share in zip(PARTS, shares, strict=True) if share)
-            raise UserError("data.split", f"class {name!r} has {len(members)} images, too few for each of: {wanted}")
+            raise UserError(
+                "data.split", f"class {name!r} has {len(members)} images, too few for each of: {wanted}", code="too_few"
+            )
         for part, some in zip(chosen, members.split(counts), strict=True):
             part.append(some)
     return [torch.cat(part).sort().values for part in chosen]

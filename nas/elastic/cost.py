@@ -131,7 +131,7 @@ def elastic_costs(space: SearchSpace, unit: Literal["macs", "params"]) -> Elasti
             problem = (
                 f"costs are a sum over layers, which the InputChoice {choice.name!r} beside elastic choices is not"
             )
-            raise UserError("space", problem)
+            raise UserError("space", problem, code="unsupported")
     meta = copy.deepcopy(space).to("meta").eval()
     conditions = list(_conditions(meta))
     terms: dict[tuple[str, ...], Tensor] = {}

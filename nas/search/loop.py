@@ -182,14 +182,16 @@ class Search:
                 break
             failed = failed + 1 if candidate.status == "failed" else 0
             if failed >= MAX_FAILED and not self._any_complete():
-                raise UserError("search", f"the first {failed} architectures all failed: {candidate.reason}")
+                raise UserError(
+                    "search", f"the first {failed} architectures all failed: {candidate.reason}", code="failed"
+                )
             trials -= 1
             yield candidate
         if not self._any_complete():
             yield from self._recheck_estimates()
         if not self._any_complete():
             where = "search.constraints" if self.cascade is None else "budget"
-            raise UserError(where, nearest_miss(self._known.values(), self._limits, self.cascade))
+            raise UserError(where, nearest_miss(self._known.values(), self._limits, self.cascade), code="infeasible")
         if trials > 0 and not self.stopped:
             self.stopped = f"the space has only {self.space.size} architectures"
 

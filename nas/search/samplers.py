@@ -44,7 +44,7 @@ def sampler(
         settings.sampler, seed=seed, population_size=settings.population_size, sample_size=settings.sample_size
     )
     if settings.learns and surrogate is None:
-        raise UserError("search", "a surrogate is asked for, and none is given")
+        raise UserError("search", "a surrogate is asked for, and none is given", code="missing")
     guide: Guide
     if surrogate is not None and settings.learns:
         guide = SurrogateGuide(surrogate, settings.surrogate, seed=seed)

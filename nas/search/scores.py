@@ -51,5 +51,7 @@ def draw(space: SearchSpace, count: int, allowed: Allowed, *, seed: int) -> list
         if architecture.id not in drawn and allowed(architecture):
             drawn[architecture.id] = architecture
     if not drawn:
-        raise UserError("search.constraints", f"none of {DRAWS_EACH * count} random architectures is allowed")
+        raise UserError(
+            "search.constraints", f"none of {DRAWS_EACH * count} random architectures is allowed", code="infeasible"
+        )
     return list(drawn.values())

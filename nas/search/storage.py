@@ -43,10 +43,12 @@ class RunJournal(BaseJournalBackend):
         try:
             logs = [json.loads(line) for line in content[:whole].splitlines()]
         except ValueError as error:
-            raise UserError(str(self._path), f"damaged study ({error})") from error
+            raise UserError(str(self._path), f"damaged study ({error})", code="unreadable") from error
         for number, log in enumerate(logs, start=1):
             if not isinstance(log, dict) or "op_code" not in log:
-                raise UserError(str(self._path), f"damaged study (line {number} is not a change of a study)")
+                raise UserError(
+                    str(self._path), f"damaged study (line {number} is not a change of a study)", code="unreadable"
+                )
         return logs
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
@@ -76,9 +78,9 @@ def open_storage(url: str | None, path: Path) -> BaseStorage:
         try:
             return JournalStorage(journal)
         except (LookupError, AssertionError, TypeError, ValueError) as error:  # the journal makes no sense
-            raise UserError(str(path), f"damaged study ({type(error).__name__}: {error})") from error
+            raise UserError(str(path), f"damaged study ({type(error).__name__}: {error})", code="unreadable") from error
     try:
         return get_storage(url)
     except Exception as error:  # every database driver raises its own kind
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError("search.storage", f"{url}: {reason}") from error
+        raise UserError("search.storage", f"{url}: {reason}", code="unavailable") from error

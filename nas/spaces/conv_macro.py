@@ -66,7 +66,9 @@ class ConvMacro(SearchSpace):
         sides = [side // 2 ** len(pooled) - 2 for side in input_shape[1:]]
         if min(sides) < 1:
             pixels = "x".join(map(str, input_shape[1:]))
-            raise UserError("space.reductions", f"{reductions} max-pools leave nothing of images of {pixels}")
+            raise UserError(
+                "space.reductions", f"{reductions} max-pools leave nothing of images of {pixels}", code="out_of_range"
+            )
         self.input_shape = input_shape
         self.num_classes = num_classes
         layers: list[ConvLayer] = []
@@ -74,7 +76,9 @@ class ConvMacro(SearchSpace):
         for i, choices in enumerate(CHANNELS):
             widths = [max(1, round(width * option)) for option in choices]
             if len(set(widths)) < len(widths):
-                raise UserError("space.width", f"{width:g} times the channels {list(choices)} gives {widths}")
+                raise UserError(
+                    "space.width", f"{width:g} times the channels {list(choices)} gives {widths}", code="out_of_range"
+                )
             outputs = Dim([ElasticChoice(f"channels_{i + 1}", widths)])
             kernel = kernel_dim(ElasticChoice(f"kernel_{i + 1}", kernels))
             conv = ElasticConv2d(channels, outputs, kernel, bias=True, mode=entanglement)

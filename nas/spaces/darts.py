@@ -55,9 +55,13 @@ class Darts(SearchSpace):
         super().__init__()
         if input_shape[1] % 4 or input_shape[2] % 4:
             size = "x".join(map(str, input_shape[1:]))
-            raise UserError("data.size", f"darts halves images twice: {size} is not divisible by 4")
+            raise UserError("data.size", f"darts halves images twice: {size} is not divisible by 4", code="unsupported")
         if cells < 3:
-            raise UserError("space.cells", f"darts has normal cells and two reduction cells: {cells} is less than 3")
+            raise UserError(
+                "space.cells",
+                f"darts has normal cells and two reduction cells: {cells} is less than 3",
+                code="out_of_range",
+            )
         self.input_shape = input_shape
         self.num_classes = num_classes
         before = last = 3 * channels

@@ -152,7 +152,7 @@ def keep_last(strides: tuple[int, ...], reductions: int) -> tuple[int, ...]:
     """
     places = [i for i, stride in enumerate(strides) if stride > 1]
     if not 0 <= reductions <= len(places):
-        raise UserError("space.reductions", f"{reductions} is not between 0 and {len(places)}")
+        raise UserError("space.reductions", f"{reductions} is not between 0 and {len(places)}", code="out_of_range")
     dropped = places[: len(places) - reductions]
     return tuple(1 if i in dropped else stride for i, stride in enumerate(strides))
 

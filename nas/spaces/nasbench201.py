@@ -56,7 +56,9 @@ class NasBench201(SearchSpace):
         super().__init__()
         if input_shape[1] % 4 or input_shape[2] % 4:
             size = "x".join(map(str, input_shape[1:]))
-            raise UserError("data.size", f"nasbench201 halves images twice: {size} is not divisible by 4")
+            raise UserError(
+                "data.size", f"nasbench201 halves images twice: {size} is not divisible by 4", code="unsupported"
+            )
         self.input_shape = input_shape
         self.num_classes = num_classes
         self.stem = nn.Sequential(

@@ -101,7 +101,7 @@ def _read(path: Path) -> dict[str, float]:
         content = path.read_bytes()
         text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise UserError(str(path), f"cannot be read ({error})") from error
+        raise UserError(str(path), f"cannot be read ({error})", code="unreadable") from error
     rows = csv.DictReader(text.splitlines())
     for column in ("op", COLUMN):
         if column not in (rows.fieldnames or []):

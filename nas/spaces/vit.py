@@ -86,7 +86,11 @@ class ViT(SearchSpace):
         super().__init__()
         channels, height, width = input_shape
         if height % patch or width % patch:
-            raise UserError("space.patch", f"images of {height}x{width} are not whole patches of {patch}x{patch}")
+            raise UserError(
+                "space.patch",
+                f"images of {height}x{width} are not whole patches of {patch}x{patch}",
+                code="unsupported",
+            )
         self.input_shape = input_shape
         self.num_classes = num_classes
         of = VARIANTS[variant]

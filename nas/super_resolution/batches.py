@@ -52,10 +52,14 @@ class Patches:
         for pair in pairs:
             height, width = pair.low.shape[1:]
             if min(height, width) < patch:
-                raise UserError(pair.name, f"is {width}x{height} when small, smaller than a patch of {patch}x{patch}")
+                raise UserError(
+                    pair.name,
+                    f"is {width}x{height} when small, smaller than a patch of {patch}x{patch}",
+                    code="too_few",
+                )
         if len(pairs) * per_image < batch_size:
             problem = f"{batch_size} is more than the {len(pairs) * per_image} patches of an epoch"
-            raise UserError("batch_size", problem)
+            raise UserError("batch_size", problem, code="too_few")
         self.pairs = pairs
         self.patch = patch
         self.batch_size = batch_size

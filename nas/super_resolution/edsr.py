@@ -84,7 +84,7 @@ def sub_pixel(channels: int, scale: int) -> nn.Sequential:
     elif scale >= 2 and scale & (scale - 1) == 0:
         steps = [2] * (scale.bit_length() - 1)
     else:
-        raise UserError("scale", f"must be 3 or a power of two from 2 on, not {scale}")
+        raise UserError("scale", f"must be 3 or a power of two from 2 on, not {scale}", code="out_of_range")
     return nn.Sequential(
         *(layer for step in steps for layer in (conv3x3(channels, step * step * channels), nn.PixelShuffle(step)))
     )

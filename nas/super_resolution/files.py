@@ -43,7 +43,7 @@ def load_pairs(path: Path, scale: int, *, low: Path | None = None, grey: bool = 
             pixels than memory holds.
     """
     if scale < 2:
-        raise UserError("scale", f"must be at least 2, not {scale}")
+        raise UserError("scale", f"must be at least 2, not {scale}", code="out_of_range")
     with ExitStack() as archives, ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         large = _files(path, archives)
         small = None if low is None else _by_name(low, _files(low, archives))
@@ -51,7 +51,7 @@ def load_pairs(path: Path, scale: int, *, low: Path | None = None, grey: bool = 
         def pair(name: str) -> Pair:
             high = _decoded(large[name], grey)
             if min(high.shape[1:]) < scale:
-                raise UserError(large[name].where, f"is {_size(high)}, too small for 1/{scale} of it")
+                raise UserError(large[name].where, f"is {_size(high)}, too small for 1/{scale} of it", code="too_few")
             if small is None:
                 return Pair.degraded(name, high, scale)
             return _with_small(name, high, _small(small, name, scale, str(low)), scale, grey)
@@ -84,13 +84,13 @@ class _File:
                 with Image.open(file) as image:
                     yield image, head
         except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError, *BROKEN) as error:
-            raise UserError(self.where, f"is not an image that can be decoded ({error})") from error
+            raise UserError(self.where, f"cannot be decoded as an image ({error})", code="unreadable") from error
 
 
 def _files(path: Path, archives: ExitStack) -> dict[str, _File]:
     """The images below a folder, or in a zip file that stays open with `archives`, by their path in it."""
     if not path.exists():
-        raise UserError(str(path), "does not exist")
+        raise UserError(str(path), "does not exist", code="not_found")
     if path.is_dir():
         inside = {file.relative_to(path).as_posix(): file for file in path.rglob("*")}
         found = {name: _File(str(file), partial(_opened, file)) for name, file in inside.items()}
@@ -98,11 +98,11 @@ def _files(path: Path, archives: ExitStack) -> dict[str, _File]:
         try:
             archive = archives.enter_context(zipfile.ZipFile(path))
         except zipfile.BadZipFile as error:
-            raise UserError(str(path), "is neither a folder nor a zip file of images") from error
+            raise UserError(str(path), "is neither a folder nor a zip file of images", code="unreadable") from error
         found = {name: _File(f"{path}/{name}", partial(archive.open, name)) for name in archive.namelist()}
     images = {name: file for name, file in sorted(found.items()) if _is_image(PurePosixPath(name))}
     if not images:
-        raise UserError(str(path), f"holds no images ({', '.join(SUFFIXES)})")
+        raise UserError(str(path), f"holds no images ({', '.join(SUFFIXES)})", code="too_few")
     return images
 
 
@@ -123,7 +123,7 @@ def _decoded(file: _File, grey: bool) -> Tensor:
         deep = image.format == "PNG" and head[PNG_DEPTH] == 16  # PIL would halve the depth without a word
         if deep or image.mode not in (("RGB", "L") if grey else ("RGB",)):
             kind = "has 16" if deep else f"is of mode {image.mode}"
-            raise UserError(file.where, f"must be RGB with 8 bits per channel, but {kind}")
+            raise UserError(file.where, f"must be RGB with 8 bits per channel, but {kind}", code="unsupported")
         pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
@@ -140,7 +140,11 @@ def _by_name(folder: Path, files: Mapping[str, _File]) -> dict[str, _File]:
     for name, file in files.items():
         stem = PurePosixPath(name).stem
         if stem in named:
-            raise UserError(str(folder), f"holds two images of the name {stem}: {named[stem].where} and {file.where}")
+            raise UserError(
+                str(folder),
+                f"holds two images of the name {stem}: {named[stem].where} and {file.where}",
+                code="conflict",
+            )
         named[stem] = file
     return named
 
@@ -150,14 +154,16 @@ def _small(small: Mapping[str, _File], name: str, scale: int, folder: str) -> _F
     for candidate in (f"{stem}x{scale}", stem):
         if candidate in small:
             return small[candidate]
-    raise UserError(folder, f"has no {stem}x{scale}.png for {name}")
+    raise UserError(folder, f"has no {stem}x{scale}.png for {name}", code="not_found")
 
 
 def _with_small(name: str, high: Tensor, file: _File, scale: int, grey: bool) -> Pair:
     low = _decoded(file, grey)
     height, width = (side // scale for side in high.shape[1:])
     if tuple(low.shape[1:]) != (height, width):
-        raise UserError(file.where, f"is {_size(low)}, and 1/{scale} of {name} ({_size(high)}) is {width}x{height}")
+        raise UserError(
+            file.where, f"is {_size(low)}, and 1/{scale} of {name} ({_size(high)}) is {width}x{height}", code="mismatch"
+        )
     return Pair(name, low, high[:, : scale * height, : scale * width].contiguous())
 
 

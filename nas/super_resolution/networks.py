@@ -44,16 +44,16 @@ def super_resolution_factory(text: str, scale: int | None = None) -> Callable[[]
     options = _options(name, given)
     if "scale" in _hints(name):
         if scale is None and "scale" not in options:
-            raise UserError(f"{name}.scale", f"is missing, as in {name}:scale=2")
+            raise UserError(f"{name}.scale", f"is missing, as in {name}:scale=2", code="missing")
         if scale is not None and options.setdefault("scale", scale) != scale:
-            raise UserError(f"{name}.scale", f"is {options['scale']}, where {scale} is asked for")
+            raise UserError(f"{name}.scale", f"is {options['scale']}, where {scale} is asked for", code="conflict")
     make = partial(NETWORKS[name], **options)
     try:
         # What does not fit together is said now. Not on the meta device: its random numbers take seconds to import.
         with torch.random.fork_rng(devices=[]):
             make()
     except UserError as error:
-        raise UserError(f"{name}.{error.where}", error.problem) from error
+        raise UserError(f"{name}.{error.where}", error.problem, code=error.code) from error
     return make
 
 
@@ -83,11 +83,11 @@ def _options(name: str, given: str) -> dict[str, Any]:
         key, equals, value = option.partition("=")
         where = f"{name}.{key}"
         if not equals:
-            raise UserError(name, f"{option!r} is not of the form key=value", allowed=hints, given=key)
+            raise UserError(name, f"{option!r} is not of the form key=value", allowed=hints, given=key, code="invalid")
         if key not in hints:
             raise UserError(where, "no such option", allowed=hints, given=key)
         if key in options:
-            raise UserError(where, "is given twice")
+            raise UserError(where, "is given twice", code="conflict")
         try:
             options[key] = TypeAdapter(hints[key]).validate_python(value)
         except ValidationError as error:

@@ -124,7 +124,7 @@ class Pairs(Sequence[Pair]):
         """
         if not 1 <= validation < len(self):
             problem = f"must leave images to train on: 1 to {len(self) - 1} of the {len(self)}, not {validation}"
-            raise UserError("data.validation", problem)
+            raise UserError("data.validation", problem, code="out_of_range")
         held_back = set(torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:validation].tolist())
         train = tuple(pair for index, pair in enumerate(self.pairs) if index not in held_back)
         rest = tuple(pair for index, pair in enumerate(self.pairs) if index in held_back)

@@ -204,11 +204,11 @@ class SwinIRLight(nn.Module):
     ) -> None:
         super().__init__()
         if channels % heads:
-            raise UserError("channels", f"{channels} cannot be shared by {heads} heads")
+            raise UserError("channels", f"{channels} cannot be shared by {heads} heads", code="conflict")
         if window % 2:
             raise UserError("window", f"must be even, for half of it is shifted, not {window}")
         if scale < 2:
-            raise UserError("scale", f"must be at least 2, not {scale}")
+            raise UserError("scale", f"must be at least 2, not {scale}", code="out_of_range")
         self.window = window
         self.scale = scale
         self.conv_first = conv3x3(3, channels)

@@ -45,14 +45,14 @@ def load(
     if source not in SOURCES:
         raise UserError("data.source", f"no source {source!r}", allowed=SOURCES, given=source)
     if size is not None and size < 1:
-        raise UserError("data.size", f"must be at least 1 pixel, not {size}")
+        raise UserError("data.size", f"must be at least 1 pixel, not {size}", code="out_of_range")
     for key, given in (("data.path", path), ("data.test_path", test_path)):
         if given is not None and source == "digits":
-            raise UserError(key, "the digits are built in and take no path")
+            raise UserError(key, "the digits are built in and take no path", code="conflict")
         if given is not None and not given.exists():
-            raise UserError(key, f"{given} does not exist")
+            raise UserError(key, f"{given} does not exist", code="not_found")
     if path is None and source != "digits":
-        raise UserError("data.path", f"missing: the source {source!r} reads a file or folder")
+        raise UserError("data.path", f"missing: the source {source!r} reads a file or folder", code="missing")
     pool, test = SOURCES[source](path, test_path, size, limit)
     if test is not None:
         _check_test(pool, test, "data.path" if test_path is None else "data.test_path")
@@ -61,17 +61,23 @@ def load(
 
 def _check_test(pool: Images, test: Images, where: str) -> None:
     if len(pool.classes) != len(test.classes):
-        raise UserError(where, f"training images of {len(pool.classes)} classes, test images of {len(test.classes)}")
+        raise UserError(
+            where,
+            f"training images of {len(pool.classes)} classes, test images of {len(test.classes)}",
+            code="mismatch",
+        )
     for ours, theirs in zip(pool.classes, test.classes, strict=True):
         if ours != theirs:
             raise UserError(
                 where,
                 f"both have {len(pool.classes)} classes, of other names: {ours!r} in training, {theirs!r} in test",
+                code="mismatch",
             )
     if pool.image_shape != test.image_shape:
         raise UserError(
             where,
             f"training images of {_shape(pool)} (channels x height x width), test images of {_shape(test)}",
+            code="mismatch",
         )
 
 

@@ -76,6 +76,7 @@ def decode(sets: Sequence[Encoded], size: int | None, limit: Limit) -> list[Imag
                     "data.size",
                     f"the images have several sizes: {first_where} {_size(first)} and {one.where(row)} "
                     f"{_size(image)} (width x height); give a size to bring all to it",
+                    code="mismatch",
                 )
             pixels[row] = image.transpose(2, 0, 1)
             all_grey &= grey
@@ -109,11 +110,11 @@ def _pixels(one: Encoded, row: int, size: int | None) -> tuple[NDArray[np.uint8]
         with Image.open(io.BytesIO(one.read(row))) as image:
             mode = image.mode
             if mode == "F" or mode.startswith("I"):
-                raise UserError(one.where(row), f"has more than 8 bits per channel (mode {mode})")
+                raise UserError(one.where(row), f"has more than 8 bits per channel (mode {mode})", code="unsupported")
             image.load()
             rgb: Image.Image = image if mode == "RGB" else image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(one.where(row), f"is not an image that can be decoded ({error})") from error
+        raise UserError(one.where(row), f"cannot be decoded as an image ({error})", code="unreadable") from error
     if size is not None and rgb.size != (size, size):
         rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(rgb), mode in ("L", "1")

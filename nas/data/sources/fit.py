@@ -20,6 +20,7 @@ def require_memory(size_bytes: int, subject: str) -> None:
             "data.size",
             f"{subject} {size_bytes / 2**30:.1f} GiB and only {available_bytes / 2**30:.1f} GiB of "
             "memory are available; give a smaller size",
+            code="out_of_range",
         )
 
 
@@ -38,10 +39,12 @@ def check_labels(where: str, labels: Tensor, classes: tuple[str, ...] | None) ->
         UserError: no labels, or one that is negative or has no class.
     """
     if len(labels) == 0:
-        raise UserError(where, "holds no images")
+        raise UserError(where, "holds no images", code="too_few")
     names = classes or tuple(str(index) for index in range(int(labels.max()) + 1))
     wrong = ((labels < 0) | (labels >= len(names))).nonzero()
     if len(wrong):
         row = int(wrong[0])
-        raise UserError(where, f"label {int(labels[row])} of row {row} is outside 0 to {len(names) - 1}")
+        raise UserError(
+            where, f"label {int(labels[row])} of row {row} is outside 0 to {len(names) - 1}", code="out_of_range"
+        )
     return names

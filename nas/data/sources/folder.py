@@ -37,12 +37,12 @@ def _encoded(root: Path, name: str) -> Encoded:
     from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
     if not root.is_dir():
-        raise UserError(str(root), "is not a folder of class folders")
+        raise UserError(str(root), "is not a folder of class folders", code="not_found")
     try:
         classes, index = find_classes(root)
         samples = make_dataset(root, index, extensions=IMG_EXTENSIONS)
     except FileNotFoundError as error:
-        raise UserError(str(root), str(error)) from error
+        raise UserError(str(root), str(error), code="too_few") from error
     files = [Path(file) for file, _ in samples]
     return Encoded(
         name=name,

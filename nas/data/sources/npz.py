@@ -37,12 +37,12 @@ def load(path: Path | None, test_path: Path | None, size: int | None, limit: Lim
     assert path is not None
     pool = _read(path, TRAIN_KEYS, size, limit, path.stem)
     if pool is None:
-        raise UserError(str(path), f"has no arrays {_names(TRAIN_KEYS)}")
+        raise UserError(str(path), f"has no arrays {_names(TRAIN_KEYS)}", code="missing")
     if test_path is None:
         return pool, _read(path, TEST_KEYS, size, limit, path.stem)
     test = _read(test_path, TEST_KEYS + TRAIN_KEYS, size, limit, path.stem)
     if test is None:
-        raise UserError(str(test_path), f"has no arrays {_names(TEST_KEYS + TRAIN_KEYS)}")
+        raise UserError(str(test_path), f"has no arrays {_names(TEST_KEYS + TRAIN_KEYS)}", code="missing")
     return pool, test
 
 
@@ -60,9 +60,9 @@ def _read(file: Path, keys: tuple[tuple[str, str], ...], size: int | None, limit
         with np.load(file, allow_pickle=False) as archive:
             pixels, labels = archive[pair[0]], archive[pair[1]]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(str(file), f"cannot be read as an .npz archive ({error})") from error
+        raise UserError(str(file), f"cannot be read as an .npz archive ({error})", code="unreadable") from error
     if pixels.dtype != np.uint8:
-        raise UserError(f"{file}: {pair[0]}", f"must be uint8 (0 to 255), not {pixels.dtype}")
+        raise UserError(f"{file}: {pair[0]}", f"must be uint8 (0 to 255), not {pixels.dtype}", code="unsupported")
     if labels.dtype.kind not in "iu" or labels.shape not in (pixels.shape[:1], (*pixels.shape[:1], 1)):
         raise UserError(
             f"{file}: {pair[1]}", f"must be integers, one per image, not {labels.dtype} of shape {labels.shape}"
@@ -83,7 +83,9 @@ def _channels_first(where: str, pixels: NDArray[np.uint8]) -> Tensor:
     if tensor.ndim == 4 and tensor.shape[1] in (1, 3):
         return tensor
     raise UserError(
-        where, f"must be (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels, not {tuple(tensor.shape)}"
+        where,
+        f"must be (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels, not {tuple(tensor.shape)}",
+        code="unsupported",
     )
 
 

@@ -35,7 +35,7 @@ def load(path: Path | None, test_path: Path | None, size: int | None, limit: Lim
         held_back = _held_back(test_path) or _shards(test_path, "*.parquet")
     for root, files in ((path, train), (test_path, held_back)):
         if root is not None and not files:
-            raise UserError(str(root), "holds no .parquet files to train or test on")
+            raise UserError(str(root), "holds no .parquet files to train or test on", code="not_found")
     sets = [_encoded(files, path.resolve().stem) for files in (train, held_back) if files]
     pool, *rest = decode(sets, size, limit)
     return pool, rest[0] if rest else None
@@ -74,7 +74,7 @@ def _encoded(files: list[Path], name: str) -> Encoded:
         shard, at = place(row)
         content: bytes | None = columns[shard][at].as_py()
         if content is None:
-            raise UserError(where(row), "has no image bytes embedded")
+            raise UserError(where(row), "has no image bytes embedded", code="missing")
         return content
 
     return Encoded(name, every_label, names, read, where)
@@ -91,17 +91,25 @@ def _read(file: Path) -> tuple[Any, torch.Tensor, tuple[str, ...] | None]:
         schema = pq.read_schema(file)
         for column in ("image", "label"):
             if column not in schema.names:
-                raise UserError(str(file), f"has no column {column!r}; its columns: {', '.join(schema.names)}")
+                raise UserError(
+                    str(file), f"has no column {column!r}; its columns: {', '.join(schema.names)}", code="missing"
+                )
         table = pq.read_table(file, columns=["image", "label"])
     except (pa.ArrowException, OSError) as error:
-        raise UserError(str(file), f"cannot be read as parquet ({error})") from error
+        raise UserError(str(file), f"cannot be read as parquet ({error})", code="unreadable") from error
     images, labels = table["image"], table["label"]
     if pa.types.is_struct(images.type) and images.type.get_field_index("bytes") >= 0:
         images = pc.struct_field(images, "bytes")
     if not (pa.types.is_binary(images.type) or pa.types.is_large_binary(images.type)):
-        raise UserError(str(file), f"column 'image' must hold encoded images as bytes, not {images.type}")
+        raise UserError(
+            str(file), f"column 'image' must hold encoded images as bytes, not {images.type}", code="unsupported"
+        )
     if not pa.types.is_integer(labels.type) or labels.null_count:
-        raise UserError(str(file), f"column 'label' must be integers, not {labels.type} with {labels.null_count} nulls")
+        raise UserError(
+            str(file),
+            f"column 'label' must be integers, not {labels.type} with {labels.null_count} nulls",
+            code="unsupported",
+        )
     return images, torch.from_numpy(labels.to_numpy().astype(np.int64)), _class_names(file, schema.metadata)
 
 
@@ -112,5 +120,7 @@ def _class_names(file: Path, metadata: dict[bytes, bytes] | None) -> tuple[str, 
     try:
         names = json.loads(content)["info"]["features"]["label"].get("names")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(str(file), f"its 'huggingface' metadata has no feature 'label' ({error!r})") from error
+        raise UserError(
+            str(file), f"its 'huggingface' metadata has no feature 'label' ({error!r})", code="unreadable"
+        ) from error
     return tuple(str(name) for name in names) if names else None

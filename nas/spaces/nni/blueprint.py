@@ -42,7 +42,7 @@ class Blueprint:
             self._space = on_meta(lambda: self._class(**self._arguments))
             self.mutables: dict[str, Any] = self._space.simplify()
         except Exception as error:  # a model space may raise anything
-            raise UserError(WHERE, f"{model}: {type(error).__name__}: {error}") from error
+            raise UserError(WHERE, f"{model}: {type(error).__name__}: {error}", code="user_code") from error
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Blueprint:
         return self

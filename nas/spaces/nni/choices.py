@@ -60,10 +60,10 @@ def choices_of(mutables: Mapping[str, Any]) -> list[MutableChoice]:
             choices.append(MutableChoice(label, _values(label, mutable.values)))
         elif not isinstance(mutable, MutableAnnotation):
             problem = f"{label!r} is a {type(mutable).__name__}; choices have finitely many options"
-            raise UserError(WHERE, problem, allowed=("Categorical", "CategoricalMultiple"))
+            raise UserError(WHERE, problem, allowed=("Categorical", "CategoricalMultiple"), code="unsupported")
     names = [choice.name for choice in choices]
     if clash := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(WHERE, f"two mutables would both be called {clash[0]!r}")
+        raise UserError(WHERE, f"two mutables would both be called {clash[0]!r}", code="unsupported")
     return choices
 
 
@@ -95,7 +95,7 @@ def architecture_of(choices: Mapping[str, Any], sample: Mapping[str, Any]) -> Ar
 def _values(label: str, values: list[Any]) -> dict[Option, Any]:
     plain = {value if type(value) in (str, int, float, bool) else str(value): value for value in values}
     if len(plain) != len(values):
-        raise UserError(WHERE, f"{label!r}: two values are written alike")
+        raise UserError(WHERE, f"{label!r}: two values are written alike", code="unsupported")
     return plain
 
 
@@ -104,6 +104,8 @@ def _subsets(label: str, mutable: Any) -> dict[Option, Any]:
     sizes = range(count + 1) if mutable.n_chosen is None else (mutable.n_chosen,)
     total = sum(math.comb(count, size) for size in sizes)
     if total > MOST_SUBSETS:
-        raise UserError(WHERE, f"{label!r} has {total} subsets; one choice has at most {MOST_SUBSETS} options")
+        raise UserError(
+            WHERE, f"{label!r} has {total} subsets; one choice has at most {MOST_SUBSETS} options", code="unsupported"
+        )
     subsets = chain.from_iterable(combinations(range(count), size) for size in sizes)
     return {subset: [mutable.values[i] for i in subset] for subset in subsets}

@@ -35,7 +35,7 @@ def hub() -> ModuleType:
             from nni.nas.nn.pytorch import ParametrizedModule
     except ModuleNotFoundError as error:
         problem = "NNI's spaces need `pip install 'espalier-nas[nni]'` (x86-64 only: NNI has no wheels for Arm)"
-        raise UserError("space.name", f"{problem}; missing: {error.name}") from error
+        raise UserError("space.name", f"{problem}; missing: {error.name}", code="unavailable") from error
     logger = logging.getLogger("nni")
     for handler in list(logger.handlers):
         logger.removeHandler(handler)

@@ -99,7 +99,7 @@ class NniSpace(SearchSpace):
         """
         violation = self._blueprint.violation(self.to_sample(super().check(architecture, where=where)))
         if violation is not None:
-            raise UserError(where, violation)
+            raise UserError(where, violation, code="infeasible")
         return architecture
 
     def to_sample(self, architecture: Architecture) -> dict[str, Any]:
@@ -186,7 +186,7 @@ class NniSpace(SearchSpace):
                 self._paths[options] = self.shared.path(self.skeleton(self.check(architecture)))
             except LookupError as error:
                 problem = f"no weights for the layer {error} of {architecture.id}, which no architecture surveyed has"
-                raise UserError(WHERE, problem) from error
+                raise UserError(WHERE, problem, code="unsupported") from error
         self._paths.move_to_end(options)
         if len(self._paths) > MOST_PATHS:
             self._paths.popitem(last=False)
@@ -196,7 +196,9 @@ class NniSpace(SearchSpace):
         for _ in range(MOST_DRAWS):
             if self.contains(architecture := draw(generator)):
                 return architecture
-        raise UserError(WHERE, f"of {MOST_DRAWS} draws none satisfies the constraints of {self._blueprint.model}")
+        raise UserError(
+            WHERE, f"of {MOST_DRAWS} draws none satisfies the constraints of {self._blueprint.model}", code="infeasible"
+        )
 
     def _check_shapes(self) -> None:
         network = self.skeleton(self.sample(torch.Generator().manual_seed(0))).to("meta").eval()
@@ -204,13 +206,19 @@ class NniSpace(SearchSpace):
         try:
             shape = tuple(network(torch.empty(2, *self.input_shape, device="meta")).shape)
         except Exception as error:  # a model may raise anything
-            raise UserError(WHERE, f"{self._blueprint.model} does not take images {images}: {error}") from error
+            raise UserError(
+                WHERE, f"{self._blueprint.model} does not take images {images}: {error}", code="user_code"
+            ) from error
         if shape != (2, self.num_classes):
-            raise UserError(WHERE, f"{self._blueprint.model} gives {shape[1:]} outputs for {self.num_classes} classes")
+            raise UserError(
+                WHERE,
+                f"{self._blueprint.model} gives {shape[1:]} outputs for {self.num_classes} classes",
+                code="mismatch",
+            )
 
 
 def _option(name: str, gate: Gate) -> int:
     if isinstance(gate, Mixture):
         problem = f"a model space of NNI runs one path at a time, and {name!r} is opened as a mixture"
-        raise UserError("supernet.strategy", problem)
+        raise UserError("supernet.strategy", problem, code="unsupported")
     return gate

@@ -64,7 +64,9 @@ def survey(space: ModelSpace) -> Inventory:
         new = inventory.add(space.skeleton(space.sample(generator)))
         if new is not None:
             problem = f"cannot be a supernet: what its layer {new} is hangs on several choices at once"
-            raise UserError(WHERE, f"{problem}; its networks can be searched, scored, trained and exported")
+            raise UserError(
+                WHERE, f"{problem}; its networks can be searched, scored, trained and exported", code="unsupported"
+            )
     return inventory
 
 
