@@ -63,7 +63,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     readers = {".safetensors": _safetensors, ".npz": _numpy_archive, ".pt": _torch_archive, ".pth": _torch_archive}
     if path.suffix not in readers:
-        raise UserError(str(path), "is not a file of weights", allowed=readers, given=path.suffix)
+        raise UserError(str(path), "unknown format of weights", allowed=readers, given=path.suffix)
+    if not path.is_file():
+        raise UserError(str(path), "no such file", code="not_found")
     return readers[path.suffix](path)
 
 
@@ -110,6 +112,8 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing or damaged.
     """
+    if not path.is_file():
+        raise UserError(str(path), "no such file", code="not_found")
     return _archived(path, "damaged checkpoint", "delete it to start this stage again")
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from espalier.nas.architecture import Architecture
-from espalier.nas.errors import UserError
+from user_errors import user_error
 
 OPTIONS = st.one_of(
     st.text(max_size=8),
@@ -50,11 +50,14 @@ def test_replace_leaves_the_original() -> None:
     architecture = Architecture({"a": 1, "b": 2})
     assert architecture.replace("a", 3) == Architecture({"a": 3, "b": 2})
     assert architecture["a"] == 1
-    with pytest.raises(UserError, match="did you mean 'b'"):
+    with user_error("bb", "unknown", nearest="b"):
         Architecture({"b1": 1, "b": 2}).replace("bb", 1)
 
 
-@pytest.mark.parametrize("text", ["", "[1]", '{"a": null}', '{"a": {"b": 1}}', '{"a": [1.5]}'])
-def test_what_is_no_architecture_is_refused(text: str) -> None:
-    with pytest.raises(UserError):
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [("", "here"), ("[1]", "here"), ('{"a": null}', "a"), ('{"a": {"b": 1}}', "a"), ('{"a": [1.5]}', "a")],
+)
+def test_what_is_no_architecture_is_refused(text: str, where: str) -> None:
+    with user_error(where, "invalid"):
         Architecture.from_json(text, where="here")

@@ -18,7 +18,7 @@ from espalier.nas.cost.blocks import BlockPlan, state_of
 from espalier.nas.cost.files import read_cost_table
 from espalier.nas.cost.table import CostTable
 from espalier.nas.elastic.cost import ElasticCosts
-from espalier.nas.errors import UserError
+from espalier.nas.errors import Code
 from espalier.nas.region import Region
 from espalier.nas.space import ABSENT, SearchSpace
 from espalier.nas.spaces.conv_macro import ConvMacro
@@ -28,6 +28,7 @@ from espalier.nas.spaces.mobilenetv3 import MobileNetV3
 from espalier.nas.spaces.nasbench201 import EDGES, NasBench201, edge_name
 from espalier.nas.spaces.vit import ViT
 from toy_space import ToySpace
+from user_errors import user_error
 
 
 def tiny_vit() -> ViT:
@@ -185,7 +186,7 @@ def test_layer_choices_have_rows_and_kept_edges() -> None:
 
 
 def test_what_cannot_be_cut_is_refused() -> None:
-    with pytest.raises(UserError, match="no block depends on the InputChoice 'inputs'"):
+    with user_error("space", "unsupported", says="'inputs'"):
         block_plan(ToySpace())
 
 
@@ -210,24 +211,26 @@ def test_a_table_goes_out_and_in(written: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "line"),
+    ("change", "where", "code", "says"),
     [
-        (lambda v: v.update(unit="macs"), "table.json: unit: is 'macs'; allowed: ms"),
-        (lambda v: v.update(form="other"), "is not a table of latencies of blocks"),
-        (lambda v: v["entries"].popitem(), "table.json: is damaged"),
-        (lambda v: v.update(fixed=-1), "is damaged .*-1 is not a number of at least 0"),
-        (lambda v: v["slots"][0].update(choices=["embed"]), "table.json: is damaged"),
+        (lambda v: v.update(unit="macs"), "table.json: unit", "mismatch", "'macs'"),
+        (lambda v: v.update(form="other"), "table.json", "unreadable", "nas lut build"),
+        (lambda v: v["entries"].popitem(), "table.json", "unreadable", "KeyError"),
+        (lambda v: v.update(fixed=-1), "table.json", "unreadable", "-1"),
+        (lambda v: v["slots"][0].update(choices=["embed"]), "table.json", "unreadable", ""),
     ],
 )
-def test_a_wrong_table_is_told(written: Path, change: Callable[[dict[str, Any]], object], line: str) -> None:
+def test_a_wrong_table_is_refused(
+    written: Path, change: Callable[[dict[str, Any]], object], where: str, code: Code, says: str
+) -> None:
     value = json.loads(written.read_text())
     change(value)
     written.write_text(json.dumps(value))
-    with pytest.raises(UserError, match=line):
+    with user_error(where, code, says=says):
         read_block_table(written, tiny_vit())
 
 
 def test_a_table_of_another_space_is_refused(written: Path) -> None:
     for other in (tiny_mobilenet(), ViT((1, 8, 8), 4, patch=4, head_size=4, heads=(1, 2), depths=(1, 2))):
-        with pytest.raises(UserError, match=r"table\.json: space: the table is of another space, or of other sizes"):
+        with user_error("table.json: space", "mismatch"):
             read_cost_table(written, other)

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from espalier.nas.data import Augment, Batches, Images
 from espalier.nas.data.augment import erase, erasing_boxes, flip, mix
 from espalier.nas.data.pool import Pool
-from espalier.nas.errors import UserError
+from user_errors import user_error
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -203,7 +203,7 @@ def test_wrong_augmentation(options: dict[str, float], where: str) -> None:
 
 
 def test_wrong_batches() -> None:
-    with pytest.raises(UserError, match=r"^batch_size: 38 is more than the 37 images"):
+    with user_error("batch_size", "too_few", says="37"):
         Batches(images(), 38, mean=MEAN, std=STD, drop_last=True)
     with pytest.raises(ValueError, match="need a generator"):
         Batches(images(), 5, mean=MEAN, std=STD, shuffle=True)

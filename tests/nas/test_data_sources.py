@@ -17,7 +17,8 @@ from PIL import Image
 
 from espalier.nas.data import SOURCES, Images, Limit, load
 from espalier.nas.data.sources import fit
-from espalier.nas.errors import UserError
+from espalier.nas.errors import Code
+from user_errors import user_error
 
 TRAIN, TEST = slice(0, 100), slice(100, 160)
 
@@ -182,28 +183,24 @@ def test_npz_layouts_and_column_labels(layout: str, tmp_path: Path) -> None:
     assert test is not None and test.fingerprint == pool.fingerprint
 
 
-def fails(source: str, **options: Any) -> str:
-    with pytest.raises(UserError) as caught:
+def fails(where: object, code: Code, source: str, *, says: str = "", **options: Any) -> None:
+    with user_error(str(where), code, says=says):
         load(source, **options)
-    return str(caught.value)
 
 
 def test_wrong_source_path_and_size(tmp_path: Path) -> None:
-    line = fails("parket", path=tmp_path)
-    assert line.startswith("data.source: no source 'parket'; allowed: digits, folder, npz, parquet")
-    assert line.endswith("did you mean 'parquet'?")
-    assert fails("npz").startswith("data.path: missing")
-    assert fails("digits", path=tmp_path).startswith("data.path: the digits are built in")
-    assert fails("npz", path=tmp_path / "no.npz") == f"data.path: {tmp_path / 'no.npz'} does not exist"
-    assert fails("npz", path=tmp_path, test_path=tmp_path / "no").startswith("data.test_path: ")
-    assert fails("digits", size=0) == "data.size: must be at least 1 pixel, not 0"
+    fails("data.source", "unknown", "parket", path=tmp_path, says="'parquet'")
+    fails("data.path", "missing", "npz")
+    fails("data.path", "conflict", "digits", path=tmp_path)
+    fails("data.path", "not_found", "npz", path=tmp_path / "no.npz", says="no.npz")
+    fails("data.test_path", "not_found", "npz", path=tmp_path, test_path=tmp_path / "no")
+    fails("data.size", "out_of_range", "digits", size=0)
 
 
 def test_images_of_several_sizes_need_a_size(tmp_path: Path) -> None:
     file = write_parquet(tmp_path / "a.parquet", [encoded(GREY), encoded(np.zeros((6, 5), np.uint8))], [0, 1])
-    line = fails("parquet", path=file)
-    assert line.startswith("data.size: the images have several sizes: ")
-    assert f"{file}: row 0 4x4 and {file}: row 1 5x6" in line
+    fails("data.size", "mismatch", "parquet", path=file, says=f"{file}: row 0 4x4")
+    fails("data.size", "mismatch", "parquet", path=file, says=f"{file}: row 1 5x6")
     assert load("parquet", path=file, size=4)[0].image_shape == (1, 4, 4)
 
 
@@ -212,87 +209,89 @@ def test_undecodable_images_are_named(tmp_path: Path, digits: Images) -> None:
     for bad in (b"no image", b"", encoded(np.zeros((64, 64, 3), np.uint8), "PNG")[:-60], good[: len(good) // 2]):
         write_parquet(tmp_path / "a" / "train-0.parquet", [good], [0])
         write_parquet(tmp_path / "a" / "train-1.parquet", [good, bad], [0, 1])
-        line = fails("parquet", path=tmp_path / "a", size=4)
-        assert line.startswith(f"{tmp_path / 'a' / 'train-1.parquet'}: row 1: is not an image"), bad
+        fails("train-1.parquet: row 1", "unreadable", "parquet", path=tmp_path / "a", size=4)
     file = sorted((make_folder(tmp_path / "b", digits) / "train" / "3").iterdir())[2]
     file.write_bytes(b"GIF89a")
-    assert fails("folder", path=tmp_path / "b").startswith(f"{file}: is not an image")
+    fails(file, "unreadable", "folder", path=tmp_path / "b")
 
 
 def test_sixteen_bit_and_missing_images_are_refused(tmp_path: Path) -> None:
     deep = write_parquet(tmp_path / "a.parquet", [encoded(np.full((4, 4), 40_000, np.uint16))], [0])
-    assert "row 0: has more than 8 bits" in fails("parquet", path=deep)
+    fails(f"{deep}: row 0", "unsupported", "parquet", path=deep, says="8 bits")
     missing = write_parquet(tmp_path / "b.parquet", [encoded(GREY), None], [0, 0])
-    assert fails("parquet", path=missing) == f"{missing}: row 1: has no image bytes embedded"
+    fails(f"{missing}: row 1", "missing", "parquet", path=missing)
 
 
 def test_wrong_parquet_files(tmp_path: Path) -> None:
     file = tmp_path / "a.parquet"
     file.write_bytes(b"PAR1 not really")
-    assert fails("parquet", path=file).startswith(f"{file}: cannot be read as parquet")
+    fails(file, "unreadable", "parquet", path=file)
     pq.write_table(pa.table({"img": [b""], "label": [0]}), file)
-    assert fails("parquet", path=file) == f"{file}: has no column 'image'; its columns: img, label"
+    fails(file, "missing", "parquet", path=file, says="img, label")
     pq.write_table(pa.table({"image": ["text"], "label": [0]}), file)
-    assert "must hold encoded images as bytes, not string" in fails("parquet", path=file)
+    fails(file, "unsupported", "parquet", path=file, says="string")
     for labels in (["cat"], [None], [0.5]):
         write_parquet(file, [encoded(GREY)], labels)
-        assert "column 'label' must be integers" in fails("parquet", path=file)
+        fails(file, "unsupported", "parquet", path=file, says="'label'")
     write_parquet(file, [encoded(GREY)] * 2, [0, -1], ["cat", "dog"])
-    assert fails("parquet", path=file) == f"{file}: label -1 of row 1 is outside 0 to 1"
+    fails(file, "out_of_range", "parquet", path=file, says="label -1 of row 1")
     write_parquet(file, [encoded(GREY)] * 2, [2, 0], ["cat", "dog"])
-    assert fails("parquet", path=file) == f"{file}: label 2 of row 0 is outside 0 to 1"
+    fails(file, "out_of_range", "parquet", path=file, says="label 2 of row 0")
     pq.write_table(pa.table({"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())}), file)
-    assert fails("parquet", path=file) == f"{file}: holds no images"
+    fails(file, "too_few", "parquet", path=file)
     table = pa.table({"image": [encoded(GREY)], "label": [0]})
     pq.write_table(table.replace_schema_metadata({"huggingface": "{"}), file)
-    assert "its 'huggingface' metadata" in fails("parquet", path=file)
+    fails(file, "unreadable", "parquet", path=file, says="'huggingface'")
     (tmp_path / "empty").mkdir()
-    assert "holds no .parquet files" in fails("parquet", path=tmp_path / "empty")
+    fails(tmp_path / "empty", "not_found", "parquet", path=tmp_path / "empty")
     write_parquet(tmp_path / "only" / "test.parquet", [encoded(GREY)], [0])
-    assert "holds no .parquet files" in fails("parquet", path=tmp_path / "only")
+    fails(tmp_path / "only", "not_found", "parquet", path=tmp_path / "only")
 
 
 def test_test_images_of_other_classes(tmp_path: Path) -> None:
     train = write_parquet(tmp_path / "train.parquet", [encoded(GREY)] * 3, [0, 1, 2], ["a", "b", "c"])
     test = write_parquet(tmp_path / "test.parquet", [encoded(GREY)] * 2, [0, 1], ["a", "b"])
-    counts = "training images of 3 classes, test images of 2"
-    assert fails("parquet", path=tmp_path) == f"data.path: {counts}"
-    assert fails("parquet", path=train, test_path=test) == f"data.test_path: {counts}"
+    fails("data.path", "mismatch", "parquet", path=tmp_path, says="3 classes")
+    fails("data.test_path", "mismatch", "parquet", path=train, test_path=test, says="3 classes")
     write_parquet(test, [encoded(GREY)] * 2, [0, 1], ["a", "x", "c"])
-    assert "both have 3 classes, of other names: 'b' in training, 'x' in test" in fails("parquet", path=tmp_path)
+    fails("data.path", "mismatch", "parquet", path=tmp_path, says="'x'")
     small = np.zeros((3, 4, 4), np.uint8)
     np.savez(tmp_path / "a.npz", x_train=small, y_train=[0, 1, 2], x_test=small, y_test=[0, 1, 1])
-    assert fails("npz", path=tmp_path / "a.npz") == f"data.path: {counts}"
+    fails("data.path", "mismatch", "npz", path=tmp_path / "a.npz", says="3 classes")
     np.savez(tmp_path / "a.npz", x_train=small, y_train=[0, 1, 2], x_test=small[:, 1:], y_test=[0, 1, 2])
-    assert "1x4x4 (channels x height x width), test images of 1x3x4" in fails("npz", path=tmp_path / "a.npz")
+    fails("data.path", "mismatch", "npz", path=tmp_path / "a.npz", says="1x3x4")
 
 
 def test_wrong_folders(tmp_path: Path) -> None:
-    assert "Couldn't find any class folder" in fails("folder", path=tmp_path)
+    fails(tmp_path, "too_few", "folder", path=tmp_path)
     (tmp_path / "cat").mkdir()
-    assert "Found no valid file for the classes cat" in fails("folder", path=tmp_path)
+    fails(tmp_path, "too_few", "folder", path=tmp_path, says="cat")
     (tmp_path / "cat" / "0.png").write_bytes(encoded(GREY))
-    assert "is not a folder" in fails("folder", path=tmp_path / "cat" / "0.png")
+    fails(tmp_path / "cat" / "0.png", "not_found", "folder", path=tmp_path / "cat" / "0.png")
     assert len(load("folder", path=tmp_path)[0]) == 1
 
 
 @pytest.mark.parametrize(
-    ("arrays", "problem"),
+    ("arrays", "where", "code", "says"),
     [
-        ({"x": np.zeros(3)}, "has no arrays x_train and y_train or images and labels"),
-        ({"images": np.zeros((2, 4, 4)), "labels": [0, 1]}, "images: must be uint8 (0 to 255), not float64"),
-        ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0]}, "labels: must be integers, one per image"),
-        ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0.0, 1]}, "labels: must be integers"),
-        ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0, -1]}, "label -1 of row 1 is outside"),
-        ({"images": np.zeros((2, 4, 4, 4), np.uint8), "labels": [0, 1]}, "must be (N, H, W), (N, H, W, C)"),
-        ({"images": np.uint8(3), "labels": np.int64(0)}, "must be (N, H, W), (N, H, W, C)"),
-        ({"images": np.array([{}]), "labels": [0]}, "cannot be read as an .npz archive"),
+        ({"x": np.zeros(3)}, "a.npz", "missing", "x_train and y_train"),
+        ({"images": np.zeros((2, 4, 4)), "labels": [0, 1]}, "a.npz: images", "unsupported", "float64"),
+        ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0]}, "a.npz: labels", "invalid", "(1,)"),
+        ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0.0, 1]}, "a.npz: labels", "invalid", "float64"),
+        ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0, -1]}, "a.npz: labels", "out_of_range", "row 1"),
+        (
+            {"images": np.zeros((2, 4, 4, 4), np.uint8), "labels": [0, 1]},
+            "a.npz: images",
+            "unsupported",
+            "(2, 4, 4, 4)",
+        ),
+        ({"images": np.uint8(3), "labels": np.int64(0)}, "a.npz: images", "unsupported", "()"),
+        ({"images": np.array([{}]), "labels": [0]}, "a.npz", "unreadable", ""),
     ],
 )
-def test_wrong_npz_arrays(arrays: dict[str, Any], problem: str, tmp_path: Path) -> None:
+def test_wrong_npz_arrays(arrays: dict[str, Any], where: str, code: Code, says: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", **arrays)
-    line = fails("npz", path=tmp_path / "a.npz")
-    assert line.startswith(str(tmp_path / "a.npz")) and problem in line
+    fails(where, code, "npz", path=tmp_path / "a.npz", says=says)
 
 
 def test_broken_npz_files(tmp_path: Path) -> None:
@@ -301,8 +300,8 @@ def test_broken_npz_files(tmp_path: Path) -> None:
     whole = file.read_bytes()
     for broken in (b"", whole[:-40], whole[:60] + b"\xff" * 20 + whole[80:]):
         file.write_bytes(broken)
-        assert fails("npz", path=file).startswith(f"{file}: cannot be read as an .npz archive")
-    assert fails("npz", path=tmp_path).startswith(f"{tmp_path}: cannot be read")
+        fails(file, "unreadable", "npz", path=file)
+    fails(tmp_path, "unreadable", "npz", path=tmp_path)
 
 
 @pytest.mark.parametrize("source", sorted(MAKERS))
@@ -311,9 +310,8 @@ def test_more_than_memory_is_refused_before_it_is_taken(
 ) -> None:
     path = MAKERS[source](tmp_path, digits)
     monkeypatch.setattr(fit, "MEMORY_SHARE", 1e-9)
-    line = fails(source, path=path)
-    assert line.startswith("data.size: ") and line.endswith("give a smaller size")
-    assert fails("digits", size=500).startswith("data.size: 1797 images need 0.4 GiB")
+    fails("data.size", "out_of_range", source, path=path)
+    fails("data.size", "out_of_range", "digits", size=500, says="0.4 GiB")
 
 
 @pytest.mark.parametrize("source", sorted(SOURCES))

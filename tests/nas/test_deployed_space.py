@@ -8,11 +8,11 @@ from torch import nn
 
 from espalier.nas.architecture import Architecture
 from espalier.nas.choices import ValueChoice
-from espalier.nas.errors import UserError
 from espalier.nas.space import SearchSpace
 from espalier.nas.spaces.deployed import Deployed
 from espalier.nas.spaces.nasbench201 import NasBench201
 from toy_space import ToySpace
+from user_errors import user_error
 
 CELL = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
 
@@ -38,7 +38,7 @@ def test_the_notation_says_all_and_defaults_are_the_first(space: Deployed) -> No
     plain = space.parse(CELL)
     assert (plain["precision"], plain["sparsity"]) == ("fp32", 0)
     assert space.network(plain) == space.network(architecture) == space.network_space.parse(CELL)
-    with pytest.raises(UserError, match=r"no option 0\.7"):
+    with user_error("architecture.sparsity", "unknown", says="0.7"):
         space.parse(f"{CELL} in int8 with sparsity 0.7")
 
 

@@ -11,8 +11,8 @@ from torch import Generator, Tensor, nn
 
 from espalier.nas.data import Augment, Batches, Images, ImportanceSampler
 from espalier.nas.data.importance import Average, Draws, average, effective_share, systematic
-from espalier.nas.errors import UserError
 from espalier.nas.task import Classification
+from user_errors import user_error
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -290,7 +290,7 @@ def test_effective_share() -> None:
 
 
 def test_scores_of_other_images_are_refused() -> None:
-    with pytest.raises(UserError, match=r"checkpoint\.scores: of other images: 40 scores for 41 images"):
+    with user_error("checkpoint.scores", "mismatch", says="40 scores"):
         scored(torch.rand(40), 0.5).draw(41, 41, seeded())
 
 

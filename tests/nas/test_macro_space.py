@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from espalier.nas.cost.count import CostCounter
-from espalier.nas.errors import UserError
 from espalier.nas.gates import mixture
 from espalier.nas.spaces.macro import Macro
+from user_errors import user_error
 
 
 @pytest.fixture(scope="module")
@@ -122,5 +122,5 @@ def test_width_narrows_every_convolution() -> None:
 
 @pytest.mark.parametrize("text", ["0000000", "000000000", "00000003", "0000000x", ""])
 def test_notations_that_are_none(space: Macro, text: str) -> None:
-    with pytest.raises(UserError, match=rf"^table, line 3: '{text}' is not 8 digits from 0 to 2$"):
+    with user_error("table, line 3", "invalid", says=f"'{text}'"):
         space.parse(text, where="table, line 3")

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from espalier.nas.architecture import Architecture
 from espalier.nas.cost.count import CostCounter
-from espalier.nas.errors import UserError
 from espalier.nas.gates import mixture
 from espalier.nas.spaces.mobilenet import STRIDES, MobileNet, divisible, keep_last
+from user_errors import user_error
 
 K3E3, K3E6, K5E3, K5E6, K7E3, K7E6, ZERO = "k3e3", "k3e6", "k5e3", "k5e6", "k7e3", "k7e6", "zero"
 MOBILE = (
@@ -144,7 +144,7 @@ def test_the_strides_that_are_kept() -> None:
     assert keep_last(STRIDES, 5) == (2, 2, 2, 2, 1, 2, 1)
     assert keep_last(STRIDES, 2) == (1, 1, 1, 2, 1, 2, 1)
     assert keep_last(STRIDES, 0) == (1,) * 7
-    with pytest.raises(UserError, match=r"space\.reductions: 6 is not between 0 and 5"):
+    with user_error("space.reductions", "out_of_range", says="5"):
         MobileNet(reductions=6)
 
 

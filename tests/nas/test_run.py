@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from espalier.nas.architecture import Architecture
-from espalier.nas.errors import UserError
 from espalier.nas.files import atomic_path, read_json, write_json, write_text
 from espalier.nas.run import RunFolder
+from user_errors import user_error
 
 
 def test_a_file_is_whole_or_absent(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=r"file.json: cannot be written: No space left on device"):
+    with user_error("file.json", "not_writable"):
         write_json(path, 2)
     assert read_json(path) == 1
     assert len(list(tmp_path.iterdir())) == 1
@@ -47,9 +47,9 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
 
 def test_unreadable_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{")
-    with pytest.raises(UserError, match=r"x.json: not valid JSON"):
+    with user_error("x.json", "unreadable"):
         read_json(tmp_path / "x.json")
-    with pytest.raises(UserError, match=r"y.json: No such file"):
+    with user_error("y.json", "not_found"):
         read_json(tmp_path / "y.json")
 
 
@@ -67,7 +67,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written"), RunFolder(tmp_path / "file" / "run").lock():
+    with user_error("file/run", "not_writable"), RunFolder(tmp_path / "file" / "run").lock():
         pass
 
 

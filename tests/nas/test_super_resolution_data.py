@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from espalier.nas.errors import UserError
+from espalier.nas.errors import Code
 from espalier.nas.super_resolution import Pair, Pairs, Patches, WholeImages, load_pairs
 from espalier.nas.super_resolution.batches import SYMMETRIES, symmetric, undone
 from espalier.nas.super_resolution.pairs import bicubic
+from user_errors import user_error
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -120,43 +121,40 @@ def png_of_16_bits(side: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"),
+    ("kind", "where", "code", "says"),
     [
-        ("empty", "images: holds no images (.png, .jpg, .jpeg, .bmp)"),
-        ("noise", "x.png: is not an image that can be decoded"),
-        ("cut", "x.png: is not an image that can be decoded"),
-        ("grey", "x.png: must be RGB with 8 bits per channel, but is of mode L"),
-        ("RGBA", "x.png: must be RGB with 8 bits per channel, but is of mode RGBA"),
-        ("P", "x.png: must be RGB with 8 bits per channel, but is of mode P"),
-        ("16 bit grey", "x.png: must be RGB with 8 bits per channel, but has 16"),
-        ("16 bit", "x.png: must be RGB with 8 bits per channel, but has 16"),
-        ("tiny", "x.png: is 16x1, too small for 1/2 of it"),
+        ("empty", "images", "too_few", ".png, .jpg, .jpeg, .bmp"),
+        ("noise", "x.png", "unreadable", ""),
+        ("cut", "x.png", "unreadable", ""),
+        ("grey", "x.png", "unsupported", "mode L"),
+        ("RGBA", "x.png", "unsupported", "mode RGBA"),
+        ("P", "x.png", "unsupported", "mode P"),
+        ("16 bit grey", "x.png", "unsupported", "16"),
+        ("16 bit", "x.png", "unsupported", "16"),
+        ("tiny", "x.png", "too_few", "16x1"),
     ],
 )
-def test_what_will_not_do_is_named(tmp_path: Path, kind: str, message: str) -> None:
+def test_what_will_not_do_is_named(tmp_path: Path, kind: str, where: str, code: Code, says: str) -> None:
     folder = broken(tmp_path, kind)
-    with pytest.raises(UserError) as error:
+    with user_error(where, code, says=says):
         load_pairs(folder, 2)
-    assert message in str(error.value)
-    assert str(tmp_path) in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_grey_images_if_asked_for(tmp_path: Path) -> None:
     pairs = load_pairs(broken(tmp_path, "grey"), 2, grey=True)
     assert torch.equal(pairs[0].high[0], pairs[0].high[2])
-    with pytest.raises(UserError, match="but has 16"):
+    with user_error("x.png", "unsupported", says="16"):
         load_pairs(broken(tmp_path, "16 bit grey"), 2, grey=True)
 
 
 def test_other_paths_that_will_not_do(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nowhere: does not exist"):
+    with user_error("nowhere", "not_found"):
         load_pairs(tmp_path / "nowhere", 2)
     (tmp_path / "file").write_text("text")
-    with pytest.raises(UserError, match="file: is neither a folder nor a zip file"):
+    with user_error("file", "unreadable"):
         load_pairs(tmp_path / "file", 2)
     save(tmp_path / "high" / "a.png", picture(9, 12))
-    with pytest.raises(UserError, match="scale: must be at least 2, not 1"):
+    with user_error("scale", "out_of_range", says="2"):
         load_pairs(tmp_path / "high", 1)
 
 
@@ -167,7 +165,7 @@ def test_a_damaged_member_of_a_zip_file_is_named(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "in.zip").read_bytes())
     content[2000] ^= 255
     (tmp_path / "in.zip").write_bytes(content)
-    with pytest.raises(UserError, match=r"in.zip/a.png: is not an image that can be decoded"):
+    with user_error("in.zip/a.png", "unreadable"):
         load_pairs(tmp_path / "in.zip", 2)
 
 
@@ -175,13 +173,13 @@ def test_small_images_that_will_not_do(tmp_path: Path) -> None:
     high, low = tmp_path / "high", tmp_path / "low"
     save(high / "a.png", picture(9, 12))
     save(low / "b.png", picture(4, 6))
-    with pytest.raises(UserError, match=r"low: has no ax2.png for a.png"):
+    with user_error("low", "not_found", says="ax2.png"):
         load_pairs(high, 2, low=low)
     save(low / "ax2.png", picture(5, 6))
-    with pytest.raises(UserError, match=r"ax2.png: is 6x5, and 1/2 of a.png \(12x9\) is 6x4"):
+    with user_error("ax2.png", "mismatch", says="6x4"):
         load_pairs(high, 2, low=low)
     save(low / "sub" / "ax2.png", picture(4, 6))
-    with pytest.raises(UserError, match="holds two images of the name ax2"):
+    with user_error("low", "conflict", says="ax2"):
         load_pairs(high, 2, low=low)
 
 
@@ -212,7 +210,7 @@ def test_split_is_by_seed_and_keeps_all() -> None:
     assert [p.name for p in again] == [p.name for p in validation]
     assert len({tuple(p.name for p in pairs.split(3, seed=s)[1]) for s in range(10)}) > 1
     for wrong in (0, 10):
-        with pytest.raises(UserError, match=rf"data.validation: must leave images to train on: 1 to 9 .* not {wrong}"):
+        with user_error("data.validation", "out_of_range", says=f"not {wrong}"):
             pairs.split(wrong, seed=0)
 
 
@@ -283,9 +281,9 @@ def random_high(seed: int) -> Tensor:
 
 def test_patches_that_cannot_be() -> None:
     generator = torch.Generator()
-    with pytest.raises(UserError, match=r"0: is 12x12 when small, smaller than a patch of 13x13"):
+    with user_error("0", "too_few", says="13x13"):
         Patches(numbered(2), 13, 2, generator=generator)
-    with pytest.raises(UserError, match="batch_size: 5 is more than the 4 patches of an epoch"):
+    with user_error("batch_size", "too_few", says="4 patches"):
         Patches(numbered(2), 4, 5, generator=generator, per_image=2)
     with pytest.raises(ValueError, match="positive"):
         Patches(numbered(2), 0, 1, generator=generator)
