@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
 from espalier.nas.errors import UserError
+from espalier.nas.hashing import short_hash
 
 Option = str | int | float | bool | tuple[int, ...]
 """One option of a choice: an operation's name, a width or kernel size, or the indices of the chosen inputs."""
@@ -46,7 +46,7 @@ class Architecture(Mapping[str, Option]):
     @cached_property
     def id(self) -> str:
         """The first 12 hexadecimal digits of the SHA-256 of the canonical JSON."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+        return short_hash(self.to_json())
 
     def to_json(self) -> str:
         """Canonical JSON: keys sorted, no spaces, so that equal architectures give equal bytes."""

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from espalier.nas.architecture import Option
 from espalier.nas.gates import Gate, Gates, Mixture
 
+Joint = tuple[int, ...]
+"""One option of each of several choices, by its index."""
+
 
 class Choice(nn.Module):
     """A named decision between `options`, read from `gates[name]` at each forward pass."""

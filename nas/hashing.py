@@ -1,4 +1,4 @@
-"""Short keys of JSON values."""
+"""Short keys of texts and JSON values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ import hashlib
 import json
 from typing import Any
 
+DIGITS = 12
+"""Hexadecimal digits of a short hash: 48 bits, enough to tell everything apart that one run meets."""
+
+
+def short_hash(text: str) -> str:
+    """The first 12 hexadecimal digits of the SHA-256 of a text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+
 
 def digest(value: Any) -> str:
-    """The first 12 hexadecimal digits of the SHA-256 of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+    """The `short_hash` of a JSON value, whatever the order of its keys."""
+    return short_hash(json.dumps(value, sort_keys=True))

@@ -15,10 +15,16 @@ from espalier.nas.errors import UserError
 from espalier.nas.space import ADDED, REPEATED
 
 ADDITIONS: tuple[Any, ...] = (operator.add, torch.add)
+KEY_DIGITS = 8
+"""Hexadecimal digits of a hash at the end of a block's key, which also has its name and shapes."""
 
 
 def split_at_additions(nodes: Sequence[fx.Node]) -> Iterator[list[fx.Node]]:
-    """The nodes cut behind each addition that all later ones read, directly or not, and nothing before it."""
+    """The nodes, cut behind each addition whose result alone reaches the nodes after it.
+
+    Args:
+        nodes: nodes of one graph in the order of their execution.
+    """
     part: list[fx.Node] = []
     for position, node in enumerate(nodes):
         part.append(node)
@@ -31,30 +37,64 @@ def split_at_additions(nodes: Sequence[fx.Node]) -> Iterator[list[fx.Node]]:
 
 
 def extract_block(nodes: Sequence[fx.Node], label: str, family: str, words: Sequence[str]) -> Block | None:
-    """The nodes as a network of their own; None where they do nothing.
+    """Some nodes as a network of their own.
 
     Args:
-        words: of their state, see `SearchSpace.states`.
+        nodes: of one graph, with the shapes that `ShapeProp` found, in the order of their execution.
+        label: the beginning of the block's key.
+        family: see `Block`.
+        words: the words of their state, see `SearchSpace.states`.
+
+    Returns:
+        The block; None if the nodes compute nothing.
 
     Raises:
         UserError: they read several tensors.
     """
-    network = nodes[0].graph.owning_module
-    assert network is not None
+    nodes, source = _with_source(nodes)
+    result, is_added = nodes[-1], ADDED in words
+    if REPEATED in words or all(_layer(node) is nn.Identity for node in nodes):
+        if not is_added:
+            return None
+        nodes, result, label, family = [], source, "add", "add"  # the addition alone is left
+    module = _network_of(nodes, source, result, is_added=is_added)
+    input_shape, output_shape = _shape(source), _shape(result)
+    is_first = source.op == "placeholder"
+    is_last = any(user.op == "output" for user in result.users)
+    content = ([_described(module, node) for node in module.graph.nodes], input_shape, is_first, is_last)
+    key = " ".join(
+        [
+            label,
+            "x".join(map(str, input_shape)),
+            "x".join(map(str, output_shape)),
+            hashlib.sha256(repr(content).encode()).hexdigest()[:KEY_DIGITS],
+        ]
+    )
+    ignores_input = bool(nodes) and nodes[0].target is torch.zeros_like and not is_added
+    return Block(key, family, module, input_shape, output_shape, is_first, is_last, ignores_input)
+
+
+def _with_source(nodes: Sequence[fx.Node]) -> tuple[Sequence[fx.Node], fx.Node]:
+    """The nodes, and the one node that they read.
+
+    Raises:
+        UserError: they read several tensors.
+    """
     own = set(nodes)
     read = dict.fromkeys(n for node in nodes for n in node.all_input_nodes if n not in own and n.op != "get_attr")
-    if [n.target for n in read] == [torch.zeros_like]:  # zeros are made where they are read
+    if [n.target for n in read] == [torch.zeros_like]:  # zeros are made by the block that reads them
         (zeros,) = read
         nodes, read = [zeros, *nodes], dict.fromkeys(zeros.all_input_nodes)
     if len(read) != 1:
-        raise UserError(
-            "space", f"the block at {nodes[0].target} reads {len(read)} tensors, must read one", code="unsupported"
-        )
-    source, result = next(iter(read)), nodes[-1]
-    if REPEATED in words or all(_layer(node) is nn.Identity for node in nodes):
-        if ADDED not in words:
-            return None
-        nodes, result, label, family = [], source, "add", "add"
+        problem = f"the block at {nodes[0].target} reads {len(read)} tensors; a block must read exactly one"
+        raise UserError("space", problem, code="unsupported")
+    return nodes, next(iter(read))
+
+
+def _network_of(nodes: Sequence[fx.Node], source: fx.Node, result: fx.Node, *, is_added: bool) -> fx.GraphModule:
+    """The nodes as a network from `source` to `result`, plus its input where the result is added to it."""
+    network = source.graph.owning_module
+    assert network is not None
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {source: graph.placeholder("x")}
     for node in nodes:
@@ -62,22 +102,13 @@ def extract_block(nodes: Sequence[fx.Node], label: str, family: str, words: Sequ
             if n not in copies:
                 copies[n] = graph.get_attr(str(n.target))
         copies[node] = graph.node_copy(node, copies.__getitem__)
-    is_added = ADDED in words
     end = graph.call_function(operator.add, (copies[source], copies[result])) if is_added else copies[result]
     graph.output(end)
-    module = fx.GraphModule(network, graph)
-    given, made = _shape(source), _shape(result)
-    sizes = "x".join(map(str, given)), "x".join(map(str, made))
-    is_first, is_last = source.op == "placeholder", any(user.op == "output" for user in result.users)
-    layers = [_described(module, node) for node in graph.nodes]
-    digest = hashlib.sha256(repr((layers, given, is_first, is_last)).encode()).hexdigest()[:8]
-    ignores_input = bool(nodes) and nodes[0].target is torch.zeros_like and not is_added
-    key = f"{label} {sizes[0]} {sizes[1]} {digest}"
-    return Block(key, family, module, given, made, is_first, is_last, ignores_input)
+    return fx.GraphModule(network, graph)
 
 
 def _described(module: fx.GraphModule, node: fx.Node) -> tuple[Any, ...]:
-    """What a node computes, whatever it is called and whatever its weights."""
+    """What a node computes, regardless of names and of the values of weights."""
     order = {n: index for index, n in enumerate(node.graph.nodes)}
     arguments = fx.node.map_arg((node.args, node.kwargs), lambda n: order[n])
     if node.op == "call_module":

@@ -1,4 +1,4 @@
-"""What a network costs: parameters and multiply-accumulates, counted by tracing one image through it."""
+"""Parameters and multiply-accumulates of a network, counted by tracing one image through it."""
 
 from __future__ import annotations
 
@@ -17,18 +17,27 @@ from espalier.nas.space import SearchSpace
 
 @dataclass(frozen=True)
 class Cost:
-    """Attributes: params: numbers in all parameters. macs: multiply-accumulates for one image (batch 1)."""
+    """The size of a network.
+
+    Attributes:
+        params: numbers in all parameters.
+        macs: multiply-accumulates for one image (batch size 1).
+    """
 
     params: int
     macs: int
 
 
 def count(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
-    """Params and MACs of a network on one image of `input_shape` `(channels, height, width)`, or of a layer on its own.
+    """Parameters and multiply-accumulates of a network, or of a single layer.
 
-    Counted: convolutions, matrix products and attention, a bias as one accumulate for each output. Not counted:
-    normalisation, activations, pooling, additions. This is the convention of NAS-Bench-201. The forward pass runs
-    on the meta device, so nothing is computed and the model is left as it was.
+    Convolutions, matrix products and attention are counted, and a bias as one accumulate for each output.
+    Normalisation, activations, pooling and additions are not. This is the convention of NAS-Bench-201. The forward
+    pass runs on the meta device, so nothing is computed and the model is not changed.
+
+    Args:
+        model: the network or layer.
+        input_shape: of its input without the batch, `(channels, height, width)` for images.
     """
     on_meta = all(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
     meta = model if on_meta else copy.deepcopy(model).to("meta")
@@ -41,10 +50,10 @@ def count(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
 
 
 class CostCounter:
-    """Costs of architectures of one space, each counted once, without touching real weights.
+    """Counts the costs of a space's architectures, each only once and without real weights.
 
     Args:
-        space: the space, with its parameters on any device (`meta` is cheapest).
+        space: the space; it is copied to the meta device.
     """
 
     def __init__(self, space: SearchSpace) -> None:

@@ -1,4 +1,4 @@
-"""Tables of costs in files, of either kind."""
+"""Reading tables of costs, of operators or of blocks."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ from espalier.nas.space import SearchSpace
 
 
 def read_cost_table(path: Path, space: SearchSpace) -> CostTable | ElasticCosts:
-    """The costs in a file: operator by operator (`nas.cost.table`), or block by block (`nas.cost.block_table`).
+    """The costs in a file: of operators (`nas.cost.table`) or of blocks (`nas.cost.block_table`).
+
+    Args:
+        path: the file.
+        space: the space that the table must be of.
 
     Raises:
-        UserError: the file is missing, of another form, or of another space.
+        UserError: the file is missing, has another format, or is of another space.
     """
     if not path.is_file():
         raise UserError(
-            "supernet.strategy.cost", f"{path} is no file; allowed: macs, or a table of costs", code="not_found"
+            "supernet.strategy.cost",
+            f"there is no file {path}; allowed: macs, or the path of a table of costs",
+            code="not_found",
         )
     value = read_json(path)
     if is_block_table(value):

@@ -1,9 +1,8 @@
-"""Where the layer choices of a space stand, and what shapes reach them."""
+"""Where the layer choices of a space are applied, and the shapes of their inputs and outputs."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from espalier.nas.choices import InputChoice, LayerChoice
 from espalier.nas.errors import UserError
 from espalier.nas.gates import Gate
+from espalier.nas.hashing import short_hash
 from espalier.nas.space import SearchSpace
 
 Shape = tuple[int, int, int]
@@ -20,12 +20,13 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class LayerSite:
-    """One of the modules of a layer choice; a choice that cells share has a site in each of them.
+    """A place where a layer choice is applied; a choice that cells share has a site in each of them.
 
     Attributes:
-        choice: its name.
-        path: the module's, inside the space.
-        input_shape, output_shape: `(channels, height, width)` of one image, whatever the option.
+        choice: the choice's name.
+        path: the module's path inside the space.
+        input_shape: `(channels, height, width)` of one image.
+        output_shape: likewise; the same for every option.
     """
 
     choice: str
@@ -35,7 +36,7 @@ class LayerSite:
 
 
 def layer_sites(space: SearchSpace) -> list[LayerSite]:
-    """Every place of every layer choice, in the order of the forward pass. Runs on the meta device only.
+    """Every site of every layer choice, in the order of the forward pass. Runs on the meta device only.
 
     Raises:
         UserError: the space has choices of other kinds, which change the operators themselves.
@@ -59,14 +60,22 @@ def layer_sites(space: SearchSpace) -> list[LayerSite]:
 
 
 def layer_fingerprint(space: SearchSpace) -> str:
-    """sha256[:12] of where the layer choices of a space stand and of their shapes: its sizes, whatever its weights."""
+    """The `short_hash` of the sites of a space's layer choices: of its sizes, not of its weights."""
     shapes = [(site.choice, site.input_shape, site.output_shape) for site in layer_sites(space)]
-    return hashlib.sha256(repr(shapes).encode()).hexdigest()[:12]
+    return short_hash(repr(shapes))
 
 
 def first_nonzero(choice: LayerChoice) -> int:
-    """The first option that lets something through; 0 where none does."""
+    """The first option that lets something through; 0 if none does."""
     return next((index for index in range(len(choice.options)) if not choice.is_zero(index)), 0)
+
+
+def full_gates(space: SearchSpace) -> dict[str, int]:
+    """Gates of a network in which every part is present: no zero operations, the largest depths."""
+    return {
+        name: first_nonzero(choice) if isinstance(choice, LayerChoice) else len(choice.options) - 1
+        for name, choice in space.choices().items()
+    }
 
 
 def _passing(choice: Any) -> Gate:
@@ -74,7 +83,7 @@ def _passing(choice: Any) -> Gate:
         return first_nonzero(choice)
     if isinstance(choice, InputChoice):
         return choice.open(range(len(choice.options)))
-    problem = f"costs are added up operator by operator, and the {type(choice).__name__} {choice.name!r} changes them"
+    problem = f"costs are added up operator by operator, but the {type(choice).__name__} {choice.name!r} changes them"
     raise UserError("space", problem, code="unsupported")
 
 

@@ -1,4 +1,4 @@
-"""Multiply-accumulates of the operators of a space: the table of costs for which nothing has to be measured."""
+"""Multiply-accumulates of the operators of a space: a table of costs that needs no measurement."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import copy
 
 from espalier.nas.choices import LayerChoice
 from espalier.nas.cost.count import count
-from espalier.nas.cost.layer_sites import first_nonzero, layer_sites
+from espalier.nas.cost.layer_sites import full_gates, layer_sites
 from espalier.nas.cost.table import CostTable, cost_table
 from espalier.nas.space import SearchSpace
 
 
 def macs_table(space: SearchSpace) -> CostTable:
-    """Multiply-accumulates for one image, counted operator by operator (see `nas.cost.count.count`): exact, and free.
+    """Multiply-accumulates for one image, counted operator by operator (see `nas.cost.count.count`); exact.
 
     Raises:
         UserError: the space has choices that change the operators themselves.
@@ -29,8 +29,6 @@ def macs_table(space: SearchSpace) -> CostTable:
     table = cost_table(
         space, unit="macs", fixed=0, costs=costs, provenance={"counted": "espalier.nas.cost.count"}, where="macs"
     )
-    some = meta.architecture(
-        {n: first_nonzero(c) if isinstance(c, LayerChoice) else 0 for n, c in meta.choices().items()}
-    )
+    some = meta.architecture(full_gates(meta))  # any architecture gives the same rest
     fixed = count(meta.build(some), space.input_shape).macs - table.cost(some)
     return cost_table(space, unit="macs", fixed=fixed, costs=costs, provenance=table.provenance, where="macs")

@@ -1,4 +1,4 @@
-"""What the networks of a space cost, whoever counts or measures it."""
+"""What every model of a space's costs offers, whether they are counted or measured."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class CostModel(Protocol):
         ...
 
     def expected(self, probabilities: Mapping[str, Tensor]) -> Tensor:
-        """The mean cost, a differentiable scalar, of architectures drawn choice by choice with these probabilities."""
+        """The expected cost, a differentiable scalar, if each choice is drawn with these probabilities."""
         ...
 
     def cheapest(self, open_options: Mapping[str, Sequence[int]]) -> float:
@@ -43,10 +43,13 @@ class CostModel(Protocol):
 
 
 def macs_of(space: SearchSpace) -> CostTable | ElasticCosts:
-    """Multiply-accumulates of a space's networks, counted layer by layer: exact, and nothing has to be measured.
+    """Multiply-accumulates of a space's networks, counted layer by layer; exact, without any measurement.
+
+    Args:
+        space: any space, on any device.
 
     Raises:
-        UserError: the space has choices that change its layers in a way that cannot be counted one by one.
+        UserError: the space has choices that change several layers at once, so that layers cannot be counted alone.
     """
     if any(isinstance(choice, ElasticChoice) for choice in space.choices().values()):
         return elastic_costs(space, "macs")

@@ -1,9 +1,9 @@
-"""What the operators of a space cost, as a table: the cost of an architecture and its expectation are sums over it.
+"""The costs of a space's operators as a table; an architecture's cost, and the expected cost, are sums over it.
 
     E = fixed + sum_i sum_j p_ij F_ij
 
 Cai, Zhu & Han, "ProxylessNAS", ICLR 2019, equations 2 and 3: p_ij is the probability of option j of choice i, F_ij its
-cost. Who measured the table, and on what, is none of its users' business.
+cost. Users of a table need not know who measured it, or on which device.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -24,27 +24,24 @@ from espalier.nas.errors import UserError
 from espalier.nas.files import write_json
 from espalier.nas.space import SearchSpace
 
-if TYPE_CHECKING:
-    pass
-
 Unit = Literal["ms", "macs", "params"]
 Costs = Mapping[str, Mapping[str, float]]
-"""The cost of each option of each layer choice, by names; of a choice that cells share, the sum over its places."""
+"""The cost of each option of each layer choice, by name; for a choice that cells share, the sum over its sites."""
 
 
 @dataclass(frozen=True)
 class CostTable:
     """The costs of one space's operators; made by `cost_table` and `parse_cost_table`.
 
-    Choices between inputs cost nothing themselves. Where they keep some edges, only those cost.
+    Choices between inputs have no cost of their own. Where they keep some edges, only the kept edges count.
 
     Attributes:
         unit: of all numbers.
-        fixed: what every architecture pays (stem, head).
+        fixed: the cost that all architectures share (stem, head).
         costs: by choice and option, the options in the space's order.
         kept: for each choice between edges and each of its options, the names of the edges kept.
-        space: the fingerprint of the space, as its operators' shapes make it.
-        provenance: where the numbers come from; plain JSON.
+        space: the space's `layer_fingerprint`.
+        provenance: where the numbers come from, plain JSON.
     """
 
     unit: Unit
@@ -68,10 +65,10 @@ class CostTable:
     def expected(self, probabilities: Mapping[str, Tensor]) -> Tensor:
         """E, a differentiable scalar, of architectures drawn choice by choice.
 
-        Which edges are kept is drawn uniformly: of m edges of a node that keeps k, each costs k / m of its operator.
+        Which edges are kept is drawn uniformly: if a node keeps k of m edges, each edge counts k / m times.
 
         Args:
-            probabilities: `(options,)` for each choice of the table; others are not looked at.
+            probabilities: `(options,)` for each choice of the table; further ones are ignored.
         """
         p = torch.cat([probabilities[name] for name in self.costs])
         return self.fixed + p @ self._costs_like(p)
@@ -124,9 +121,14 @@ def cost_table(
     provenance: Mapping[str, Any],
     where: str,
 ) -> CostTable:
-    """A table that fits the space, and nothing else.
+    """A table with exactly the choices and options of a space.
 
     Args:
+        space: the space.
+        unit: see `Unit`.
+        fixed: the cost that all architectures share.
+        costs: by choice and option.
+        provenance: where the numbers come from, plain JSON.
         where: the file or key that the numbers come from, for messages.
 
     Raises:
@@ -134,7 +136,7 @@ def cost_table(
             number of at least 0; the choice and option are named.
     """
     if unit not in get_args(Unit):
-        raise UserError(f"{where}: unit", f"no unit is called {unit!r}", allowed=get_args(Unit), given=unit)
+        raise UserError(f"{where}: unit", f"unknown unit {unit!r}", allowed=get_args(Unit), given=unit)
     layers = {name: choice.options for name, choice in space.choices().items() if isinstance(choice, LayerChoice)}
     _same_names(costs, layers, f"{where}: choices.", "choice")
     for name, options in layers.items():
@@ -165,11 +167,12 @@ def parse_cost_table(value: Any, space: SearchSpace, *, where: str) -> CostTable
     """The table that `CostTable.write` wrote.
 
     Args:
-        value: JSON.
-        where: the file that it is from, for messages.
+        value: the content of the file, as JSON gives it.
+        space: the space that the table is of.
+        where: the file, for messages.
 
     Raises:
-        UserError: as `cost_table`, and where the value is of another form.
+        UserError: as `cost_table`, or the value has another form.
     """
     wanted = {"unit": str, "space": str, "fixed": object, "choices": dict, "provenance": dict}
     if not isinstance(value, dict):
@@ -177,10 +180,12 @@ def parse_cost_table(value: Any, space: SearchSpace, *, where: str) -> CostTable
     _same_names(value, wanted, f"{where}: ", "key")
     for key, kind in wanted.items():
         if not isinstance(value[key], kind):
-            raise UserError(f"{where}: {key}", f"is of the wrong kind, {type(value[key]).__name__}")
+            raise UserError(f"{where}: {key}", f"has the wrong type, {type(value[key]).__name__}")
     for name, row in value["choices"].items():
         if not isinstance(row, dict):
-            raise UserError(f"{where}: {name}", f"is {type(row).__name__}, must be the cost of each option")
+            raise UserError(
+                f"{where}: {name}", f"must be an object with the cost of each option, not {type(row).__name__}"
+            )
     table = cost_table(
         space,
         unit=value["unit"],
@@ -192,7 +197,7 @@ def parse_cost_table(value: Any, space: SearchSpace, *, where: str) -> CostTable
     if table.space != value["space"]:
         raise UserError(
             f"{where}: space",
-            "the table is of a space of other sizes: channels, cells or images differ",
+            "the table was made for other sizes: channels, cells or images differ",
             code="mismatch",
         )
     return table
@@ -205,10 +210,22 @@ def _same_names(given: Iterable[str], wanted: Iterable[object], prefix: str, kin
             raise UserError(f"{prefix}{name}", f"no such {kind}", allowed=allowed, given=name)
     for name in allowed:
         if name not in given:
-            raise UserError(f"{prefix}{name}", f"the {kind} has no entry", code="missing")
+            raise UserError(f"{prefix}{name}", f"there is no entry for this {kind}", code="missing")
+
+
+def cost_value(value: object) -> float:
+    """A cost out of JSON.
+
+    Raises:
+        ValueError: not a finite number of at least 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise ValueError(f"must be a number of at least 0, not {value!r}")
+    return float(value)
 
 
 def _number(value: object, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise UserError(where, f"is {value!r}, must be a number of at least 0", code="out_of_range")
-    return float(value)
+    try:
+        return cost_value(value)
+    except ValueError as error:
+        raise UserError(where, str(error), code="out_of_range") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from torch import Generator, Tensor
 from espalier.nas.data.balance import apportion, rows_by_class
 from espalier.nas.data.images import Images, Normalisation
 from espalier.nas.errors import UserError
+from espalier.nas.hashing import short_hash
 from espalier.nas.settings import Settings
 
 PARTS = ("train", "architecture", "selection", "test")
@@ -85,7 +85,7 @@ class Splits:
     def fingerprint(self) -> str:
         """sha256[:12] over the fingerprints of all four parts."""
         parts = (self.train, self.architecture, self.selection, self._test)
-        return hashlib.sha256(" ".join(part.fingerprint for part in parts).encode()).hexdigest()[:12]
+        return short_hash(" ".join(part.fingerprint for part in parts))
 
     def final_test(self) -> Images:
         """The test images. Only the final report calls this: whatever chooses by them makes its result unfair."""

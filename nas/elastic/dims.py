@@ -10,11 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from espalier.nas.choices import Choice, ElasticChoice
+from espalier.nas.choices import Choice, ElasticChoice, Joint
 from espalier.nas.gates import Gates, Mixture
-
-Joint = tuple[int, ...]
-"""Indices of the options of several choices, one of each."""
 
 
 @dataclass(frozen=True, eq=False)
