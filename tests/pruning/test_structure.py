@@ -29,7 +29,7 @@ def test_a_dense_network_becomes_the_small_one(name: str) -> None:
     assert [type(module) for module in again.modules()] == [type(module) for module in small.model.modules()]
     x = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.equal(again(x), small.model(x))
+        torch.testing.assert_close(again(x), small.model(x), rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_written() -> None:

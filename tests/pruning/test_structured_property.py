@@ -82,4 +82,4 @@ def test_random_networks(stem: int, layers: list[tuple[str, int, int]], share: f
     again.load_state_dict(small.model.state_dict())
     x = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        assert torch.equal(again(x), small.model(x))
+        torch.testing.assert_close(again(x), small.model(x), rtol=1e-4, atol=1e-5)

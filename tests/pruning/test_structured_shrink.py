@@ -53,7 +53,7 @@ def test_dead_channels_are_those_that_go_and_nothing_changes() -> None:
     groups = by_name(small.groups)
     assert {key: groups[f"{key}.0"].indices for key in alive} == {key: tuple(kept) for key, kept in alive.items()}
     x = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(small.model(x), dense(x))
+    torch.testing.assert_close(small.model(x), dense(x), rtol=1e-4, atol=1e-4)
 
 
 def test_the_last_step_is_the_one_that_reaches_the_target() -> None:
