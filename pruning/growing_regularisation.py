@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from espalier.nas.errors import UserError
+from espalier.nas.arguments import checked_arguments
 from espalier.pruning.patterns import Pattern
 from espalier.pruning.pruner import Pruner
 from espalier.pruning.weights import Weights
@@ -36,6 +36,7 @@ class GrowingRegularisation(Pruner):
         UserError: an option is out of range.
     """
 
+    @checked_arguments
     def __init__(
         self,
         weights: Weights,
@@ -47,12 +48,6 @@ class GrowingRegularisation(Pruner):
         settle: Annotated[float, Field(ge=0, lt=1)] = 0.3,
     ) -> None:
         super().__init__(weights, iterations=iterations)
-        if not 0 < limit < math.inf:
-            raise UserError("limit", f"must be above 0, not {limit:g}")
-        if increments < 1:
-            raise UserError("increments", f"must be at least 1, not {increments}")
-        if not 0 <= settle < 1:
-            raise UserError("settle", f"must be from 0 to below 1, not {settle:g}")
         self.pattern = pattern
         self.limit = limit
         self.increments = increments

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from espalier.nas.errors import UserError
+from espalier.nas.arguments import checked_arguments
 from espalier.pruning.patterns import Pattern
 from espalier.pruning.pruner import Pruner
 from espalier.pruning.weights import Weights
@@ -44,6 +44,7 @@ class SoftShrink(Pruner):
         UserError: an option is out of range.
     """
 
+    @checked_arguments
     def __init__(
         self,
         weights: Weights,
@@ -54,10 +55,6 @@ class SoftShrink(Pruner):
         reselect_every: PositiveInt = 1,
     ) -> None:
         super().__init__(weights, iterations=iterations)
-        if not 0 <= alpha <= 1:
-            raise UserError("alpha", f"must be from 0 to 1, not {alpha:g}")
-        if reselect_every < 1:
-            raise UserError("reselect_every", f"must be at least 1, not {reselect_every}")
         self.pattern = pattern
         self.alpha = alpha
         self.reselect_every = reselect_every
@@ -82,6 +79,7 @@ class HardThreshold(SoftShrink):
         weights, pattern, iterations, reselect_every: as in `SoftShrink`.
     """
 
+    @checked_arguments
     def __init__(
         self, weights: Weights, pattern: Pattern, *, iterations: NonNegativeInt, reselect_every: PositiveInt = 1
     ) -> None:

@@ -8,7 +8,7 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from espalier.nas.errors import UserError
+from espalier.nas.arguments import checked_arguments
 from espalier.pruning.masks import apply_masks
 from espalier.pruning.patterns import Pattern
 from espalier.pruning.pruner import Pruner
@@ -25,6 +25,7 @@ class OneShotMagnitude(Pruner):
         iterations: K; 0 prunes the network as it is given.
     """
 
+    @checked_arguments
     def __init__(self, weights: Weights, pattern: Pattern, *, iterations: NonNegativeInt) -> None:
         super().__init__(weights, iterations=iterations)
         self.pattern = pattern
@@ -53,12 +54,11 @@ class GradualMagnitude(Pruner):
         UserError: an option is out of range.
     """
 
+    @checked_arguments
     def __init__(
         self, weights: Weights, pattern: Pattern, *, iterations: NonNegativeInt, updates: PositiveInt = 100
     ) -> None:
         super().__init__(weights, iterations=iterations)
-        if updates < 1:
-            raise UserError("updates", f"must be at least 1, not {updates}")
         self.pattern = pattern
         self.updates = updates
 

@@ -34,8 +34,10 @@ class Layerwise:
     def select(self, scores: Scores, share: float = 1.0) -> dict[str, Tensor]:
         for name, score in scores.items():
             if not 0 <= self.zeros.get(name, -1) <= score.numel():
-                given = self.zeros.get(name, "none")
-                raise UserError(name, f"the number of zeros must be from 0 to its {score.numel()} weights, not {given}")
+                if name not in self.zeros:
+                    raise UserError(name, "no number of zeros is given for this weight", code="missing")
+                problem = f"its number of zeros must be from 0 to {score.numel()}, not {self.zeros[name]}"
+                raise UserError(name, problem, code="out_of_range")
         return {name: ~lowest(score, round(share * self.zeros[name])) for name, score in scores.items()}
 
 
@@ -59,8 +61,10 @@ class Globally:
         sizes = [score.numel() for score in scores.values()]
         most = sum(n - self.spared(n) for n in sizes)
         if not 0 <= self.zeros <= most:
-            problem = f"of {sum(sizes)} weights in {len(sizes)} layers at most {most} can be zero, not {self.zeros}"
-            raise UserError("pattern", problem)
+            problem = (
+                f"needs {self.zeros} zeros, but at most {most} of {sum(sizes)} weights in {len(sizes)} layers may go"
+            )
+            raise UserError("pattern", problem, code="infeasible")
         flats = []
         for score in scores.values():
             flat = flatten(score.detach())
@@ -89,7 +93,8 @@ class NOfM:
 
     def __post_init__(self) -> None:
         if not 0 < self.n < self.m:
-            raise UserError("pattern", f"{self.n}:{self.m} must have more than 0 zeros and fewer than the group")
+            problem = f"{self.n}:{self.m} must have more than 0 and fewer than {self.m} zeros in each group"
+            raise UserError("pattern", problem, code="out_of_range")
 
     def select(self, scores: Scores, share: float = 1.0) -> dict[str, Tensor]:
         return {name: self._select(name, score, round(share * self.n)) for name, score in scores.items()}
@@ -97,6 +102,7 @@ class NOfM:
     def _select(self, name: str, score: Tensor, n: int) -> Tensor:
         last = score.detach().movedim(1, -1)
         if last.shape[-1] % self.m:
-            raise UserError(name, f"has {last.shape[-1]} inputs, not a multiple of the {self.m} of {self.n}:{self.m}")
+            problem = f"has {last.shape[-1]} inputs, which is not a multiple of {self.m} as {self.n}:{self.m} requires"
+            raise UserError(name, problem, code="mismatch")
         kept = ~lowest_in_rows(last.reshape(-1, self.m), n)
         return torch.empty_like(score, dtype=torch.bool).copy_(kept.view(last.shape).movedim(-1, 1))

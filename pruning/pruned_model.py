@@ -80,12 +80,13 @@ def read_plan(folder: Path) -> Plan:
     path = folder / PLAN
     document = read_json(path)
     if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
-        raise UserError(str(path), f"is not a plan of format {FORMAT}")
+        raise UserError(str(path), f"is not a pruning plan of format {FORMAT}", code="unreadable")
     known = Plan.__dataclass_fields__
     for key in [*known, *document]:
         if key not in document or key not in known:
-            problem = "is missing" if key in known else "is not a key of a plan"
-            raise UserError(f"{path}: {key}", problem, allowed=known, given=key)
+            if key in known:
+                raise UserError(f"{path}: {key}", "is missing", code="missing")
+            raise UserError(f"{path}: {key}", "is not a key of a plan", allowed=known, given=key)
     kind, _, name = document["factory"].rpartition(":")
     if kind.endswith(".py"):
         document["factory"] = f"{folder / kind}:{name}"  # an absolute path stays as it is
@@ -111,5 +112,6 @@ def load_pruned(folder: Path | str) -> nn.Module:
     weights = prunable_weights(model)
     for name, zeros in plan.zeros.items():
         if name not in weights or int((weights[name] == 0).sum()) < zeros:
-            raise UserError(str(folder / WEIGHTS), f"{name} has not the {zeros} zeros of the plan")
+            problem = f"{name} has fewer zeros than the {zeros} in the plan"
+            raise UserError(str(folder / WEIGHTS), problem, code="mismatch")
     return model.eval()

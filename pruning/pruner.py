@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from pydantic import NonNegativeInt
 from torch import Tensor
 
+from espalier.nas.arguments import checked_arguments
 from espalier.nas.errors import UserError
 from espalier.nas.training import Diverged
 from espalier.pruning.masks import Masks, apply_masks
@@ -35,11 +37,10 @@ class Pruner(ABC):
         UserError: `iterations` is negative, or a weight holds what is not a number.
     """
 
-    def __init__(self, weights: Weights, *, iterations: int) -> None:
-        if iterations < 0:
-            raise UserError("iterations", f"must not be negative, not {iterations}")
+    @checked_arguments
+    def __init__(self, weights: Weights, *, iterations: NonNegativeInt) -> None:
         for name in _not_finite(weights):
-            raise UserError(name, "holds values that are not finite numbers: nothing can be chosen by them")
+            raise UserError(name, "contains NaN or infinite values, so its weights cannot be ranked")
         self.weights = weights
         self.iterations = iterations
         self.iteration = 0
@@ -118,9 +119,8 @@ class Pruner(ABC):
             return None
         for name in sorted(masks.keys() | self.weights.keys()):
             if name not in masks or name not in self.weights or masks[name].shape != self.weights[name].shape:
-                raise UserError(
-                    "checkpoint", f"its masks are of another network: {name} is missing or of another shape"
-                )
+                problem = f"its masks belong to another network: {name} is missing or has another shape"
+                raise UserError("checkpoint", problem, code="mismatch")
         return {name: masks[name].to(weight.device) for name, weight in self.weights.items()}
 
 

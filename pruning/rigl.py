@@ -9,6 +9,7 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
+from espalier.nas.arguments import checked_arguments
 from espalier.nas.errors import UserError
 from espalier.pruning.masks import apply_masks, lowest
 from espalier.pruning.patterns import Pattern
@@ -51,6 +52,7 @@ class RigL(Pruner):
         UserError: an option is out of range, or so many iterations have no exchange at all.
     """
 
+    @checked_arguments
     def __init__(
         self,
         weights: Weights,
@@ -62,14 +64,12 @@ class RigL(Pruner):
         until: Share = 0.75,
     ) -> None:
         super().__init__(weights, iterations=iterations)
-        for key, value in (("fraction", fraction), ("until", until)):
-            if not 0 < value <= 1:
-                raise UserError(key, f"must be above 0 and at most 1, not {value:g}")
         self.last = math.floor(until * iterations)
         if every is None:
             every = min(PUBLISHED_EVERY, max(1, self.last // LEAST_EXCHANGES))
-        if every < 1 or (iterations > 0 and every > self.last):
-            raise UserError("every", f"must be from 1 to {self.last}, the last exchange of weights, not {every}")
+        if iterations > 0 and every > self.last:
+            problem = f"must be at most {self.last}, the last iteration that may exchange weights, not {every}"
+            raise UserError("every", problem, code="out_of_range")
         self.pattern = pattern
         self.fraction = fraction
         self.every = every
@@ -90,7 +90,8 @@ class RigL(Pruner):
         scores = {}
         for name, weight in self.weights.items():
             if weight.grad is None:
-                raise UserError(name, "has no gradient after the step of the optimiser, and RigL grows by gradients")
+                problem = "has no gradient after the optimiser's step, and RigL grows weights by their gradients"
+                raise UserError(name, problem, code="missing")
             size = weight.abs().masked_fill(~kept[name], torch.inf)
             dropped = lowest(size, round(f * int(kept[name].sum())))
             scores[name] = weight.grad.abs().masked_fill(kept[name] & ~dropped, torch.inf)

@@ -44,14 +44,14 @@ def apply_structure(model: nn.Module, structure: Structure) -> None:
         UserError: the structure is damaged or of another network; the module is named.
     """
     if not isinstance(structure, Mapping):
-        raise UserError("structure", f"is a {type(structure).__name__}, must map modules to what differs")
+        raise UserError("structure", f"is a {type(structure).__name__}, must map module names to what differs")
     for name, entry in structure.items():
         where = f"structure.{name}"
         if not isinstance(entry, Mapping) or not entry or not entry.keys() <= set(KEYS):
-            raise UserError(where, "is not what differs in a module", allowed=KEYS)
+            raise UserError(where, "must be a mapping with some of these keys", code="invalid", allowed=KEYS)
         for key in entry.keys() - {"replaced"}:
             if not isinstance(entry[key], Mapping):
-                raise UserError(where, f"{key} is a {type(entry[key]).__name__}, must map names")
+                raise UserError(where, f"{key} is a {type(entry[key]).__name__}, must be a mapping by name")
         try:
             module = model.get_submodule(name)
         except AttributeError as error:
@@ -69,7 +69,7 @@ def apply_structure(model: nn.Module, structure: Structure) -> None:
                 problem = f"{type(module).__name__} has no attribute {key!r}"
                 raise UserError(where, problem, allowed=plain, given=key)
             if not _alike(plain[key], value):
-                raise UserError(where, f"{key}, which is {plain[key]!r}, cannot become {value!r}")
+                raise UserError(where, f"{key}, which is {plain[key]!r}, cannot become {value!r}", code="mismatch")
             setattr(module, key, _like(plain[key], value))
 
 
@@ -159,7 +159,7 @@ def _paired(old: Any, value: list[Any]) -> Iterator[tuple[Any, Any]]:
 
 def _replace(model: nn.Module, name: str, by: Any, where: str) -> None:
     if by != IDENTITY or not name:
-        raise UserError(where, f"cannot be replaced by {by!r}", allowed=[IDENTITY])
+        raise UserError(where, f"cannot be replaced by {by!r}", allowed=[IDENTITY], given=by)
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, nn.Identity())
 
@@ -170,7 +170,7 @@ def _reshape(module: nn.Module, key: str, shape: Any, where: str) -> None:
         raise UserError(where, f"{type(module).__name__} has no tensor {key!r}", allowed=_tensors(module), given=key)
     fits = isinstance(shape, list) and len(shape) == old.ndim
     if not fits or not all(type(side) is int and 0 < side <= most for side, most in zip(shape, old.shape, strict=True)):
-        raise UserError(where, f"{key} of shape {tuple(old.shape)} cannot become {shape}")
+        raise UserError(where, f"{key} of shape {tuple(old.shape)} cannot become {shape}", code="mismatch")
     new = torch.empty(shape, dtype=old.dtype, device=old.device)
     if isinstance(old, nn.Parameter):
         setattr(module, key, nn.Parameter(new, requires_grad=old.requires_grad))
@@ -182,9 +182,10 @@ def _values(old: Tensor, key: str, values: Any, where: str) -> Tensor:
     try:
         new = torch.tensor(values, dtype=old.dtype, device=old.device)
     except (ValueError, TypeError, RuntimeError) as error:  # no numbers, or no rectangle of them
-        raise UserError(where, f"the values of {key} are no tensor ({error})") from error
+        raise UserError(where, f"the values of {key} cannot be made a tensor ({error})") from error
     if new.ndim != old.ndim:
-        raise UserError(where, f"the values of {key} have {new.ndim} dimensions, must have {old.ndim}")
+        problem = f"the values of {key} have {new.ndim} dimensions, must have {old.ndim}"
+        raise UserError(where, problem, code="mismatch")
     return new
 
 

@@ -35,7 +35,7 @@ def prunable_weights(model: nn.Module, *, include: Sequence[str] = ("*",), exclu
         if matches(name, include) and not matches(name, exclude)
     }
     if not chosen:
-        raise UserError("include", "leaves nothing to prune")
+        raise UserError("include", "leaves nothing to prune", code="conflict")
     return chosen
 
 
@@ -47,11 +47,11 @@ def matches(name: str, patterns: Sequence[str]) -> bool:
 def check_patterns(layers: Collection[str], **patterns: Sequence[str]) -> None:
     """Raises UserError where there is no prunable layer, or for a pattern, by its option, that means none of them."""
     if not layers:
-        raise UserError("model", "has no convolution and no linear layer to prune")
+        raise UserError("model", "has no convolution and no linear layer to prune", code="unsupported")
     for option, given in patterns.items():
         for pattern in given:
             if not any(matches(name, [pattern]) for name in layers):
-                raise UserError(option, f"no prunable layer is called {pattern!r}", allowed=layers, given=pattern)
+                raise UserError(option, f"no prunable layer matches {pattern!r}", allowed=layers, given=pattern)
 
 
 def _layers(model: nn.Module) -> dict[str, tuple[str, nn.Parameter]]:

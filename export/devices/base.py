@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from espalier.nas.errors import UserError
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from espalier.nas.arguments import checked_arguments
 from espalier.nas.measurement import Measurement
 
 
+@checked_arguments
 @dataclass(frozen=True)
 class MeasureSpec:
     """How to time one ONNX file.
@@ -29,23 +32,14 @@ class MeasureSpec:
             a network that fits a cache, and by 2 to 3 % either way for two that do not (two cores, one thread).
     """
 
-    threads: int | None = None
-    batch: int = 1
-    sessions: int = 5
-    seconds: float = 2.0
-    min_runs: int = 10
-    seed: int = 0
+    threads: PositiveInt | None = None
+    batch: PositiveInt = 1
+    sessions: Annotated[int, Field(ge=2)] = 5
+    seconds: PositiveFloat = 2.0
+    min_runs: PositiveInt = 10
+    seed: NonNegativeInt = 0
     provider: str | None = None
     fresh_processes: bool = False
-
-    def __post_init__(self) -> None:
-        lowest = {"threads": 1, "batch": 1, "sessions": 2, "min_runs": 1, "seed": 0}
-        for name, least in lowest.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(name, f"is {value}, must be at least {least}")
-        if not self.seconds > 0:
-            raise UserError("seconds", f"is {self.seconds}, must be more than 0")
 
     def request(self) -> dict[str, Any]:
         """What an agent is told for one session."""

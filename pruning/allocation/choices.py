@@ -9,7 +9,7 @@ import numpy as np
 
 from espalier.nas.errors import UserError
 from espalier.pruning.allocation.dynamic import Table
-from espalier.pruning.allocation.scored import checked
+from espalier.pruning.allocation.scored import matching_scores
 from espalier.pruning.masks import flatten, zeros_at
 from espalier.pruning.patterns import Scores
 from espalier.pruning.weights import Weights
@@ -82,15 +82,16 @@ def choices(
         UserError: an argument is out of range or does not fit the network.
     """
     if list(sparsities) != sorted(set(sparsities)) or not all(0 <= r <= 1 for r in sparsities) or not sparsities:
-        raise UserError("sparsities", f"must ascend, from 0 to 1 at most, not {list(sparsities)}")
+        raise UserError("sparsities", f"must be increasing numbers from 0 to 1, not {list(sparsities)}")
     if costs is not None and macs is not None:
-        raise UserError("costs", "are given twice, as costs and as macs")
+        raise UserError("costs", "are given twice, as costs and as macs", code="conflict")
     names = tuple(weights)
     sizes = np.array([weight.numel() for weight in weights.values()])
     zeros = np.array([[min(zeros_at(r, n), n - 1) for r in sparsities] for n in sizes.tolist()])
-    given = (
-        {n: w.detach() ** 2 for n, w in weights.items()} if scores is None else checked(weights, scores, where="scores")
-    )
+    if scores is None:
+        given = {name: weight.detach() ** 2 for name, weight in weights.items()}
+    else:
+        given = matching_scores(weights, scores, where="scores")
     ascending = tuple(np.sort(flatten(score.detach()).cpu().double().numpy()) for score in given.values())
     if errors is None:
         sums = [np.concatenate([[0.0], np.cumsum(part)]) for part in ascending]
@@ -111,6 +112,8 @@ def choices(
 
 def _table(names: Sequence[str], rows: Mapping[str, Sequence[float]], length: int, *, where: str) -> Table:
     for name in names:
-        if name not in rows or len(rows[name]) != length or not np.isfinite(rows[name]).all():
-            raise UserError(f"{where}.{name}", f"must be there, as {length} finite numbers")
+        if name not in rows:
+            raise UserError(f"{where}.{name}", f"is missing; {length} finite numbers are needed", code="missing")
+        if len(rows[name]) != length or not np.isfinite(rows[name]).all():
+            raise UserError(f"{where}.{name}", f"must be {length} finite numbers")
     return np.array([rows[name] for name in names], dtype=np.float64)

@@ -41,8 +41,8 @@ def cheapest(errors: Table, costs: Table, budget: float, *, buckets: int = BUCKE
     smallest = errors.min(axis=1, keepdims=True)
     room = budget - float(smallest.sum())
     if not room >= -1e-12 * abs(budget):
-        problem = f"{budget:g} is not enough: the smallest that the layers can do adds up to {smallest.sum():g}"
-        raise UserError("budget", problem)
+        problem = f"{budget:g} is too small: the smallest values of all layers add up to {smallest.sum():g}"
+        raise UserError("budget", problem, code="infeasible")
     q = _in_buckets(errors - smallest, max(room, 0.0), buckets)
     layers = np.arange(len(errors))
     found = np.array(_program(q, costs, buckets))

@@ -6,11 +6,12 @@ import math
 
 from pydantic import PositiveFloat
 
-from espalier.nas.errors import UserError
+from espalier.nas.arguments import checked_arguments
 from espalier.pruning.allocation.rounding import fill, keeps_at, whole, zeros_of
 from espalier.pruning.weights import Weights
 
 
+@checked_arguments
 def erk(weights: Weights, sparsity: float, *, kernel: bool = True, power: PositiveFloat = 1.0) -> dict[str, int]:
     """Erdős-Rényi(-Kernel): small layers stay denser.
 
@@ -26,8 +27,6 @@ def erk(weights: Weights, sparsity: float, *, kernel: bool = True, power: Positi
     Raises:
         UserError: an option is out of range, or the sparsity cannot be reached.
     """
-    if not 0 < power < math.inf:
-        raise UserError("power", f"must be above 0, not {power:g}")
     keeps = keeps_at(weights, sparsity)
     shapes = [tuple(weight.shape) for weight in weights.values()]
     sizes = [math.prod(shape) for shape in shapes]

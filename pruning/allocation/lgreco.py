@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import PositiveInt
 
+from espalier.nas.arguments import checked_arguments
 from espalier.nas.errors import UserError
 from espalier.pruning.allocation.choices import Choices, choices
 from espalier.pruning.allocation.dynamic import BUCKETS, cheapest
@@ -18,6 +19,7 @@ LARGEST_ALPHA = 1e6
 """Budgets are searched from the error of uniform sparsity over this to this times it."""
 
 
+@checked_arguments
 def lgreco(
     weights: Weights, sparsity: float, table: Choices | None = None, *, buckets: PositiveInt = BUCKETS
 ) -> dict[str, int]:
@@ -42,9 +44,7 @@ def lgreco(
     if table is None:
         table = choices(weights)
     if table.names != tuple(weights) or table.sizes.tolist() != [weight.numel() for weight in weights.values()]:
-        raise UserError("table", "is of another network")
-    if buckets < 1:
-        raise UserError("buckets", f"must be at least 1, not {buckets}")
+        raise UserError("table", "belongs to another network", code="mismatch")
     total = int(table.sizes.sum()) - keeps
     alike = list(uniform(weights, sparsity).values())
     if table.by_params:

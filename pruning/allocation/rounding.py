@@ -17,11 +17,12 @@ def keeps_at(weights: Weights, sparsity: float) -> int:
         UserError: S is out of range, or leaves fewer weights than layers.
     """
     if not 0 <= sparsity < 1:
-        raise UserError("sparsity", f"must be from 0 to below 1, not {sparsity:g}")
+        raise UserError("sparsity", f"must be at least 0 and below 1, not {sparsity:g}", code="out_of_range")
     n = sum(weight.numel() for weight in weights.values())
     keeps = round((1 - sparsity) * n)
     if keeps < len(weights):
-        raise UserError("sparsity", f"{sparsity:g} keeps {keeps} of {n} weights, fewer than one in each layer")
+        problem = f"{sparsity:g} keeps {keeps} of {n} weights, fewer than one in each layer"
+        raise UserError("sparsity", problem, code="infeasible")
     return keeps
 
 

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from espalier.nas.arguments import checked_arguments
 from espalier.nas.errors import UserError
 from espalier.pruning.allocation.rounding import keeps_at
 from espalier.pruning.masks import flatten, unflatten
@@ -17,6 +18,7 @@ from espalier.pruning.weights import Weights
 Density = Annotated[float, Field(ge=0, le=1)]
 
 
+@checked_arguments
 def global_magnitude(
     weights: Weights, sparsity: float, *, least_density: Density = 0.0, normalise: bool = False
 ) -> dict[str, int]:
@@ -38,6 +40,7 @@ def global_magnitude(
     return from_scores(weights, sparsity, scores, least_density)
 
 
+@checked_arguments
 def lamp(weights: Weights, sparsity: float, *, least_density: Density = 0.0) -> dict[str, int]:
     """LAMP: Lee et al., "Layer-adaptive Sparsity for the Magnitude-based Pruning", ICLR 2021.
 
@@ -52,6 +55,7 @@ def lamp(weights: Weights, sparsity: float, *, least_density: Density = 0.0) -> 
     return from_scores(weights, sparsity, scores, least_density)
 
 
+@checked_arguments
 def saliency(weights: Weights, sparsity: float, saliencies: Scores, *, least_density: Density = 0.0) -> dict[str, int]:
     """As many zeros in each layer as it has of the smallest saliencies of all, such as w² / (2 [F⁻¹]_kk) of OBS.
 
@@ -63,7 +67,7 @@ def saliency(weights: Weights, sparsity: float, saliencies: Scores, *, least_den
     Raises:
         UserError: saliencies are missing, an option is out of range, or the sparsity cannot be reached.
     """
-    return from_scores(weights, sparsity, checked(weights, saliencies, where="saliencies"), least_density)
+    return from_scores(weights, sparsity, matching_scores(weights, saliencies, where="saliencies"), least_density)
 
 
 def lamp_scores(weight: Tensor) -> Tensor:
@@ -81,23 +85,25 @@ def lamp_scores(weight: Tensor) -> Tensor:
 
 def from_scores(weights: Weights, sparsity: float, scores: Scores, least_density: float = 0.0) -> dict[str, int]:
     """Zeros by name where the lowest scores of all layers go."""
-    if not 0 <= least_density <= 1:
-        raise UserError("least_density", f"must be from 0 to 1, not {least_density:g}")
     zeros = sum(weight.numel() for weight in weights.values()) - keeps_at(weights, sparsity)
     masks = Globally(zeros, least_density=least_density).select(scores)
     counts = torch.stack([(~kept).sum().cpu() for kept in masks.values()]).tolist()
     return dict(zip(masks, counts, strict=True))
 
 
-def checked(weights: Weights, scores: Scores, *, where: str) -> dict[str, Tensor]:
+def matching_scores(weights: Weights, scores: Scores, *, where: str) -> dict[str, Tensor]:
     """The scores of `weights`, in their order.
 
     Raises:
         UserError: one is missing, of another shape, or not a number.
     """
     for name, weight in weights.items():
-        if name not in scores or scores[name].shape != weight.shape:
-            raise UserError(f"{where}.{name}", f"must be there, of the shape {tuple(weight.shape)} of the weight")
+        shape = tuple(weight.shape)
+        if name not in scores:
+            raise UserError(f"{where}.{name}", f"is missing; a tensor of shape {shape} is needed", code="missing")
+        if scores[name].shape != weight.shape:
+            problem = f"has shape {tuple(scores[name].shape)}, its weight has {shape}"
+            raise UserError(f"{where}.{name}", problem, code="mismatch")
         if bool(scores[name].isnan().any()):
-            raise UserError(f"{where}.{name}", "holds values that are not numbers")
+            raise UserError(f"{where}.{name}", "contains NaN")
     return {name: scores[name] for name in weights}

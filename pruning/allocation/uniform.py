@@ -7,11 +7,13 @@ from typing import Annotated
 
 from pydantic import Field
 
+from espalier.nas.arguments import checked_arguments
 from espalier.nas.errors import UserError
 from espalier.pruning.allocation.rounding import fill, keeps_at, whole, zeros_of
 from espalier.pruning.weights import Weights
 
 
+@checked_arguments
 def uniform(
     weights: Weights,
     sparsity: float,
@@ -38,10 +40,8 @@ def uniform(
     if dense_first:
         low[0] = sizes[0]
     if last_at_most is not None:
-        if not 0 <= last_at_most <= 1:
-            raise UserError("last_at_most", f"must be from 0 to 1, not {last_at_most:g}")
         low[-1] = max(low[-1], math.ceil((1 - last_at_most) * sizes[-1] - 1e-9))
     if sum(low) > keeps:
-        problem = f"{sparsity:g} keeps {keeps} weights, and the layers keep {sum(low)} at least"
-        raise UserError("sparsity", problem)
+        problem = f"{sparsity:g} keeps {keeps} weights, but the layers must keep at least {sum(low)}"
+        raise UserError("sparsity", problem, code="infeasible")
     return zeros_of(weights, whole(fill(sizes, keeps, low, sizes), keeps))

@@ -87,7 +87,8 @@ def factor(rows: Tensor, ridge: float, pages: Paging, *, columns: Tensor | None 
         some = None if columns is None else columns[bad]
         lower[bad], _ = _cholesky(gram(rows[bad.to(rows.device)], pages, columns=some, dtype=torch.float64), ridge)
     if not bool(lower.isfinite().all()):
-        raise UserError("damp", "is too small for these gradients: the Fisher matrix has no inverse in float64")
+        problem = "is too small for these gradients: the Fisher matrix has no inverse in float64"
+        raise UserError("damp", problem, code="out_of_range")
     return lower
 
 

@@ -116,7 +116,8 @@ def _cycle(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
                 at = slice(index * size, (index + 1) * size)
                 yield x[at], y[at]
         if none:
-            raise UserError("data", "there are no batches (left) to take gradients of, and they cannot start again")
+            problem = "no batches are left to compute gradients on; pass a list or a loader that can be iterated again"
+            raise UserError("data", problem, code="too_few")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from espalier.nas.arguments import checked_arguments
 from espalier.nas.errors import UserError
 from espalier.nas.task import Batch, Task
 from espalier.pruning.masks import Masks, apply_masks, zeros_in
@@ -125,6 +126,7 @@ class MFACPruner(Pruner):
         UserError: an option is out of range.
     """
 
+    @checked_arguments
     def __init__(
         self,
         weights: Weights,
@@ -143,14 +145,8 @@ class MFACPruner(Pruner):
         update: Update = "joint",
     ) -> None:
         super().__init__(weights, iterations=iterations)
-        counts = {"visits": visits, "recomputations": recomputations, "rows": rows, "batch_size": batch_size}
-        for key, value in (counts | {"block": 1 if block is None else block}).items():
-            if value < 1:
-                raise UserError(key, f"must be at least 1, not {value}")
         if visits > max(1, iterations):
-            raise UserError("visits", f"{visits} do not fit into {iterations} iterations of pruning")
-        if damp <= 0:
-            raise UserError("damp", f"must be above 0, not {damp}")
+            raise UserError("visits", f"{visits} do not fit into {iterations} iterations of pruning", code="conflict")
         self.pattern = pattern
         self.model, self.task, self.batches = model, task, batches
         self.visits, self.recomputations = visits, recomputations

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from espalier.nas.arguments import checked_arguments
 from espalier.nas.errors import UserError
 from espalier.pruning.mfac.window import Window
 
@@ -40,27 +42,19 @@ class MFAC(torch.optim.Optimizer):
         Diverged: in a step, a gradient is not finite.
     """
 
+    @checked_arguments
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
-        lr: float = 1e-3,
+        lr: NonNegativeFloat = 1e-3,
         *,
-        momentum: float = 0.0,
-        weight_decay: float = 0.0,
-        rows: int = 1024,
-        damp: float = 1e-5,
+        momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        weight_decay: NonNegativeFloat = 0.0,
+        rows: PositiveInt = 1024,
+        damp: PositiveFloat = 1e-5,
         sparse: bool = False,
-        clip_norm: float | None = None,
+        clip_norm: PositiveFloat | None = None,
     ) -> None:
-        for key, value in {"lr": lr, "weight_decay": weight_decay}.items():
-            if value < 0:
-                raise UserError(key, f"must not be negative, not {value}")
-        if not 0 <= momentum < 1:
-            raise UserError("momentum", f"must be from 0 to below 1, not {momentum}")
-        if rows < 1:
-            raise UserError("rows", f"must be at least 1, not {rows}")
-        if damp <= 0 or (clip_norm is not None and clip_norm <= 0):
-            raise UserError("damp" if damp <= 0 else "clip_norm", "must be above 0")
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.clip_norm = clip_norm
         first = self._parameters()[0]
@@ -69,7 +63,7 @@ class MFAC(torch.optim.Optimizer):
         if sparse:
             self._kept = torch.cat([parameter.detach().reshape(-1) != 0 for parameter in self._parameters()])
             if not bool(self._kept.any()):
-                raise UserError("sparse", "leaves nothing to optimise: all parameters are 0")
+                raise UserError("sparse", "leaves nothing to optimise: all parameters are 0", code="conflict")
         d = sum(parameter.numel() for parameter in self._parameters())
         dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
         d = d if self._kept is None else int(self._kept.sum())
@@ -145,7 +139,8 @@ class MFAC(torch.optim.Optimizer):
         """
         kept = state_dict["kept"]
         if (None if kept is None else kept.shape) != (None if self._kept is None else self._kept.shape):
-            raise UserError("checkpoint", "its optimiser left out other parameters: `sparse` differs")
+            problem = "its optimiser left out other parameters: `sparse` differs"
+            raise UserError("checkpoint", problem, code="mismatch")
         self.window.load_state_dict(state_dict["window"])
         self._kept = None if kept is None else kept.to(self.window.g.device)
         super().load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})

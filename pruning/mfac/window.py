@@ -88,7 +88,8 @@ class Window:
             if not bool(self.gram.isfinite().all()):
                 raise Diverged("a gradient of the last steps is not finite; a smaller learning rate may help")
         if int(info):
-            raise UserError("damp", "is too small for these gradients: the Fisher matrix has no inverse in float64")
+            problem = "is too small for these gradients: the Fisher matrix has no inverse in float64"
+            raise UserError("damp", problem, code="out_of_range")
         return torch.cholesky_solve(right, lower)
 
     def state_dict(self) -> dict[str, Any]:
@@ -103,7 +104,8 @@ class Window:
         """
         if state["g"].shape != self.g.shape:
             here, there = tuple(self.g.shape), tuple(state["g"].shape)
-            raise UserError("checkpoint", f"its window of gradients is {there}, that of this optimiser {here}")
+            problem = f"its window of gradients has shape {there}, this optimiser's has {here}"
+            raise UserError("checkpoint", problem, code="mismatch")
         self.g.copy_(state["g"])
         self.gram.copy_(state["gram"])
         self.next = state["next"]

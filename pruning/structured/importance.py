@@ -192,7 +192,7 @@ def mean_gradients(
     finally:
         model.train(training)
     if not number:
-        raise UserError("data", "there is no batch to take gradients on")
+        raise UserError("data", "has no batch to compute gradients on", code="too_few")
     return {name: total / number for name, total in totals.items()}
 
 
@@ -241,6 +241,9 @@ def _has_scale(layer: nn.Module) -> bool:
 
 
 def _given(values: Mapping[str, Tensor], name: str, weight: Tensor, what: str) -> Tensor:
-    if name not in values or values[name].shape != weight.shape:
-        raise UserError(name, f"there is no {what} of this weight, or one of another shape")
+    if name not in values:
+        raise UserError(name, f"no {what} is given for this weight", code="missing")
+    if values[name].shape != weight.shape:
+        problem = f"its {what} has shape {tuple(values[name].shape)}, the weight has {tuple(weight.shape)}"
+        raise UserError(name, problem, code="mismatch")
     return values[name].detach().to(weight.device)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field, PositiveFloat
 from torch import nn
 
+from espalier.nas.arguments import checked_arguments
 from espalier.nas.cost.count import count
 from espalier.nas.errors import UserError
 from espalier.pruning.allocation.macs import layer_macs
@@ -21,6 +23,7 @@ SLACK = 0.01
 """Share of the dense network's cost that is not worth looking for steps to take back."""
 
 
+@checked_arguments
 @dataclass(frozen=True)
 class Target:
     """What the smaller network costs at most.
@@ -36,18 +39,14 @@ class Target:
     """
 
     of: Literal["macs", "params"] | Callable[[nn.Module], float]
-    share: float | None = None
-    most: float | None = None
+    share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    most: PositiveFloat | None = None
 
     def __post_init__(self) -> None:
-        if not callable(self.of) and self.of not in ("macs", "params"):
-            raise UserError("target", f"cannot be of {self.of!r}", allowed=("macs", "params"), given=self.of)
-        if (self.share is None) == (self.most is None):
-            raise UserError("target", "is a share of the dense network, or the most that is allowed: one of them")
-        if self.share is not None and not 0 < self.share < 1:
-            raise UserError("target", f"the share must be between 0 and 1, not {self.share:g}")
-        if self.most is not None and not self.most > 0:
-            raise UserError("target", f"what is allowed must be above 0, not {self.most:g}")
+        if self.share is None and self.most is None:
+            raise UserError("target", "needs a share of the dense network's cost, or a limit (most)", code="missing")
+        if self.share is not None and self.most is not None:
+            raise UserError("target", "is given twice, as a share and as a limit (most)", code="conflict")
 
     def limit(self, dense: float) -> float:
         """The most that is allowed, where the dense network costs `dense`."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from espalier.nas.arguments import checked_arguments
 from espalier.nas.errors import UserError
 from espalier.pruning.structure import structure_of
 from espalier.pruning.structured.blocks import layers_in, residual_blocks
@@ -54,12 +56,13 @@ class Shrunk:
         return self.after / self.before
 
 
+@checked_arguments
 def groups_of(
     model: nn.Module,
     example_shape: tuple[int, ...],
     *,
-    round_to: int = 8,
-    least: float = 0.1,
+    round_to: PositiveInt = 8,
+    least: Annotated[float, Field(ge=0, le=1)] = 0.1,
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
     depth: bool = False,
@@ -72,6 +75,7 @@ def groups_of(
     return _listed(model, found, Costs(model, example_shape, Target("macs", share=0.5)), {})
 
 
+@checked_arguments
 def shrink(
     model: nn.Module,
     example_shape: tuple[int, ...],
@@ -79,8 +83,8 @@ def shrink(
     *,
     importance: Importance | None = None,
     ratio: Ratio = "global",
-    round_to: int = 8,
-    least: float = 0.1,
+    round_to: PositiveInt = 8,
+    least: Annotated[float, Field(ge=0, le=1)] = 0.1,
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
     depth: bool = False,
@@ -113,11 +117,12 @@ def shrink(
     limit = target.limit(costs.dense)
     removed, after = _chosen(found, costs, limit, ratio=ratio, additive=importance.additive)
     if after > limit:
-        raise UserError("target", _unreachable(target, after, costs.dense, found.groups))
+        raise UserError("target", _unreachable(target, after, costs.dense, found.groups), code="infeasible")
     smaller = costs.without(found.groups, removed)
     difference = equal(model, smaller, found.groups, removed, _example(example_shape))
     if not difference <= LARGEST_DIFFERENCE:
-        raise UserError("model", f"cannot be shrunk: what is left differs from the masked network by {difference:.1e}")
+        problem = f"cannot be shrunk: the smaller network differs from the masked one by {difference:.1e}"
+        raise UserError("model", problem, code="unsupported")
     return Shrunk(
         model=smaller,
         groups=tuple(_listed(model, found, costs, removed)),
@@ -147,9 +152,9 @@ class _Found:
                 continue
             scores = importance(model, units)
             if scores is None:
-                self.groups[index] = units.but("the importance says nothing of it")
+                self.groups[index] = units.but("no importance score is defined for this group")
             elif not bool(scores.isfinite().all()):
-                raise UserError(units.name, "the importance of its units is not a finite number")
+                raise UserError(units.name, "its importance scores contain NaN or infinite values")
             else:
                 self.scores[units.name] = scores
 
@@ -164,10 +169,6 @@ def _found(
     exclude: Sequence[str],
     depth: bool,
 ) -> _Found:
-    if round_to < 1:
-        raise UserError("round_to", f"must be at least 1, not {round_to}")
-    if not 0 <= least <= 1:
-        raise UserError("least", f"must be between 0 and 1, not {least:g}")
     forget(model)
     plain = copy.deepcopy(model).cpu().float().eval()  # the example is of single precision
     groups = discover(plain, _example(example_shape), include=include, exclude=exclude)

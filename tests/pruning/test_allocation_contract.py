@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from espalier.nas.errors import UserError
 from espalier.pruning.allocation import ALLOCATIONS, global_magnitude
 from espalier.pruning.allocation.choices import choices
 from espalier.pruning.allocation.lgreco import lgreco
 from espalier.pruning.allocation.scored import saliency
 from espalier.pruning.patterns import Layerwise
 from espalier.pruning.weights import Weights
+from user_errors import user_error
 
 Allocate = Callable[[Weights, float], dict[str, int]]
 MEMBERS: Mapping[str, Allocate] = {
@@ -75,7 +75,7 @@ layers = st.lists(st.lists(st.integers(1, 5), min_size=2, max_size=4).map(tuple)
 def test_they_do_for_any_layers(name: str, shapes: tuple[tuple[int, ...], ...], sparsity: float, seed: int) -> None:
     weights = weights_of(shapes, seed)
     if round((1 - sparsity) * sum(weight.numel() for weight in weights.values())) < len(weights):
-        with pytest.raises(UserError, match="sparsity"):
+        with user_error("sparsity", "infeasible"):
             MEMBERS[name](weights, sparsity)
         return
     assert_exact(MEMBERS[name](weights, sparsity), weights, sparsity)
@@ -89,7 +89,7 @@ def test_a_layer_of_zeros_is_no_exception(allocate: Allocate) -> None:
 
 
 def test_what_cannot_be_reached_is_refused(allocate: Allocate) -> None:
-    with pytest.raises(UserError, match=r"sparsity: must be from 0 to below 1, not 1$"):
+    with user_error("sparsity", "out_of_range"):
         allocate(weights_of(), 1.0)
-    with pytest.raises(UserError, match=r"sparsity: 0\.9999 keeps 1 of \d+ weights, fewer than one in each layer"):
+    with user_error("sparsity", "infeasible", says="0.9999"):
         allocate(weights_of(), 0.9999)

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from digits_mlp import Digits, accuracy, mlp, train
 from torch import nn
 
-from espalier.nas.errors import UserError
 from espalier.pruning.issp import HardThreshold, SoftShrink
 from espalier.pruning.magnitude import OneShotMagnitude
 from espalier.pruning.masks import zeros_at
 from espalier.pruning.patterns import Globally, Layerwise, NOfM, Pattern
 from espalier.pruning.pruner import Pruner
 from espalier.pruning.weights import Weights, prunable_weights
+from user_errors import user_error
 
 W = [0.5, -0.1, 0.2, -0.9, 0.05, 0.3, -0.25, 0.4, 0.15, -0.6]
 
@@ -127,9 +127,9 @@ def test_the_timer_of_the_published_code_is_not_needed() -> None:
 
 
 def test_a_wrong_option_is_told() -> None:
-    with pytest.raises(UserError, match=r"alpha: must be from 0 to 1, not 1\.5"):
+    with user_error("alpha", "out_of_range", says="1.5"):
         soft(layer(W), 0.6, 1.5)
-    with pytest.raises(UserError, match="reselect_every: must be at least 1, not 0"):
+    with user_error("reselect_every", "out_of_range"):
         soft(layer(W), 0.6, 0.9, every=0)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from espalier.nas.errors import UserError
 from espalier.nas.task import Batch, Classification
 from espalier.nas.training import Diverged
 from espalier.pruning.mfac.gradients import Layout, gradients
@@ -22,6 +20,7 @@ from espalier.pruning.mfac.inverse import InverseFisher
 from espalier.pruning.mfac.obs import MFACPruner, saliencies, saliency, updated
 from espalier.pruning.patterns import Globally, Layerwise, NOfM
 from espalier.pruning.weights import prunable_weights
+from user_errors import user_error
 
 TASK = Classification(4)
 
@@ -85,9 +84,9 @@ def test_smaller_batches_are_taken_as_they_are() -> None:
 
 def test_batches_that_end_are_an_error() -> None:
     model = network()
-    with pytest.raises(UserError, match=r"data: there are no batches"):
+    with user_error("data", "too_few"):
         gradients(model, TASK, iter(some_batches(3)), prunable_weights(model), 4, batch_size=8)
-    with pytest.raises(UserError, match=r"data: there are no batches"):
+    with user_error("data", "too_few"):
         gradients(model, TASK, [], prunable_weights(model), 1)
 
 
@@ -342,18 +341,21 @@ def test_resumed_between_two_visits_it_ends_the_same() -> None:
     assert all(torch.equal(tensor, whole.state_dict()[name]) for name, tensor in second.state_dict().items())
 
 
-def options_in_error() -> Iterator[tuple[dict[str, Any], str]]:
-    yield {"visits": 0}, "visits: must be at least 1, not 0"
-    yield {"recomputations": 0}, "recomputations: must be at least 1"
-    yield {"rows": 0}, "rows: must be at least 1"
-    yield {"batch_size": -1}, "batch_size: must be at least 1"
-    yield {"block": 0}, "block: must be at least 1, not 0"
-    yield {"damp": 0.0}, "damp: must be above 0"
-    yield {"visits": 4, "iterations": 3}, "visits: 4 do not fit into 3 iterations"
-    yield {"visits": 2}, "visits: 2 do not fit into 0 iterations"
+@pytest.mark.parametrize(
+    "option",
+    [{"visits": 0}, {"recomputations": 0}, {"rows": 0}, {"batch_size": -1}, {"block": 0}, {"damp": 0.0}],
+)
+def test_options_out_of_range(option: dict[str, Any]) -> None:
+    with user_error(next(iter(option)), "out_of_range"):
+        pruner_of(network(), **option)
 
 
-@pytest.mark.parametrize(("options", "line"), options_in_error())
-def test_options_out_of_range(options: dict[str, Any], line: str) -> None:
-    with pytest.raises(UserError, match=line):
+@pytest.mark.parametrize("options", [{"visits": 4, "iterations": 3}, {"visits": 2}])
+def test_visits_need_an_iteration_each(options: dict[str, Any]) -> None:
+    with user_error("visits", "conflict", says=str(options["visits"])):
         pruner_of(network(), **options)
+
+
+def test_an_unknown_update_is_named() -> None:
+    with user_error("update", "unknown", nearest="joint"):
+        pruner_of(network(), update="jointly")

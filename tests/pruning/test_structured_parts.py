@@ -7,7 +7,6 @@ import torch
 from structured_nets import SHAPE, Attention, Mlp, network
 from torch import Tensor, nn
 
-from espalier.nas.errors import UserError
 from espalier.pruning.structured import BatchNormScale, Magnitude, Saliency, Taylor, mean_gradients
 from espalier.pruning.structured.attributes import attention_heads, follow_layers, hidden_layers
 from espalier.pruning.structured.blocks import residual_blocks
@@ -16,6 +15,7 @@ from espalier.pruning.structured.layers import channels, cut
 from espalier.pruning.structured.order import order
 from espalier.pruning.structured.removal import mask, remove
 from espalier.pruning.structured.search import shortest
+from user_errors import user_error
 
 
 def units_of(width: int, channels_: int = 1) -> Units:
@@ -187,14 +187,14 @@ def test_saliencies_add_up() -> None:
     model, units = chain_units()
     given = {"0.weight": torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), "3.weight": torch.full((2, 3), 10.0)}
     assert Saliency(given)(model, units).tolist() == [23, 27, 31]
-    with pytest.raises(UserError, match=r"0\.weight: there is no saliency"):
+    with user_error("0.weight", "missing"):
         Saliency({"3.weight": given["3.weight"]})(model, units)
-    with pytest.raises(UserError, match=r"3\.weight: there is no gradient of this weight, or one of another shape"):
+    with user_error("3.weight", "mismatch", says="(3,)"):
         Taylor({"0.weight": given["0.weight"], "3.weight": torch.zeros(3)})(model, units)
 
 
 def test_gradients_need_data() -> None:
-    with pytest.raises(UserError, match="data: there is no batch"):
+    with user_error("data", "too_few"):
         mean_gradients(nn.Linear(2, 2), lambda model, batch: model(batch[0]).sum(), [])
 
 
