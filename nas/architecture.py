@@ -11,11 +11,14 @@ from espalier.nas.errors import UserError
 from espalier.nas.hashing import short_hash
 
 Option = str | int | float | bool | tuple[int, ...]
-"""One option of a choice: an operation's name, a width or kernel size, or the indices of the chosen inputs."""
+"""One option of a choice: the name of an operation, a width or kernel size, or the indices of the chosen inputs."""
 
 
 class Architecture(Mapping[str, Option]):
-    """One point of a search space. Equal, hashed and named by its canonical JSON; never pickled to disk.
+    """One point of a search space. Its canonical JSON decides equality, hash and id.
+
+    Args:
+        options: an option for each choice, by name.
 
     >>> a = Architecture({"edge_1_0": "skip_connect"})
     >>> a.id == Architecture.from_json(a.to_json()).id
@@ -56,19 +59,27 @@ class Architecture(Mapping[str, Option]):
     def from_json(cls, text: str, *, where: str = "architecture") -> Architecture:
         """The architecture that `to_json` wrote.
 
+        Args:
+            text: JSON.
+            where: the source of the text, for messages.
+
         Raises:
-            UserError: not JSON, not an object, or an option of another type; `where` names the source.
+            UserError: not JSON, not an object, or an option of another type.
         """
         try:
             value = json.loads(text)
         except ValueError as error:
             raise UserError(where, f"not valid JSON ({error})") from error
         if not isinstance(value, dict):
-            raise UserError(where, f"an architecture is a JSON object, not {type(value).__name__}")
+            raise UserError(where, f"an architecture must be a JSON object, not {type(value).__name__}")
         return cls(value)
 
     def replace(self, name: str, option: Option) -> Architecture:
-        """The same architecture with another option for the choice `name` (which must be there)."""
+        """A copy with another option for one choice.
+
+        Raises:
+            UserError: there is no such choice.
+        """
         if name not in self._options:
             raise UserError(name, "no such choice in the architecture", allowed=self, given=name)
         return Architecture({**self._options, name: option})
@@ -79,4 +90,4 @@ def _as_option(name: str, value: Any) -> Option:
         return tuple(value)
     if isinstance(value, str | int | float):
         return value
-    raise UserError(name, f"an option is a string, a number or a list of integers, not {type(value).__name__}")
+    raise UserError(name, f"an option must be a string, a number or a list of integers, not {type(value).__name__}")

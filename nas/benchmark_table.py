@@ -1,4 +1,4 @@
-"""Tables of a benchmark: what is known of many architectures of a space."""
+"""Tables of a benchmark, such as NAS-Bench-201: measured values of many architectures of a space."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from espalier.nas.errors import UserError
 from espalier.nas.space import SearchSpace
 
 Table = dict[Architecture, tuple[float, ...]]
-"""The values of the columns asked for, by architecture."""
+"""The values of the requested columns, by architecture."""
 
 
 def read_table(path: Path, space: SearchSpace, columns: Sequence[str], *, where: str = "table") -> Table:
@@ -23,12 +23,13 @@ def read_table(path: Path, space: SearchSpace, columns: Sequence[str], *, where:
 
     Args:
         path: a CSV file, gzipped or not, with a column `arch` in the notation of the space.
-        columns: the names of the columns to read, of finite numbers.
+        space: the space of the architectures.
+        columns: the names of the columns to read; all their values must be finite numbers.
         where: the key that holds the path, for errors.
 
     Raises:
-        UserError: the file cannot be read, a column is missing, or a row is not of the space or of an architecture that
-            an earlier one is of.
+        UserError: the file cannot be read, a column is missing, or a row has no number, an architecture that is not in
+            the space, or one that an earlier row has.
     """
     try:
         content = path.read_bytes()
@@ -48,7 +49,7 @@ def read_table(path: Path, space: SearchSpace, columns: Sequence[str], *, where:
         values = tuple(_number(row[column], column, line) for column in columns)
         architecture = space.parse(row["arch"] or "", where=line)
         if architecture in table:
-            raise UserError(line, f"is of the same architecture as line {lines[architecture]}", code="conflict")
+            raise UserError(line, f"has the same architecture as line {lines[architecture]}", code="conflict")
         table[architecture], lines[architecture] = values, number
     return table
 
@@ -57,7 +58,7 @@ def _number(text: str | None, column: str, where: str) -> float:
     try:
         value = float(text or "")
     except ValueError as error:
-        raise UserError(where, f"{column} is not a number: {text!r}") from error
+        raise UserError(where, f"{column} must be a number, not {text!r}") from error
     if not math.isfinite(value):
-        raise UserError(where, f"{column} is {value}")
+        raise UserError(where, f"{column} must be finite, not {value}")
     return value

@@ -1,4 +1,4 @@
-"""Weights as safetensors, training state as a file that `torch.load(weights_only=True)` reads. Both atomic."""
+"""Weights as safetensors, training state as files for `torch.load(weights_only=True)`; both written atomically."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from espalier.nas.errors import UserError
 from espalier.nas.files import write_bytes
 
 BROKEN = (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError)
-"""What a damaged archive raises beyond the usual errors."""
-REMAKE = "what a run has made is made again once the record of its stage in stages/ is deleted"
+"""What reading a damaged archive can raise besides the usual errors."""
+REMAKE = "if a run wrote it, delete the record of its stage in stages/ to make it again"
 
 
 def save_weights(path: Path, model: nn.Module, *, metadata: Mapping[str, str] | None = None) -> None:
-    """Write the model's parameters and buffers to a safetensors file, those that share memory each for itself."""
+    """Write a model's parameters and buffers to a safetensors file; shared tensors are written once for each name."""
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
@@ -33,10 +33,14 @@ def save_weights(path: Path, model: nn.Module, *, metadata: Mapping[str, str] | 
 def load_weights(path: Path, model: nn.Module) -> None:
     """Read the model's parameters and buffers from a file of weights (see `read_weights`).
 
-    Counters of batch norms' batches may be missing: older files have none, and they decide nothing.
+    The batch counters of batch norms may be missing: older files have none, and nothing depends on them.
+
+    Args:
+        path: the file.
+        model: changed in place.
 
     Raises:
-        UserError: the file is missing, damaged, or of another network; the first difference is named.
+        UserError: the file is missing, damaged, or of another network; the message names the first difference.
     """
     tensors = read_weights(path)
     expected = model.state_dict()
@@ -46,12 +50,12 @@ def load_weights(path: Path, model: nn.Module) -> None:
         if name not in tensors or name not in expected:
             raise UserError(
                 str(path),
-                f"holds another network: {name} is {'missing' if name in expected else 'extra'}",
+                f"belongs to another network: {name} is {'missing' if name in expected else 'extra'}",
                 code="mismatch",
             )
         if tensors[name].shape != expected[name].shape:
             shapes = f"{tuple(tensors[name].shape)} in the file, {tuple(expected[name].shape)} in the network"
-            raise UserError(str(path), f"holds another network: {name} is {shapes}", code="mismatch")
+            raise UserError(str(path), f"belongs to another network: {name} is {shapes}", code="mismatch")
     model.load_state_dict(tensors)
 
 
@@ -59,7 +63,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, of a NumPy archive `.npz`, or of torch's own `.pt` or `.pth`, by name.
 
     Raises:
-        UserError: the file is missing or damaged, of another kind, or holds more than tensors, which is never loaded.
+        UserError: the file is missing, damaged or of another format, or it holds anything but tensors.
     """
     readers = {".safetensors": _safetensors, ".npz": _numpy_archive, ".pt": _torch_archive, ".pth": _torch_archive}
     if path.suffix not in readers:
@@ -94,7 +98,7 @@ def _torch_archive(path: Path) -> dict[str, Tensor]:
     state = state.get("state_dict", state)
     if not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(
-            str(path), "holds more than a network's tensors; save model.state_dict() alone", code="unreadable"
+            str(path), "holds more than the tensors of a network; save model.state_dict() alone", code="unreadable"
         )
     return state
 

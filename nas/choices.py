@@ -1,7 +1,7 @@
-"""Choices: points of decision inside an ordinary `nn.Module`, opened by gates.
+"""Choices: decisions inside an ordinary `nn.Module`, made by gates.
 
-A choice is known by its name. Several modules may carry the same name (the cells of a cell-based space share their
-decisions); they must offer the same options.
+A choice is identified by its name. Several modules may have the same name, as the cells of a cell-based space share
+their decisions; they must then offer the same options.
 """
 
 from __future__ import annotations
@@ -21,7 +21,15 @@ Joint = tuple[int, ...]
 
 
 class Choice(nn.Module):
-    """A named decision between `options`, read from `gates[name]` at each forward pass."""
+    """A named decision between options, read from `gates[name]` at each forward pass.
+
+    Args:
+        name: not empty, without dots.
+        options: at least one, all different.
+
+    Raises:
+        ValueError: another name or other options.
+    """
 
     def __init__(self, name: str, options: Sequence[Option]) -> None:
         super().__init__()
@@ -36,8 +44,8 @@ class Choice(nn.Module):
         """This choice's gate.
 
         Raises:
-            KeyError: `gates` has none for it.
-            IndexError: it does not fit the options.
+            KeyError: `gates` has no gate for it.
+            IndexError: the gate does not match the number of options.
         """
         gate = gates[self.name]
         size = len(gate.weights) if isinstance(gate, Mixture) else gate + 1
@@ -50,13 +58,14 @@ class Choice(nn.Module):
 
 
 class LayerChoice(Choice):
-    """Which operation: one of several candidate modules, or a weighted sum of their outputs.
+    """A choice of operation: runs one of several candidate modules, or a weighted sum of their outputs.
 
     Args:
         name: the choice's name.
-        candidates: the operations by option name. `None` stands for the operation that lets nothing through
-            (`none`, `zero`): it is never run and is left out of sums, which a forward pass says by returning `None`.
-        kept: whether it is an edge that its node always keeps, where other nodes have an `InputChoice` between edges.
+        candidates: the operations by option name. `None` stands for the zero operation (`none`, `zero`). It is never
+            run; the forward pass returns `None` for it, which sums leave out.
+        kept: whether the choice is an edge that its node always keeps, while other nodes choose between edges with an
+            `InputChoice`.
     """
 
     def __init__(self, name: str, candidates: Mapping[str, nn.Module | None], *, kept: bool = False) -> None:
@@ -65,30 +74,30 @@ class LayerChoice(Choice):
         self.candidates = nn.ModuleDict({key: layer for key, layer in candidates.items() if layer is not None})
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor | None:
-        """The chosen operation's output, or the mixture's; `None` where nothing passes."""
+        """The output of the chosen operation, or of the mixture; `None` for the zero operation."""
         return weigh(self.gate(gates), lambda index: self.run(index, x))
 
     def is_zero(self, index: int) -> bool:
-        """Whether the option is the one that lets nothing through."""
+        """Whether an option is the zero operation."""
         return str(self.options[index]) not in self.candidates
 
     def run(self, index: int, x: Tensor) -> Tensor | None:
-        """The output of one option, whatever the gates."""
+        """The output of one option, regardless of gates."""
         return None if self.is_zero(index) else self.candidates[str(self.options[index])](x)
 
 
 class InputChoice(Choice):
-    """Which edges: the sum of `chosen` out of `inputs` tensors of one shape.
+    """A choice of inputs: sums `chosen` out of `inputs` tensors of one shape.
 
-    Every subset of that size is an option (a tuple of increasing indices), so that the number of incoming edges
-    holds by construction.
+    Every subset of that size is an option (a tuple of increasing indices), so every architecture has the right number
+    of incoming edges by construction.
 
     Args:
         name: the choice's name.
         inputs: how many tensors there are.
         chosen: how many of them are summed.
-        edges: the names of the layer choices that make the inputs, in their order, where such there are. Then the
-            strengths of these edges decide (Liu et al., DARTS, section 2.4), and a supernet in training sums them all.
+        edges: the names of the layer choices that compute the inputs, in order, if there are any. Then the strengths
+            of these edges decide (Liu et al., DARTS, section 2.4), and a supernet in training sums all inputs.
     """
 
     def __init__(self, name: str, inputs: int, chosen: int = 1, *, edges: Sequence[str] | None = None) -> None:
@@ -111,27 +120,28 @@ class InputChoice(Choice):
         return total(terms)
 
     def inputs(self, allowed: Sequence[int]) -> frozenset[int]:
-        """The inputs that are in one of the allowed subsets."""
+        """The inputs that are in at least one of the allowed subsets."""
         return frozenset(i for index in allowed for i in self.subsets[index])
 
     def open(self, allowed: Sequence[int]) -> Mixture:
-        """The gate that counts every input once which is in an allowed subset, where these are all subsets of them.
+        """A gate that sums every input of the allowed subsets once, if these are all subsets of their inputs.
 
-        Each subset weighs `1 / C(m - 1, k - 1)`: of m inputs there are as many subsets of k that hold a given one.
+        Each subset has the weight `1 / C(m - 1, k - 1)`: among all subsets of k out of m inputs, that is how many
+        contain a given input.
         """
         weight = 1 / math.comb(len(self.inputs(allowed)) - 1, len(self.subsets[0]) - 1)
         return Mixture(torch.full((len(self.subsets),), weight), tuple(allowed))
 
     def without(self, allowed: Sequence[int], dropped: int) -> tuple[int, ...]:
-        """The allowed subsets that do not hold the input `dropped`."""
+        """The allowed subsets that do not contain the input `dropped`."""
         return tuple(index for index in allowed if dropped not in self.subsets[index])
 
 
 class ValueChoice(Choice):
-    """Which value: a width, a kernel size, a number of heads, a depth.
+    """A choice of value: a width, a kernel size, a number of heads, a depth.
 
-    Its forward pass gives the chosen value on a single path; what a mixture of values means is up to the elastic
-    layer that reads it through `gate`.
+    The forward pass returns the chosen value on a single path. What a mixture of values means is up to the elastic
+    layer that reads the choice through `gate`.
     """
 
     def forward(self, gates: Gates) -> Option:
@@ -147,9 +157,14 @@ class ValueChoice(Choice):
 
 
 class ElasticChoice(ValueChoice):
-    """A value that elastic layers read (`espalier.nas.elastic`), which know what a mixture of its options means.
+    """A choice of value for elastic layers (`espalier.nas.elastic`), which define what a mixture of options means.
 
-    Its options are numbers in increasing order, so that each smaller one is a part of the next.
+    Args:
+        name: the choice's name.
+        options: numbers in increasing order; a layer of one size is a part of the layer of the next size.
+
+    Raises:
+        ValueError: the options do not increase.
     """
 
     options: tuple[float, ...]
@@ -161,7 +176,7 @@ class ElasticChoice(ValueChoice):
 
 
 def weigh(gate: Gate, run: Callable[[int], Tensor | None]) -> Tensor | None:
-    """`run(gate)` for a path, `sum_{o active} weights[o] * run(o)` for a mixture; `None` terms are left out."""
+    """`run(gate)` on a path, `sum_{o active} weights[o] * run(o)` for a mixture; `None` terms are left out."""
     if not isinstance(gate, Mixture):
         return run(gate)
     outputs = ((index, run(index)) for index in gate.active)
@@ -169,7 +184,7 @@ def weigh(gate: Gate, run: Callable[[int], Tensor | None]) -> Tensor | None:
 
 
 def total(terms: Sequence[Tensor | None]) -> Tensor | None:
-    """The sum of the terms that are there; `None` where none is."""
+    """The sum of the terms that are not `None`; `None` if all are."""
     present = [term for term in terms if term is not None]
     if not present:
         return None

@@ -1,4 +1,4 @@
-"""Where torch computes: the GPU if there is one, with bf16 autocast, else the CPU; in channels_last on both."""
+"""The device that torch computes on: the GPU with bf16 autocast if there is one, else the CPU."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def accelerator() -> torch.device:
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model on `device`, in the memory format in which convolutions and pools are fastest, on CPUs too."""
+    """The model on `device`, in channels_last format, the fastest for convolutions and pools (on CPUs too)."""
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def autocast(device: torch.device) -> AbstractContextManager[None]:
-    """bf16 where the hardware is fast at it, full precision elsewhere."""
+    """bf16 on GPUs, full precision on CPUs."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")

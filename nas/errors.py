@@ -1,4 +1,4 @@
-"""The one kind of error a user is meant to see: its first cause, in one line."""
+"""Errors that users see: one line that starts with the offending key or file."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Code = Literal[
     "not_writable",
 ]
 """The kind of an error, for programs; what each means stands in `UserError`."""
-MOST_LISTED = 20
-"""Allowed values that are written out; a longer list helps nobody."""
+MAX_LISTED = 20
+"""How many allowed values a message lists."""
 
 
 class UserError(Exception):
-    """Something the user gave cannot be used. The command line prints it as one line and exits with code 2.
+    """Invalid input. The command line prints it as one line and exits with code 2.
 
     Programs tell errors apart by `code` and `where`; the sentence may be reworded at any time.
 
@@ -81,15 +81,20 @@ class UserError(Exception):
     def _line(self) -> str:
         line = f"{self.where}: {self.problem}"
         if self.allowed is not None:
-            line += f"; allowed: {', '.join(self.allowed[:MOST_LISTED]) or '(nothing)'}"
-            line += f" and {more} more" if (more := len(self.allowed) - MOST_LISTED) > 0 else ""
+            line += f"; allowed: {', '.join(self.allowed[:MAX_LISTED]) or '(nothing)'}"
+            line += f" and {more} more" if (more := len(self.allowed) - MAX_LISTED) > 0 else ""
         if self.nearest is not None:
             line += f"; did you mean {self.nearest!r}?"
         return " ".join(line.split())
 
 
 class CannotWrite(UserError):
-    """A file or folder cannot be written: the disk is full, or it is not ours. Nothing can go on after it."""
+    """A file or folder cannot be written: the disk is full, or permission is denied. The run cannot continue.
+
+    Args:
+        path: the file or folder.
+        error: what the operating system reported.
+    """
 
     def __init__(self, path: object, error: OSError) -> None:
         super().__init__(str(path), f"cannot be written: {error.strerror or error}", code="not_writable")

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, flushed to disk, then renamed into it."""
+"""Atomic files: written to a temporary file, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from espalier.nas.errors import CannotWrite, UserError
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path in the folder of `path`, moved onto `path` when the block ends without an error.
 
-    A reader sees the old file or the new one, never a part; a killed writer leaves only a hidden temporary file.
+    Readers see the old file or the new one, never a part of it. A killed writer leaves only a hidden temporary file.
+
+    Args:
+        path: the file to write; its folder is created if needed.
 
     Raises:
         CannotWrite: the folder cannot be written or the disk is full; `path` keeps its old content.
@@ -53,7 +56,11 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically. NaN and infinity are refused: JSON has no such numbers."""
+    """Write `value` as indented JSON, atomically.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON cannot express.
+    """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 

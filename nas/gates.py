@@ -1,7 +1,7 @@
-"""Gates: how much each option of each choice counts in one forward pass, `supernet(x, gates)`.
+"""Gates: the weight of each option of each choice in one forward pass, `supernet(x, gates)`.
 
-Every supernet method is a different producer of gates. A gate is either an integer (one path: the other options
-are not run) or a `Mixture` (a weighted sum of the options marked active).
+Supernet methods differ in the gates that they produce. A gate is either an integer (a single path: the other options
+are not run) or a `Mixture` (a weighted sum of the active options).
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ class Mixture:
 
     Attributes:
         weights: one weight per option of the choice, shape `(options,)`; gradients flow into it.
-        active: indices of the options to run, in increasing order. Static Python, so that no test on a tensor
-            (a device synchronisation, a graph break) decides what is run. Options outside it count as weight 0.
+        active: indices of the options to run, in increasing order; all other options have weight 0. It is plain
+            Python, so that deciding what to run needs no test on a tensor, which would synchronise the device and
+            break the graph.
+
+    Raises:
+        ValueError: the weights are not a vector, or `active` is not increasing and within the options.
     """
 
     weights: Tensor

@@ -1,4 +1,4 @@
-"""Confidence intervals of repeated measurements and of shares."""
+"""Confidence intervals of repeated measurements and of proportions."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ def median_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]
 def bootstrap_interval(
     values: Sequence[float] | np.ndarray, statistic: Callable[..., np.ndarray], *, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
-    """95 % percentile bootstrap interval: the middle 95 % of the statistic of `resamples` draws of all `values` with
-    replacement. Always the same for the same values.
+    """The 95 % percentile bootstrap interval of a statistic. Equal values give equal intervals.
+
+    The interval holds the middle 95 % of the statistic over `resamples` samples, each of as many values as there are,
+    drawn with replacement.
 
     Args:
-        statistic: of numbers along an `axis`, such as `numpy.mean`.
+        values: the measurements.
+        statistic: a function of numbers along an `axis`, such as `numpy.mean`.
+        resamples: number of samples.
 
     Raises:
         ValueError: there are no values.
@@ -40,7 +44,14 @@ def bootstrap_interval(
 
 @dataclass(frozen=True)
 class Proportion:
-    """A share in [0, 1] of `count` images, with its 95 % Wilson interval."""
+    """A proportion of images, with its 95 % Wilson interval.
+
+    Attributes:
+        value: the proportion, in [0, 1].
+        count: the number of images.
+        low: lower end of the interval.
+        high: upper end of the interval.
+    """
 
     value: float
     count: int
@@ -49,7 +60,7 @@ class Proportion:
 
     @classmethod
     def of(cls, value: float, count: int) -> Proportion:
-        """The share `value` of `count` images. Wilson, JASA 22 (1927) 209."""
+        """The proportion `value` of `count` images. Wilson, JASA 22 (1927) 209."""
         from scipy.stats import binomtest
 
         interval = binomtest(round(value * count), count).proportion_ci(method="wilson")

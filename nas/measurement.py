@@ -1,4 +1,4 @@
-"""Numbers about an architecture: `Estimate` is guessed, `Measurement` is timed. No report shows one as the other."""
+"""Numbers about an architecture. An `Estimate` is predicted, a `Measurement` was timed on a device."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ Verdict = Literal["stable", "noisy", "drifting", "throttled", "contended"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a predictor says of an architecture before it is trained.
+    """What a predictor returns for an architecture.
 
     Attributes:
         name: the predictor's name.
-        value: its number.
-        unit: `""` for a pure score.
-        higher_is_better: the direction in which the number is expected to be good; never hidden by an abs().
-        interval: a 95 % interval, where one is known.
-        status: `ok`, or why `value` is not a number to use. A value that is not finite is `nan`, never replaced; what
-            failed, did not fit into memory or took too long has no value.
-        reason: the cause, where there is no value.
-        provenance: what is needed to get the number again (seed, hash of the batch, number of images, ...).
+        value: the predicted number.
+        unit: of the value; `""` for a score without a unit.
+        higher_is_better: the direction in which the value is expected to be good.
+        interval: a 95 % interval, if one is known.
+        status: `ok`, or why the value cannot be used: `nan` for a value that is not finite, or the kind of failure.
+        reason: the cause, if there is no value.
+        provenance: what is needed to reproduce the number (seed, hash of the batch, number of images, ...).
     """
 
     name: str
@@ -43,15 +42,19 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Latency:
-    """Statistics of one batch's run time over all timed runs of all sessions, in the shape of optimum-benchmark.
+    """Statistics of the run time of one batch over all timed runs of all sessions, in optimum-benchmark's format.
 
     Attributes:
         unit: always `ms`.
-        count: timed runs.
-        mean, stdev, p50: over the runs.
-        p90, p95, p99: likewise; None where too few runs lie beyond them to say (see `export.timing.summarize`).
-        ci95: 95 % bootstrap interval of p50, sessions resampled (runs of one session are not independent).
-        values: every timed run in order, for plots and later statistics.
+        count: number of timed runs.
+        mean: over the runs.
+        stdev: over the runs.
+        p50: the median.
+        p90: the percentile; None if too few runs exceed it (see `export.timing.summarize`).
+        p95: likewise.
+        p99: likewise.
+        ci95: 95 % bootstrap interval of p50. Sessions are resampled, for runs of one session are not independent.
+        values: every timed run in order.
     """
 
     unit: Literal["ms"]
@@ -68,7 +71,13 @@ class Latency:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A latency timed on a device, the verdict on its quality, and the fingerprint of where it was taken."""
+    """A latency that was timed on a device.
+
+    Attributes:
+        latency: statistics of the timed runs.
+        verdict: the quality of the measurement.
+        environment: fingerprint of the device and its software.
+    """
 
     latency: Latency
     verdict: Verdict

@@ -1,4 +1,4 @@
-"""Networks by name: timm's, those of a user's own file, and those of super-resolution."""
+"""Networks by name: from timm, from a user's own file, or for super-resolution."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from espalier.nas.data.images import Normalisation
 from espalier.nas.errors import UserError
 from espalier.nas.super_resolution.networks import NETWORKS, super_resolution_factory
 from espalier.nas.user_code import Reference
@@ -16,18 +17,18 @@ from espalier.nas.user_network import user_network_factory
 def network_factory(
     text: str, *, image_shape: tuple[int, int, int], classes: int, pretrained: bool = False
 ) -> Callable[[], nn.Module]:
-    """Makes networks from `timm:NAME`, `FILE.py:FUNCTION`, or the name and options of one of super-resolution.
+    """A function that makes the network `timm:NAME`, `FILE.py:FUNCTION`, or `NAME:OPTIONS` for super-resolution.
 
     Args:
-        text: a model of timm, made for these images and classes; or a function, or class, without arguments in a
-            Python file, which is executed; or `edsr:scale=2,blocks=8`, which the images and classes do not change
-            (see `espalier.nas.super_resolution.super_resolution_factory`).
+        text: a model of timm, which is made for these images and classes; a function or class without arguments in a
+            Python file, which is executed; or a network such as `edsr:scale=2,blocks=8`, which does not depend on the
+            images and classes (see `espalier.nas.super_resolution.super_resolution_factory`).
         image_shape: `(channels, height, width)`.
         classes: number of outputs.
-        pretrained: with the weights that timm has for the model, loaded from its hub; else with fresh ones.
+        pretrained: load timm's pretrained weights from its hub; else the weights are fresh.
 
     Raises:
-        UserError: another form, no such model, file, function or option; no pretrained weights.
+        UserError: another form; no such model, file, function or option; or no pretrained weights.
     """
     kind, colon, name = text.rpartition(":")
     if kind == "timm":
@@ -35,7 +36,7 @@ def network_factory(
     if pretrained:
         raise UserError(
             text,
-            "only models of timm come with pretrained weights; give yours as a file of weights",
+            "only models of timm have pretrained weights; pass a file of weights instead",
             code="unsupported",
         )
     if colon and kind.endswith(".py"):
@@ -43,7 +44,7 @@ def network_factory(
     name = text.partition(":")[0]
     if colon and name in NETWORKS:
         return super_resolution_factory(text)
-    problem = "is neither timm:NAME nor FILE.py:FUNCTION nor a network of super-resolution with its options"
+    problem = "is neither timm:NAME, FILE.py:FUNCTION nor a super-resolution network with its options"
     kinds = ("timm:", "FILE.py:", *(f"{network}:" for network in NETWORKS))
     raise UserError(text, problem, allowed=kinds, given=f"{name}:")
 
@@ -54,19 +55,19 @@ def _of_timm(
     import timm
 
     if not timm.is_model(name):
-        raise UserError(f"timm:{name}", "timm has no such model", allowed=timm.list_models(), given=name)
+        raise UserError(f"timm:{name}", "there is no such model in timm", allowed=timm.list_models(), given=name)
     options: dict[str, Any] = {"pretrained": pretrained, "in_chans": channels, "num_classes": classes}
 
     def make() -> nn.Module:
         try:
             return timm.create_model(name, **options, img_size=size)
-        except TypeError:  # only models of patches are told the size of the images
+        except TypeError:  # only models that split images into patches take their size
             return timm.create_model(name, **options)
 
     def downloaded() -> nn.Module:
         try:
             return make()
-        except (OSError, RuntimeError, ValueError) as error:  # no weights of this tag, or the hub is not reached
+        except (OSError, RuntimeError, ValueError) as error:  # no weights of this tag, or the hub cannot be reached
             raise UserError(
                 f"timm:{name}", f"its pretrained weights cannot be loaded ({error})", code="unavailable"
             ) from error
@@ -74,8 +75,8 @@ def _of_timm(
     return downloaded if pretrained else make
 
 
-def timm_normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation, per channel of pixels in 0..1, that timm's weights of a model were trained with.
+def timm_normalisation(name: str) -> Normalisation:
+    """The normalisation that timm's pretrained weights of a model were trained with.
 
     Raises:
         UserError: timm has no such model, or no weights for it.
@@ -85,7 +86,9 @@ def timm_normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]
     try:
         settings = timm.get_pretrained_cfg(name, allow_unregistered=False)
     except RuntimeError as error:
-        raise UserError(f"timm:{name}", "timm has no such model", allowed=timm.list_models(), given=name) from error
+        raise UserError(
+            f"timm:{name}", "there is no such model in timm", allowed=timm.list_models(), given=name
+        ) from error
     if settings is None or not settings.has_weights:
         raise UserError(f"timm:{name}", "timm has no pretrained weights for it", code="unavailable")
-    return tuple(settings.mean), tuple(settings.std)
+    return Normalisation(tuple(settings.mean), tuple(settings.std))

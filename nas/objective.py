@@ -15,12 +15,12 @@ from espalier.nas.measurement import Estimate, Measurement
 
 @dataclass(frozen=True)
 class Evaluator:
-    """A number about an architecture that a search can be asked to improve or to limit.
+    """A number about an architecture that a search can optimise or constrain.
 
     Attributes:
         name: as written in recipes.
-        direction: which way is better when it is an objective.
-        evaluate: gives the number, guessed or timed.
+        direction: which way is better, as an objective.
+        evaluate: returns the number, estimated or measured.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Evaluator:
     evaluate: Callable[[Architecture], Estimate | Measurement]
 
     def __call__(self, architecture: Architecture) -> tuple[float, str]:
-        """The bare number, and a remark: why it is not a number, or the verdict on a timing that is not stable."""
+        """The bare number, and a remark: why it is not finite, or the verdict on a measurement that is not stable."""
         result = self.evaluate(architecture)
         if isinstance(result, Measurement):
             return result.latency_ms, "" if result.verdict == "stable" else result.verdict
@@ -37,18 +37,24 @@ class Evaluator:
 
 @dataclass(frozen=True)
 class Constraint:
-    """`name <= bound` or `name >= bound`."""
+    """`name <= bound` or `name >= bound`.
+
+    Attributes:
+        name: of the evaluator.
+        operator: which side of the bound is allowed.
+        bound: a finite number.
+    """
 
     name: str
     operator: Literal["<=", ">="]
     bound: float
 
     def violation(self, value: float) -> float:
-        """How far `value` is on the wrong side of the bound; 0 or less where it is allowed."""
+        """How far `value` is on the wrong side of the bound; 0 or less if it is allowed."""
         return value - self.bound if self.operator == "<=" else self.bound - value
 
     def is_broken_by(self, value: float) -> bool:
-        """Whether `value` is on the wrong side; what is not a finite number is on none."""
+        """Whether `value` is on the wrong side of the bound; values that are not finite are on neither side."""
         return math.isfinite(value) and self.violation(value) > 0
 
     def __str__(self) -> str:
@@ -66,18 +72,23 @@ class Constraint:
             name, operator, bound = match.groups()  # type: ignore[union-attr]
             number = float(bound)
             if not math.isfinite(number):
-                raise ValueError(f"{bound} is no limit")
+                raise ValueError(f"{bound} is not finite")
             return cls(name, operator, number)  # type: ignore[arg-type]
         except (AttributeError, ValueError) as error:
             raise UserError(where, f"{text!r} is not of the form 'name <= number' or 'name >= number'") from error
 
 
 def find_evaluator(evaluators: Mapping[str, Evaluator], name: str, *, where: str) -> Evaluator:
-    """The evaluator of that name.
+    """The evaluator of a name.
+
+    Args:
+        evaluators: by name.
+        name: as the user wrote it.
+        where: the key it was written under, for messages.
 
     Raises:
-        UserError: there is none; the names that would do are listed.
+        UserError: there is none.
     """
     if name not in evaluators:
-        raise UserError(where, f"nothing is called {name!r}", allowed=sorted(evaluators), given=name)
+        raise UserError(where, f"unknown name {name!r}", allowed=sorted(evaluators), given=name)
     return evaluators[name]

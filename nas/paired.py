@@ -1,4 +1,4 @@
-"""Two classifiers on the same images: the difference of their accuracies, with its interval."""
+"""The difference of two classifiers' accuracies on the same images, with its confidence interval."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ Z = 1.959964
 
 @dataclass(frozen=True)
 class PairedDrop:
-    """By how much the accuracy of a second classifier is below that of a first one, on the same images.
+    """The drop in accuracy from a first classifier to a second one, on the same images.
 
     Attributes:
-        value: the drop, as a share of all images; negative where the second is the better.
-        low, high: 95 % interval.
-        lost: images that only the first has right.
-        gained: those that only the second has.
-        count: all images.
+        value: the drop as a proportion of all images; negative if the second is better.
+        low: lower end of the 95 % interval.
+        high: upper end of the 95 % interval.
+        lost: number of images that only the first classifies correctly.
+        gained: number of images that only the second classifies correctly.
+        count: number of images.
     """
 
     value: float
@@ -32,7 +33,11 @@ class PairedDrop:
 
     @classmethod
     def of(cls, first_right: np.ndarray, second_right: np.ndarray) -> PairedDrop:
-        """The drop from what each has right, bool `(n,)`, in the same order of images.
+        """The drop, from which images each classifies correctly.
+
+        Args:
+            first_right: bool `(n,)`.
+            second_right: bool `(n,)`, for the same images in the same order.
 
         Raises:
             ValueError: there are no images.
@@ -43,12 +48,17 @@ class PairedDrop:
 
 
 def score_interval(b: int, c: int, n: int) -> tuple[float, float]:
-    """95 % score interval of the difference `p_b - p_c` of paired proportions, from b and c discordant pairs of n.
+    """The 95 % score interval of the difference `p_b - p_c` of paired proportions.
 
     Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample design",
     Statistics in Medicine 17 (1998) 891, equations 5 to 7: all D with `|b - c - n D| <= z sqrt(n (2 q + D (1 - D)))`,
     where q, the maximum likelihood estimate of `p_c` given D, is the larger root of `2 n q^2 + B q - c D (1 - D) = 0`
-    with `B = (2 n - b + c) D - b - c`. It holds for b = c = 0 as well, where it is `+-z^2 / (n + z^2)`.
+    with `B = (2 n - b + c) D - b - c`. For b = c = 0 it is `+-z^2 / (n + z^2)`.
+
+    Args:
+        b: discordant pairs with only the first correct.
+        c: discordant pairs with only the second correct.
+        n: all pairs.
 
     Raises:
         ValueError: there are no pairs.

@@ -1,4 +1,4 @@
-"""The interface of everything that gives an architecture a number before it is trained."""
+"""The interface of predictors, which estimate something about an architecture without training it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from espalier.nas.measurement import Estimate
 
 
 class Predictor(Protocol):
-    """A zero-cost score, a cost, an inherited supernet accuracy: one call, one `Estimate`.
+    """A zero-cost score, a cost, or the accuracy inherited from a supernet.
 
     Attributes:
         name: as in recipes and reports.
-        unit: of the value, `""` for a pure score.
-        higher_is_better: the direction in which a larger value is expected to be good.
+        unit: of the value; `""` for a score without a unit.
+        higher_is_better: the direction in which the value is expected to be good.
     """
 
     name: str
@@ -23,19 +23,19 @@ class Predictor(Protocol):
     higher_is_better: bool
 
     def __call__(self, architecture: Architecture) -> Estimate:
-        """The estimate for one architecture of the predictor's space. Independent of the calls before it."""
+        """The estimate for one architecture of the predictor's space. It does not depend on earlier calls."""
         ...
 
 
 History = Sequence[tuple[Architecture, float]]
-"""Architectures and what came true of them, such as accuracies."""
+"""Architectures with their true values, such as accuracies."""
 
 
 class Learner(Predictor, Protocol):
-    """A predictor that learns from what came true: a surrogate, a fitted combination of scores."""
+    """A predictor that is fitted to true values: a surrogate, or a combination of scores."""
 
     def fit(self, history: History) -> None:
-        """Learn from the history, and from nothing before it. It can be asked only after that.
+        """Fit to a history, and to nothing that was fitted before. Required before the first call.
 
         Raises:
             UserError: the history is too short to learn from.
@@ -43,5 +43,5 @@ class Learner(Predictor, Protocol):
         ...
 
     def estimates(self, architectures: Sequence[Architecture]) -> list[Estimate]:
-        """What calling it with each of the architectures gives, faster."""
+        """The estimates for several architectures, faster than one call for each."""
         ...

@@ -1,4 +1,4 @@
-"""How long work shows that it goes on, without knowing who watches."""
+"""Showing the progress of long loops, whatever displays it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ T = TypeVar("T")
 
 
 class Track(Protocol):
-    """Wraps the steps of a long loop; the roof draws a bar or prints plain lines."""
+    """Wraps the steps of a long loop, for instance to draw a progress bar."""
 
     def __call__(self, steps: Iterable[T], description: str, total: int, *, done: int = 0) -> Iterator[T]:
-        """The same steps, in order. `total` counts all of the work, `done` what an earlier process finished."""
+        """The same steps, in order.
+
+        Args:
+            steps: the steps that are left.
+            description: what is being done.
+            total: the number of all steps, those of earlier processes included.
+            done: how many of them an earlier process finished.
+        """
         ...
 
 

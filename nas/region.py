@@ -1,6 +1,6 @@
-"""A region: the part of a search space that is still open, a set of options for each choice.
+"""Regions: parts of a search space, given by the open options of each choice.
 
-What selection has decided, what a few-shot group may use and what a dropped edge rules out are all regions.
+Selection narrows a region decision by decision, and each supernet of a few-shot search covers one.
 """
 
 from __future__ import annotations
@@ -16,10 +16,18 @@ from espalier.nas.space import SearchSpace
 
 
 class Region(Mapping[str, tuple[int, ...]]):
-    """The increasing indices of the open options of each choice. Immutable; its architectures are their product."""
+    """The open options of each choice, as increasing indices. Immutable.
+
+    The architectures of the region are all combinations of open options.
+
+    Args:
+        open_options: by choice.
+
+    Raises:
+        ValueError: a choice has no open option, or its indices do not increase.
+    """
 
     def __init__(self, open_options: Mapping[str, Iterable[int]]) -> None:
-        """Raises ValueError where a choice has nothing open, or its indices do not increase."""
         self._open = {name: tuple(options) for name, options in open_options.items()}
         for name, options in self._open.items():
             if not options or list(options) != sorted(set(options)):
@@ -46,7 +54,7 @@ class Region(Mapping[str, tuple[int, ...]]):
         return hash(frozenset(self._open.items()))
 
     def restrict(self, name: str, options: Iterable[int]) -> Region:
-        """The region with only `options` of one choice left.
+        """The region with only these options of one choice left open.
 
         Raises:
             ValueError: one of them is not open, or there is none.
@@ -57,11 +65,11 @@ class Region(Mapping[str, tuple[int, ...]]):
         return Region({**self._open, name: kept})
 
     def decide(self, name: str, option: int) -> Region:
-        """The region with one option of one choice left."""
+        """The region with one choice decided."""
         return self.restrict(name, (option,))
 
     def is_decided(self, name: str) -> bool:
-        """Whether one option is left."""
+        """Whether only one option of a choice is open."""
         return len(self[name]) == 1
 
     @property
@@ -84,11 +92,11 @@ class Region(Mapping[str, tuple[int, ...]]):
         return space.architecture(self.sample_gates(generator))
 
     def contains(self, space: SearchSpace, architecture: Architecture) -> bool:
-        """Whether an architecture's options are all open."""
+        """Whether all options of an architecture are open."""
         return all(index in self[name] for name, index in space.gates(architecture).items())
 
     def architecture(self, space: SearchSpace) -> Architecture:
-        """The one architecture that is left.
+        """The only architecture of the region.
 
         Raises:
             ValueError: a choice is not decided.
@@ -103,21 +111,31 @@ class Region(Mapping[str, tuple[int, ...]]):
 
     @classmethod
     def from_json(cls, space: SearchSpace, value: Mapping[str, Iterable[int]], *, where: str = "region") -> Region:
-        """What `to_json` gave.
+        """The region that `to_json` described.
+
+        Args:
+            space: the space of the region.
+            value: what `to_json` returned.
+            where: the source of the value, for messages.
 
         Raises:
-            UserError: it is of another space; the first difference is named.
+            UserError: it is of another space; the message names the first difference.
         """
         choices = space.choices()
         for name in [*value, *choices]:
             if name not in choices:
                 raise UserError(
-                    f"{where}.{name}", "of another space: it has no such choice", allowed=choices, code="mismatch"
+                    f"{where}.{name}",
+                    "belongs to another space: there is no such choice",
+                    allowed=choices,
+                    code="mismatch",
                 )
             if name not in value:
-                raise UserError(f"{where}.{name}", "of another space: the choice is missing", code="mismatch")
+                raise UserError(f"{where}.{name}", "belongs to another space: the choice is missing", code="mismatch")
             if not set(value[name]) <= set(range(len(choices[name].options))):
                 raise UserError(
-                    f"{where}.{name}", f"of another space: it has {len(choices[name].options)} options", code="mismatch"
+                    f"{where}.{name}",
+                    f"belongs to another space: this one has {len(choices[name].options)} options",
+                    code="mismatch",
                 )
         return cls({name: value[name] for name in choices})

@@ -1,4 +1,4 @@
-"""The run folder: everything a run writes, in one place, owned by one process at a time."""
+"""The run folder, which holds everything that a run writes. One process at a time owns it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RunFolder:
     """A folder `recipe.yaml environment.json log.jsonl stages/ checkpoints/ architectures/<id>/ report.html`.
 
     Args:
-        path: the folder; made by `lock`.
+        path: the folder; `lock` creates it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,10 +31,10 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[RunFolder]:
-        """Own the folder while the block runs. The lock falls with the process, even if it is killed.
+        """Own the folder while the block runs. The lock ends with the process, even if it is killed.
 
         Raises:
-            UserError: another process owns it, or it cannot be made or written.
+            UserError: another process owns the folder, or it cannot be created or written.
         """
         from filelock import FileLock, Timeout
 
@@ -43,7 +43,7 @@ class RunFolder:
             lock = FileLock(self.path / ".lock")
             lock.acquire(timeout=0)
         except Timeout as error:
-            raise UserError(str(self.path), "another process is working in this run folder", code="busy") from error
+            raise UserError(str(self.path), "another process is using this run folder", code="busy") from error
         except OSError as error:
             raise CannotWrite(self.path, error) from error
         try:
@@ -53,25 +53,29 @@ class RunFolder:
             lock.release()
 
     def _remove_leftovers(self) -> None:
-        """Remove what a killed process left half-written; whoever owns the folder is the only one who writes in it."""
+        """Remove half-written files of a killed process. This is safe, since only the owner of the folder writes."""
         for folder in (".", "stages", "checkpoints", "architectures/*"):
             for path in self.path.glob(f"{folder}/.*.tmp"):
                 path.unlink(missing_ok=True)
-        for pattern in (".latency-*", ".compress-*"):  # where networks are exported to be timed, or written smaller
+        for pattern in (".latency-*", ".compress-*"):  # temporary exports, for timing or compression
             for path in self.path.glob(pattern):
                 shutil.rmtree(path)
 
     def log(self, event: str, **fields: Any) -> None:
         """Append one line `{"time": seconds, "event": event, ...}` to `log.jsonl`.
 
+        Args:
+            event: the kind of event.
+            **fields: further values, as JSON.
+
         Raises:
-            UserError: the disk is full.
+            UserError: the file cannot be written.
         """
         line = json.dumps({"time": round(time.time(), 3), "event": event, **fields}) + "\n"
         path = self / "log.jsonl"
         try:
             with path.open("ab") as file:
-                if file.tell() and not _ends_a_line(path):  # the last writer was killed within a line
+                if file.tell() and not _ends_a_line(path):  # the last writer was killed in the middle of a line
                     file.write(b"\n")
                 file.write(line.encode())
         except OSError as error:
@@ -85,7 +89,7 @@ class RunFolder:
         return folder
 
     def finished(self, stage: str, key: str) -> Any | None:
-        """The outputs of a stage that finished with this key; `None` if it has not, or its inputs have changed.
+        """The outputs of a finished stage; `None` if it has not finished with this key.
 
         Raises:
             UserError: the record is damaged.
@@ -97,12 +101,12 @@ class RunFolder:
         return record["outputs"] if record["key"] == key else None
 
     def forget_all_but(self, keys: Mapping[str, str]) -> None:
-        """Remove the records of stages whose inputs have changed, and of those that are no longer in the recipe.
+        """Remove the records of stages whose inputs have changed, or which are no longer in the recipe.
 
-        What a folder holds must belong together: the files of such a stage are about to be written over.
+        Their files are about to be overwritten, and everything in a run folder must belong together.
 
         Args:
-            keys: the key of each stage that is to stay, by name.
+            keys: the keys of the stages to keep, by name.
 
         Raises:
             UserError: a record is damaged.
@@ -120,7 +124,7 @@ def _read_record(path: Path) -> dict[str, Any]:
     record = read_json(path)
     if not isinstance(record, dict) or not {"key", "outputs"} <= record.keys():
         raise UserError(
-            str(path), "is not the record of a finished stage; delete it to run the stage again", code="unreadable"
+            str(path), "is not a valid record of a finished stage; delete it to run the stage again", code="unreadable"
         )
     return record
 

@@ -18,18 +18,18 @@ from espalier.nas.errors import UserError
 from espalier.nas.gates import Gates
 
 ABSENT, ADDED, REPEATED = "absent", "added", "repeated"
-"""States of layers, see `SearchSpace.states`."""
+"""Words for the states of layers, see `SearchSpace.states`."""
 Edge = tuple[str, str, str]
-"""An arrow of a drawing: source node, target node, what happens on the way."""
+"""An arrow of a diagram: source node, target node, label."""
 
 
 class SearchSpace(nn.Module):
     """Networks that differ in their choices and share one set of weights.
 
-    A subclass lays out the modules and writes `forward(x, gates)`, handing `gates` on to every choice inside. All
-    else follows from that: sampling, the supernet (this module itself) and, by tracing the forward pass along one
-    path, the plain network of an architecture. The forward pass must therefore be traceable by `torch.fx` once the
-    gates are fixed: no decision on the value of a tensor.
+    A subclass creates the modules and defines `forward(x, gates)`, which passes `gates` on to every choice inside.
+    Everything else follows from that: sampling, the supernet (this module itself) and, by tracing the forward pass
+    along one path, the plain network of an architecture. With fixed gates the forward pass must therefore be traceable
+    by `torch.fx`: no control flow may depend on the value of a tensor.
 
     Attributes:
         input_shape: `(channels, height, width)` of one image.
@@ -40,7 +40,15 @@ class SearchSpace(nn.Module):
     num_classes: int
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
-        """Logits `(batch, num_classes)` of images `x` `(batch, channels, height, width)` under these gates."""
+        """The logits of images under these gates.
+
+        Args:
+            x: images, `(batch, channels, height, width)`.
+            gates: a gate for each choice.
+
+        Returns:
+            `(batch, num_classes)`.
+        """
         raise NotImplementedError
 
     @functools.cached_property
@@ -58,7 +66,7 @@ class SearchSpace(nn.Module):
         return self._choices
 
     def choice_groups(self) -> Sequence[Collection[str]]:
-        """Every choice in one of some groups, which a method may decide side by side; here one group of all."""
+        """Groups of choices that a method may decide independently; by default one group of all choices."""
         return [self.choices().keys()]
 
     @property
@@ -67,38 +75,42 @@ class SearchSpace(nn.Module):
         return math.prod(len(choice.options) for choice in self.choices().values())
 
     def sample(self, generator: torch.Generator) -> Architecture:
-        """A uniform draw: each choice's option independently."""
+        """A random architecture, with each option drawn uniformly and independently."""
         return Architecture(
             {name: choice.options[_randint(len(choice.options), generator)] for name, choice in self.choices().items()}
         )
 
     def mutate(self, architecture: Architecture, generator: torch.Generator) -> Architecture:
-        """The architecture with one choice, drawn uniformly, moved to another of its options, drawn uniformly."""
+        """A random neighbour: one random choice is moved to another random option."""
         open_choices = [choice for choice in self.choices().values() if len(choice.options) > 1]
         choice = open_choices[_randint(len(open_choices), generator)]
         others = [option for option in choice.options if option != architecture[choice.name]]
         return architecture.replace(choice.name, others[_randint(len(others), generator)])
 
     def check(self, architecture: Architecture, *, where: str = "architecture") -> Architecture:
-        """The architecture itself, if it is one of this space.
+        """The architecture itself, if it belongs to this space.
+
+        Args:
+            architecture: any architecture.
+            where: its source, for messages.
 
         Raises:
-            UserError: a choice is unknown or missing, or an option is not among those offered.
+            UserError: a choice is unknown or missing, or an option does not exist.
         """
         choices = self.choices()
         for name, option in architecture.items():
             if name not in choices:
-                raise UserError(f"{where}.{name}", "no such choice in the space", allowed=choices, given=name)
+                raise UserError(f"{where}.{name}", "the space has no such choice", allowed=choices, given=name)
             if option not in choices[name].options:
                 options = choices[name].options
-                raise UserError(f"{where}.{name}", f"no option {option!r}", allowed=options, given=option)
+                raise UserError(f"{where}.{name}", f"there is no option {option!r}", allowed=options, given=option)
         for name in choices:
             if name not in architecture:
                 raise UserError(f"{where}.{name}", "the choice is missing", code="missing")
         return architecture
 
     def contains(self, architecture: Architecture) -> bool:
-        """Whether an architecture with options of this space keeps what the space demands beyond them; here always."""
+        """Whether an architecture with valid options satisfies the space's further constraints; by default, always."""
         return True
 
     def gates(self, architecture: Architecture) -> dict[str, int]:
@@ -110,7 +122,11 @@ class SearchSpace(nn.Module):
         return Architecture({name: choice.options[gates[name]] for name, choice in self.choices().items()})
 
     def parse(self, text: str, *, where: str = "architecture") -> Architecture:
-        """An architecture from the notation of the space; here its JSON.
+        """An architecture from the notation of the space; by default, JSON.
+
+        Args:
+            text: the notation of one architecture.
+            where: the source of the text, for messages.
 
         Raises:
             UserError: `text` is not an architecture of this space.
@@ -118,33 +134,39 @@ class SearchSpace(nn.Module):
         return self.check(Architecture.from_json(text, where=where), where=where)
 
     def format(self, architecture: Architecture) -> str:
-        """An architecture in the notation of the space, such that `parse` gives it back."""
+        """An architecture in the notation of the space; the inverse of `parse`."""
         return architecture.to_json()
 
     def inactive(self, architecture: Architecture) -> Collection[str]:
-        """The choices that change nothing beside the others, as in blocks that a depth leaves out; here none."""
+        """The choices without effect in an architecture, as in blocks that its depth leaves out; by default none."""
         return ()
 
     def states(self, architecture: Architecture) -> Mapping[str, str]:
-        """What becomes of the layers of choices in a built network where they are not run as they stand in the space.
+        """How the layers of choices are run in a built network, where that differs from the space.
 
-        Words: `absent`, nothing reads what they make; `added`, an addition to what another makes comes with them;
-        `repeated`, another makes the same, and the addition alone is left. Any other word stands for another way to
-        run them, which costs what it costs. Here the inactive ones are absent.
+        By default the layers of inactive choices are absent, and all others are run as they are in the space.
+
+        Returns:
+            Words by choice, separated by spaces: `absent` if nothing reads the output; `added` if the output is added
+            to that of another layer; `repeated` if another layer computes the same, so that only the addition is left.
+            Spaces may use further words for other ways to run a layer, which then is a block of its own.
         """
         return dict.fromkeys(self.inactive(architecture), ABSENT)
 
     def dependencies(self, name: str) -> Collection[str]:
-        """The other choices that the state of one depends on, but for a depth that leaves its block out; here none."""
+        """The other choices that a choice's state depends on, but for a depth that may leave its block out."""
         return ()
 
     def isomorphism_class(self, architecture: Architecture) -> str:
-        """A name shared by architectures known to compute the same function; here the id without inactive choices."""
+        """A name that architectures share if they are known to compute the same function.
+
+        By default it is the id without inactive choices.
+        """
         inactive = set(self.inactive(architecture))
         return Architecture({name: option for name, option in architecture.items() if name not in inactive}).id
 
     def diagram(self, architecture: Architecture) -> list[Edge]:
-        """The arrows to draw; here a chain of the choices that are not inactive, from input to output."""
+        """The arrows of a diagram; by default a chain of the active choices from input to output."""
         inactive = set(self.inactive(architecture))
         used = [name for name in self.choices() if name not in inactive]
         names = ["input", *used, "output"]
@@ -152,18 +174,18 @@ class SearchSpace(nn.Module):
         return [(a, b, label) for a, b, label in zip(names, names[1:], [*labels, ""], strict=False)]
 
     def build(self, architecture: Architecture, *, weights: Literal["fresh", "inherited"] = "fresh") -> fx.GraphModule:
-        """The plain stand-alone network of an architecture: torch layers and their data flow, nothing of ours.
+        """The plain stand-alone network of an architecture: ordinary torch layers and their data flow.
 
         The forward pass is traced along the architecture's path, so the network computes exactly what the supernet
-        computes under `gates(architecture)`. It shares no tensor with the supernet.
+        computes under `gates(architecture)`. The two share no tensor.
 
         Args:
-            architecture: one of this space.
+            architecture: an architecture of this space.
             weights: `fresh` initialises every layer anew with torch's global generator (training alone, zero-cost
                 scores); `inherited` copies the supernet's weights and buffers.
 
         Returns:
-            A `torch.fx.GraphModule`, in the training mode of this module.
+            The network, in the same training mode as this module.
 
         Raises:
             UserError: not an architecture of this space.
@@ -171,14 +193,14 @@ class SearchSpace(nn.Module):
         path = self.gates(self.check(architecture))
         graph = _Tracer().trace(_Path(self, path))
         parts: dict[str, Any] = {}
-        memo: dict[int, Any] = {}  # one copy of a part that is reached under two names
+        memo: dict[int, Any] = {}  # a part with two names is copied once
         for node in graph.nodes:
             if node.op in ("call_module", "get_attr"):
                 node.target = str(node.target).removeprefix("space.")
                 part = _attribute(self, node.target)
                 if isinstance(part, Elastic):
                     parts.setdefault(node.target, part.extract(path))
-                    node.args, node.kwargs = node.args[:-1], {}  # all but the gates
+                    node.args, node.kwargs = node.args[:-1], {}  # without the gates
                     node.op = "get_attr" if isinstance(parts[node.target], nn.Parameter) else node.op
                 else:
                     parts[node.target] = copy.deepcopy(part, memo)
@@ -190,14 +212,21 @@ class SearchSpace(nn.Module):
         return network
 
     def to_stand_alone(self, network: fx.GraphModule) -> fx.GraphModule:
-        """What a network trained alone has and the supernet has not (affine batch norms, for one); here nothing.
+        """Hook to add what a network trained alone has and the supernet does not, such as affine batch norms.
 
-        The outputs must not change.
+        It must not change the outputs. By default it adds nothing.
+
+        Args:
+            network: a network with the supernet's layers; may be changed in place.
         """
         return network
 
     def initialise(self, network: nn.Module) -> None:
-        """Fresh weights; here torch's defaults of every layer. A space with parameters outside layers adds theirs."""
+        """Initialise all weights; by default as torch does. Spaces with parameters outside layers extend this.
+
+        Args:
+            network: a built network; changed in place.
+        """
         for module in network.modules():
             reset: Any = getattr(module, "reset_parameters", None)
             if callable(reset):
@@ -205,14 +234,14 @@ class SearchSpace(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Stops at elastic layers, of which the path leaves plain ones."""
+    """Does not trace into elastic layers, which `build` replaces by plain ones."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, Elastic) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Path(nn.Module):
-    """A supernet with its gates fixed, for the tracer, to which gates must not be an input."""
+    """A supernet with fixed gates, so that gates are not an input of the traced graph."""
 
     def __init__(self, space: SearchSpace, gates: Gates) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a network is for: how its outputs are judged in training and afterwards."""
+"""Tasks: the loss of a training, and the metric of an evaluation."""
 
 from __future__ import annotations
 
@@ -17,24 +17,35 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Task(Protocol):
-    """What training and evaluation ask of a task; the larger a number of `evaluate`, the better."""
+    """What training and evaluation need from a task."""
 
     def loss(self, outputs: Tensor, targets: Tensor, /) -> Tensor:
-        """What training makes small, one number for a batch."""
+        """The loss of a batch, a scalar to be minimised.
+
+        Args:
+            outputs: what the network returned.
+            targets: of the same batch.
+        """
         ...
 
     def evaluate(self, model: nn.Module, batches: Iterable[Batch], *, full_precision: bool = ...) -> float:
-        """How good the model is, in evaluation mode, over all batches."""
+        """The metric of the model in evaluation mode, over all batches; larger is better.
+
+        Args:
+            model: the network; its mode is restored afterwards.
+            batches: inputs and targets.
+            full_precision: without autocast, as an exported network computes.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Classification:
-    """One class for each image.
+    """Classification of images into one class each.
 
     Attributes:
         num_classes: length of the logits.
-        label_smoothing: share of the target spread over all classes in training.
+        label_smoothing: share of each target that training spreads over all classes.
     """
 
     num_classes: int
@@ -45,14 +56,14 @@ class Classification:
         return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The cross-entropy of each image, `(batch,)`, of which `loss` is the mean."""
+        """The cross-entropy of each image, `(batch,)`; `loss` is its mean."""
         return F.cross_entropy(logits.float(), targets, reduction="none", label_smoothing=self.label_smoothing)
 
     @torch.no_grad()
     def residuals(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The gradient of each image's loss with respect to its logits, softmax(z) - t, `(batch, classes)`.
 
-        t is the target distribution: mixed and smoothed, if the training does so. The loss is cross-entropy.
+        t is the target distribution, mixed and smoothed as in the training.
         """
         t = targets if targets.is_floating_point() else F.one_hot(targets, self.num_classes)
         smooth = self.label_smoothing
@@ -60,15 +71,15 @@ class Classification:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, batches: Iterable[Batch], *, full_precision: bool = False) -> float:
-        """The share of images whose largest logit is their class, in [0, 1], with the model in evaluation mode.
+        """The accuracy in [0, 1]: the share of images whose largest logit is that of their class.
 
         Args:
-            model: gives logits.
+            model: returns logits; evaluated in evaluation mode.
             batches: images and their classes.
             full_precision: without autocast, as an exported network computes.
 
         Raises:
-            ValueError: there is no image to judge by.
+            ValueError: there are no images.
         """
         was_training = model.training
         model.eval()

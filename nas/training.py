@@ -1,4 +1,4 @@
-"""Training of one network: the loop that supernets share, resumable after every epoch."""
+"""Training one network. Supernets use the same loop, which can be resumed after every epoch."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ class TrainSettings(Settings):
     epochs: PositiveInt = 20
     """Passes over the training images."""
     batch_size: int = Field(64, ge=2)
-    """Images in a step; batch norms need two."""
+    """Images per step; batch norms need at least two."""
     optimizer: str = "momentum"
     """Any optimiser of timm by name: momentum (SGD), sgd (SGD, Nesterov), adamw, lamb, ..."""
     lr: PositiveFloat = 0.1
     """Learning rate after the warm-up."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Momentum of SGD and its kin; adaptive optimisers keep timm's betas."""
+    """Momentum of SGD and related optimisers; adaptive optimisers keep timm's betas."""
     weight_decay: float = Field(5e-4, ge=0)
-    """Decay of weights; biases and normalisation parameters are left out."""
+    """Weight decay; biases and normalisation parameters are not decayed."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the learning rate falls to zero, step by step, or that it does not."""
+    """How the learning rate falls to zero over all steps; `constant` keeps it."""
     warmup_epochs: float = Field(0, ge=0)
-    """Epochs of linear increase from zero at the start, out of `epochs`."""
+    """Epochs of linear increase from zero at the start; they count as part of `epochs`."""
     clip_grad_norm: PositiveFloat | None = 5.0
-    """Largest norm of the whole gradient; null for none."""
+    """Largest norm of the whole gradient; null for no clipping."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Share of each target spread over all classes."""
+    """Share of each target that is spread over all classes."""
     ema_decay: float | None = Field(None, gt=0, lt=1)
-    """Decay of a moving average of the weights, which then is the result; null for none."""
+    """Decay of a moving average of the weights, which replaces the weights at the end; null for none."""
     augment: Augment = Augment()
-    """Random changes of the training images."""
+    """Random augmentation of the training images."""
 
     @field_validator("optimizer")
     @classmethod
@@ -57,37 +57,37 @@ class TrainSettings(Settings):
         known = [str(optimizer) for optimizer in list_optimizers() if optimizer != "adahessian"]  # of second order
         if name not in known:
             near = difflib.get_close_matches(name, known, n=5, cutoff=0.3)
-            raise ValueError(f"timm has no optimiser of this name; the nearest are {', '.join(near) or 'none'}")
+            raise ValueError(f"timm has no optimiser of this name; similar names: {', '.join(near) or 'none'}")
         return name
 
     @model_validator(mode="after")
     def _some_epochs_after_the_warm_up(self) -> TrainSettings:
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs must be fewer than the {self.epochs} epochs, not {self.warmup_epochs:g}")
+            raise ValueError(f"warmup_epochs must be less than the {self.epochs} epochs, not {self.warmup_epochs:g}")
         return self
 
 
 class Diverged(RuntimeError):
-    """The training loss is no longer a finite number."""
+    """The training loss is no longer finite."""
 
 
 class BatchSource(Protocol):
-    """Batches `(images, targets)`, the same number of them each time they are iterated over."""
+    """Batches `(images, targets)`; every iteration gives the same number of them."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Batch]: ...
 
 
 class Training:
-    """The training of `model` in progress: one `run_epoch` at a time, its whole state in `state_dict`.
+    """A training in progress: `run_epoch` runs one epoch, `state_dict` holds the whole state.
 
     Args:
         model: already on its device; trained in place.
         settings: see `TrainSettings`.
         batches: the training batches.
-        generator: the one that orders and augments them; its state is saved.
-        task: gives the loss.
-        undecayed: names of parameters that the optimiser does not shrink, beside biases and those of norms.
+        task: defines the loss.
+        generator: the generator that orders and augments the batches; its state is part of `state_dict`.
+        undecayed: names of parameters without weight decay, in addition to biases and parameters of norms.
     """
 
     def __init__(
@@ -109,7 +109,9 @@ class Training:
         self.task = task
         self.generator = generator
         self.epoch = 0
-        self._parameters = list(model.parameters())  # walking the modules at every step costs as much as a small layer
+        self._parameters = list(
+            model.parameters()
+        )  # walking the modules at every step would cost as much as a small layer
         self.optimizer = create_optimizer_v2(
             param_groups_weight_decay(model, settings.weight_decay, no_weight_decay_list=undecayed),
             opt=settings.optimizer,
@@ -121,7 +123,7 @@ class Training:
 
     @property
     def result(self) -> nn.Module:
-        """The network to evaluate: the moving average if there is one, else the model."""
+        """The network to evaluate: the moving average of the weights if there is one, else the model."""
         return self.ema.module if self.ema else self.model
 
     def run_epoch(self) -> dict[str, float]:
@@ -142,7 +144,7 @@ class Training:
         self.epoch += 1
         loss = float(loss_sum) / len(self.batches)
         if not math.isfinite(loss):
-            raise Diverged(f"the training loss is {loss} in epoch {self.epoch}; a smaller learning rate may help")
+            raise Diverged(f"the training loss is {loss} in epoch {self.epoch}; try a smaller learning rate")
         return {
             "epoch": self.epoch,
             "loss": loss,
@@ -151,7 +153,15 @@ class Training:
         }
 
     def step(self, x: Tensor, y: Tensor) -> Tensor:
-        """One step of the weights. The loss stays on the device: reading it would wait for the device."""
+        """One step of the optimiser.
+
+        Args:
+            x: inputs.
+            y: targets.
+
+        Returns:
+            The loss, still on the device: reading it here would wait for the device.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.backward(x, y)
         if self.settings.clip_grad_norm is not None:
@@ -164,20 +174,28 @@ class Training:
         return loss
 
     def backward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Add the gradient of the loss to that of the parameters; the loss, detached and on the device."""
+        """Compute the loss and its gradients.
+
+        Args:
+            x: inputs.
+            y: targets.
+
+        Returns:
+            The loss, detached and on the device.
+        """
         with autocast(x.device):
             loss = self.task.loss(self.model(x), y)
         loss.backward()
         return loss.detach()
 
     def before_update(self) -> None:
-        """Called when the gradients are there and clipped, before the optimiser uses them; here nothing."""
+        """Hook between the clipping of gradients and the optimiser's step; does nothing by default."""
 
     def after_update(self) -> None:
-        """Called when the optimiser has changed the weights, before their average takes them in; here nothing."""
+        """Hook between the optimiser's step and the update of the moving average; does nothing by default."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next epoch depends on."""
+        """Everything that the next epoch depends on."""
         return {
             "epoch": self.epoch,
             "model": self.model.state_dict(),
@@ -189,7 +207,7 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where `state_dict` was taken."""
+        """Restore the state that `state_dict` returned."""
         self.epoch = state["epoch"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -202,7 +220,13 @@ class Training:
 
 
 def learning_rate_schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings, *, steps_per_epoch: int) -> Any:
-    """A timm scheduler over the steps of the whole training: linear or cosine to zero or constant, after a warm-up."""
+    """A timm scheduler over all steps of a training: linear, cosine or constant, after a warm-up.
+
+    Args:
+        optimizer: the optimiser to schedule.
+        settings: the schedule, the learning rate, the number of epochs, the warm-up.
+        steps_per_epoch: batches in an epoch.
+    """
     from timm.scheduler import CosineLRScheduler, PolyLRScheduler
 
     total, warm_up = settings.epochs * steps_per_epoch, round(settings.warmup_epochs * steps_per_epoch)
@@ -211,7 +235,7 @@ def learning_rate_schedule(optimizer: torch.optim.Optimizer, settings: TrainSett
         "lr_min": settings.lr if settings.schedule == "constant" else 0.0,
         "warmup_t": warm_up,
         "warmup_lr_init": 0.0,
-        "warmup_prefix": True,  # the fall begins where the warm-up ends, at the full rate
+        "warmup_prefix": True,  # the decay starts at the full rate, when the warm-up ends
         "t_in_epochs": False,
     }
     if settings.schedule == "cosine":
@@ -232,16 +256,16 @@ def train(
     """Run all remaining epochs.
 
     Args:
-        training: new, or about to be resumed from `checkpoint`.
-        evaluate: gives the `accuracy` of the result after each epoch.
-        checkpoint: file to resume from if it is there, written after every epoch.
+        training: a new training; resumed if `checkpoint` exists.
+        evaluate: computes the `accuracy` of the result after each epoch.
+        checkpoint: a file to resume from if it exists; written after every epoch.
         track: shows progress.
-        description: what it says.
+        description: the label of the progress.
         on_epoch: called with each new row.
-        stop: asked before each epoch, with the rows so far, for a reason to end here.
+        stop: called before each epoch with the rows so far; a reason to stop ends the training.
 
     Returns:
-        One row of numbers for each epoch, those of an earlier process included.
+        One row of numbers for each epoch, including those of earlier processes.
 
     Raises:
         Diverged: the loss is not finite.
@@ -254,7 +278,7 @@ def train(
         rows = state["rows"]
     total = training.settings.epochs
     for _ in track(range(training.epoch, total), description, total, done=training.epoch):
-        if stop and stop(rows):  # asked here, so that what had stopped stays so when it is resumed
+        if stop and stop(rows):  # checked first, so that a stopped training stays stopped when it is resumed
             break
         row = training.run_epoch()
         if evaluate:

@@ -1,4 +1,4 @@
-"""Labelled images: where they come from, how they are split, and how they reach the device in batches."""
+"""Labelled images: loading, splitting, and batches on the device."""
 
 from espalier.nas.data.augment import Augment
 from espalier.nas.data.balance import Limit

@@ -1,4 +1,4 @@
-"""Random changes to a batch of training images, one draw per sample, done on the whole batch at once."""
+"""Random augmentation of training images, drawn for each image and applied to the whole batch at once."""
 
 from __future__ import annotations
 
@@ -12,41 +12,55 @@ from espalier.nas.settings import Settings
 
 
 class Augment(Settings):
-    """Which random changes a training batch gets, in this order; the defaults change nothing."""
+    """The augmentation of a training batch, in this order; the defaults change nothing."""
 
     crop_padding: NonNegativeInt = 0
-    """Crops of the image's size are cut out of the image with a border of this many black pixels."""
+    """Random crops of the image's size, after padding it with this many black pixels on each side."""
     flip: bool = False
-    """Mirror half of the images left to right."""
+    """Mirror each image left to right with probability 1/2."""
     erase: float = Field(0.0, ge=0, le=1)
-    """Share of images of which a random rectangle is set to the mean colour."""
+    """Probability that a random rectangle of an image is set to the mean colour."""
     mixup: NonNegativeFloat = 0.0
-    """Alpha of mixup's Beta distribution, 0 for none."""
+    """Alpha of mixup's Beta distribution; 0 for no mixup."""
     cutmix: NonNegativeFloat = 0.0
-    """Alpha of CutMix's; with both, each batch gets one of the two, at even odds."""
+    """Alpha of CutMix's Beta distribution; 0 for no CutMix. With both, each batch gets one of them at random."""
 
     @property
     def mixes(self) -> bool:
-        """Whether targets become distributions over the classes."""
+        """Whether targets become distributions over the classes (with mixup or CutMix)."""
         return self.mixup > 0 or self.cutmix > 0
 
 
 def flip(pixels: Tensor, flipped: Tensor) -> Tensor:
-    """Mirror the samples where `flipped` (bool (B,), on the same device) holds; pixels (B, C, H, W).
+    """Mirror some images left to right.
 
-    The choice is made by bits: torch.where and masked writes are several times slower on bytes.
+    Selecting by bits is several times as fast on bytes as torch.where or masked writes.
+
+    Args:
+        pixels: uint8 (B, C, H, W).
+        flipped: bool (B,), on the same device: which images to mirror.
     """
     every_bit = (255 * flipped).to(torch.uint8)[:, None, None, None]
     return pixels ^ ((pixels ^ pixels.flip(3)) & every_bit)
 
 
 def erasing_boxes(count: int, height: int, width: int, probability: float, draws: Generator) -> Tensor:
-    """Rectangles to erase: int64 (4, B) rows top, left, height, width; zero height and width for none.
+    """Random rectangles to erase.
 
     Zhong et al., "Random Erasing Data Augmentation", https://arxiv.org/abs/1708.04896, with timm's constants:
     area 2 to 33 % of the image, aspect ratio 0.3 to 1/0.3 (log-uniform), ten tries to fit into the image.
-    timm's own draws from Python's global generator and loops over samples, so it can be neither resumed nor
-    kept on the device.
+    timm's own implementation draws from Python's global generator and loops over images, so it could neither be
+    resumed nor run on the device.
+
+    Args:
+        count: number of images B.
+        height: of an image.
+        width: of an image.
+        probability: that an image gets a rectangle.
+        draws: a CPU generator.
+
+    Returns:
+        int64 (4, B) with rows top, left, height, width; height and width are zero for no rectangle.
     """
     area = torch.empty(10, count).uniform_(0.02, 1 / 3, generator=draws) * height * width
     aspect = torch.empty(10, count).uniform_(math.log(0.3), -math.log(0.3), generator=draws).exp()
@@ -61,9 +75,11 @@ def erasing_boxes(count: int, height: int, width: int, probability: float, draws
 
 
 def erase(x: Tensor, boxes: Tensor) -> Tensor:
-    """Set the rectangles `boxes` (see `erasing_boxes`, on x's device) of x (B, C, H, W) to zero, in place.
+    """Set a rectangle of each image to zero, in place; on normalised images that is the mean colour.
 
-    On normalised images zero is the mean colour of the training images.
+    Args:
+        x: normalised images (B, C, H, W).
+        boxes: see `erasing_boxes`; on x's device.
     """
     top, left, height, width = boxes[:, :, None]
     row = torch.arange(x.shape[2], device=x.device)
@@ -74,18 +90,21 @@ def erase(x: Tensor, boxes: Tensor) -> Tensor:
 
 
 def mix(x: Tensor, y: Tensor, classes: int, augment: Augment, draws: Generator) -> tuple[Tensor, Tensor]:
-    """Mix each image with another one of the batch, by mixup or CutMix; one ratio for the whole batch.
+    """Mix each image with another one of the batch by mixup or CutMix, with one ratio for the whole batch.
 
     Zhang et al., https://arxiv.org/abs/1710.09412; Yun et al., https://arxiv.org/abs/1905.04899.
     torchvision's transforms take batches of any size (timm's only even ones). They draw from torch's global
-    generator, which is seeded from `draws` here and put back afterwards.
+    generator, which is seeded from `draws` here and restored afterwards.
 
     Args:
         x: float32 (B, C, H, W), normalised.
         y: int64 (B,).
+        classes: number of classes.
+        augment: which of the two methods, with which alpha.
+        draws: a CPU generator.
 
     Returns:
-        the mixed x, and float32 (B, classes) targets, each row a distribution.
+        The mixed x, and float32 (B, classes) targets, each row a distribution.
     """
     from torchvision.transforms import v2
 

@@ -1,4 +1,4 @@
-"""Parts of labelled images in which the classes keep their shares."""
+"""Class-balanced subsets of labelled images."""
 
 from __future__ import annotations
 
@@ -14,18 +14,25 @@ from espalier.nas.errors import UserError
 
 @dataclass(frozen=True)
 class Limit:
-    """At most so many images of a set, chosen before anything is decoded.
+    """A limit on the number of images of a set; they are selected before anything is decoded.
 
     Attributes:
         images: how many to keep; None keeps all.
-        seed: which.
+        seed: of the selection.
     """
 
     images: int | None = None
     seed: int = 0
 
     def rows(self, labels: Tensor, classes: Sequence[str]) -> Tensor:
-        """Sorted int64 indices of the images to keep, in every class its share rounded up or down.
+        """The images to keep, in the same proportions of classes up to rounding.
+
+        Args:
+            labels: int64 (N,).
+            classes: names of the classes.
+
+        Returns:
+            Sorted int64 indices.
 
         Raises:
             UserError: a class would be left without images.
@@ -38,14 +45,19 @@ class Limit:
             if count == 0 and len(some):
                 raise UserError(
                     "data.limit",
-                    f"{self.images} images leave none for class {name!r} of {len(some)} images",
+                    f"a limit of {self.images} images leaves none of the {len(some)} images of class {name!r}",
                     code="too_few",
                 )
         return torch.cat([some[:count] for some, count in zip(members, counts, strict=True)]).sort().values
 
 
 def apportion(total: int, shares: Sequence[float]) -> list[int]:
-    """`total` things divided by `shares` (summing to 1): each share rounded down or up, the sum exact."""
+    """Integers that sum to `total`, in proportion to `shares`: each is the exact value rounded down or up.
+
+    Args:
+        total: the sum.
+        shares: not negative; they need not sum to 1.
+    """
     ideal = [total * share / sum(shares) for share in shares]
     counts = [math.floor(value + 1e-9) for value in ideal]
     rest = [value - count for value, count in zip(ideal, counts, strict=True)]
@@ -56,7 +68,13 @@ def apportion(total: int, shares: Sequence[float]) -> list[int]:
 
 
 def rows_by_class(labels: Tensor, classes: int, generator: Generator) -> list[Tensor]:
-    """Indices of each class's images, shuffled."""
+    """The indices of the images of each class, shuffled.
+
+    Args:
+        labels: int64 (N,).
+        classes: number of classes.
+        generator: on the CPU.
+    """
     order = torch.randperm(len(labels), generator=generator)
     grouped = order[labels[order].argsort(stable=True)]
     return list(grouped.split(labels.bincount(minlength=classes).tolist()))

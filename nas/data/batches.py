@@ -1,4 +1,4 @@
-"""Batches made on the device, out of images that stay there as bytes."""
+"""Batches made on the device from images that are kept there as bytes."""
 
 from __future__ import annotations
 
@@ -16,36 +16,46 @@ from espalier.nas.data.pool import Pool
 from espalier.nas.errors import UserError
 
 EVALUATION_BATCH = 250
-"""Images in a batch when nothing is learnt; large enough to keep a device busy, small enough for any memory."""
+"""Images per batch in evaluation: enough to keep a device busy, and few enough for its memory."""
 
 
 class Order(Protocol):
-    """Which images an epoch shows, and in what order."""
+    """Decides which images an epoch shows, and in which order."""
 
     def draw(self, images: int, count: int, generator: Generator) -> Tensor:
-        """int64 `(count,)` on the CPU, indices below `images`; all randomness comes from `generator`."""
+        """The order of one epoch.
+
+        Args:
+            images: how many images there are.
+            count: how many to show.
+            generator: the only source of randomness.
+
+        Returns:
+            int64 `(count,)` on the CPU, indices below `images`.
+        """
         ...
 
 
 class Batches:
-    """Normalised batches of `images`; every iteration is one epoch, each image at most once in it.
+    """Normalised batches of images. Every iteration is one epoch, in which each image appears at most once.
 
-    The pixels move to the device once, as uint8. Random numbers are drawn on the CPU, so an epoch is the same
-    on every device up to the rounding of its arithmetic. Starting an epoch draws from `generator` and nothing
-    later does: its state saved between two epochs resumes exactly, and a half-read epoch counts as a whole one.
+    The pixels move to the device once, as uint8. Random numbers are drawn on the CPU, so epochs are the same on every
+    device up to rounding. Only the start of an epoch draws from `generator`: its state, saved between two epochs,
+    resumes exactly, and a partly read epoch counts as a whole one.
 
     Args:
         images: the images; on any device.
         batch_size: images per batch.
-        mean, std: per channel, of pixels scaled to 0..1.
+        mean: per channel, of pixels scaled to 0..1.
+        std: likewise.
         device: where batches are made, in the channels_last memory format.
-        shuffle: a new order each epoch; without it the images come in their own.
-        augment: random changes; none for evaluation.
-        generator: a CPU generator; needed with `shuffle` or `augment`.
-        drop_last: leave out the last batch where it is not full.
+        shuffle: draw a new order for each epoch; else the images keep theirs.
+        augment: random augmentation; None for evaluation.
+        generator: a CPU generator; required with `shuffle` or `augment`.
+        drop_last: leave out the last batch if it is not full.
 
     Raises:
-        UserError: `drop_last` and fewer images than `batch_size`: an epoch would be empty.
+        UserError: `drop_last` with fewer images than `batch_size`, so that an epoch would be empty.
         ValueError: no images, a `batch_size` below 1, or randomness asked for without a generator.
     """
 
@@ -63,13 +73,15 @@ class Batches:
         drop_last: bool = False,
     ) -> None:
         if len(images) == 0 or batch_size < 1:
-            raise ValueError(f"batches need images and a positive size, not {len(images)} by {batch_size}")
+            raise ValueError(
+                f"batches need images and a positive size, not {len(images)} images in batches of {batch_size}"
+            )
         if generator is None and (shuffle or augment is not None):
             raise ValueError("shuffling and augmentation need a generator")
         if drop_last and batch_size > len(images):
             raise UserError(
                 "batch_size",
-                f"{batch_size} is more than the {len(images)} images there are to train on",
+                f"{batch_size} is more than the {len(images)} training images",
                 code="too_few",
             )
         self.batch_size = batch_size
@@ -86,13 +98,16 @@ class Batches:
         self._pool = Pool(on_device.pixels, augment.crop_padding if augment else 0)
 
     def follow(self, order: Order) -> None:
-        """From now on `order` decides which images an epoch shows; it may show one several times, or not at all.
+        """Let `order` decide which images an epoch shows; it may repeat images and leave others out.
+
+        Args:
+            order: used from the next epoch on.
 
         Raises:
-            ValueError: there is no generator to draw with.
+            ValueError: there is no generator.
         """
         if self._generator is None:
-            raise ValueError("an order is drawn, and needs a generator")
+            raise ValueError("a random order needs a generator")
         self._order = order
 
     def __len__(self) -> int:
@@ -140,5 +155,5 @@ class Batches:
 
 
 def even_batch(count: int) -> int:
-    """The size of batches that hold `count` images in batches of nearly one size, at most `EVALUATION_BATCH`."""
+    """A batch size of at most `EVALUATION_BATCH` that divides `count` images into batches of nearly equal size."""
     return math.ceil(count / math.ceil(count / EVALUATION_BATCH))

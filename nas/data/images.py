@@ -1,4 +1,4 @@
-"""Labelled images, held whole in memory as bytes."""
+"""Labelled images in memory, as bytes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
+
+from espalier.nas.hashing import DIGITS
 
 
 class Normalisation(NamedTuple):
@@ -26,13 +28,13 @@ class Normalisation(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """N images of one size, each of one class. Tensors are shared, not copied: treat them as read-only.
+    """N images of one size with one class each. Tensors are shared, not copied: treat them as read-only.
 
-    Args:
-        pixels: uint8 (N, C, H, W), 0 to 255.
-        labels: int64 (N,), each an index into `classes`.
+    Attributes:
+        pixels: uint8 (N, C, H, W).
+        labels: int64 (N,), indices into `classes`.
         classes: the names of the classes; a class may have no image.
-        name: what a report calls these images.
+        name: of these images in reports.
 
     Raises:
         ValueError: a tensor has another type or shape, the lengths differ, or a label is outside `classes`.
@@ -62,14 +64,18 @@ class Images:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256[:12] of shape, pixels, labels and class names. The `name` does not count."""
+        """A short SHA-256 of shape, pixels, labels and class names, but not of `name`."""
         digest = hashlib.sha256(json.dumps([list(self.pixels.shape), list(self.classes)]).encode())
         for tensor in (self.pixels, self.labels):
             digest.update(tensor.cpu().contiguous().numpy().data)
-        return digest.hexdigest()[:12]
+        return digest.hexdigest()[:DIGITS]
 
     def subset(self, indices: Tensor) -> Images:
-        """A copy of the images at `indices` (int64, on the images' device), in that order."""
+        """A copy of some images.
+
+        Args:
+            indices: int64, on the images' device; the copy is in this order.
+        """
         return replace(self, pixels=self.pixels.index_select(0, indices), labels=self.labels.index_select(0, indices))
 
     def sample(self, count: int, generator: Generator) -> Images:
@@ -82,7 +88,7 @@ class Images:
         return self.subset(torch.randperm(len(self), generator=generator)[:count])
 
     def to(self, device: torch.device | str) -> Images:
-        """The same images on `device`; itself where they are there already."""
+        """The same images on `device`; `self` if they are there already."""
         if self.pixels.device == torch.empty(0, device=device).device:
             return self
         return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))

@@ -1,4 +1,4 @@
-"""Importance sampling of training images: those whose gradients are large are shown more often.
+"""Importance sampling of training images: images with large gradients are shown more often.
 
 Katharopoulos & Fleuret, "Not All Samples Are Created Equal: Deep Learning with Importance Sampling", ICML 2018.
 """
@@ -19,11 +19,11 @@ Average = Literal["half", "mean"]
 
 @dataclass(frozen=True)
 class Coverage:
-    """What an epoch has shown.
+    """The variety of the images that an epoch showed.
 
     Attributes:
-        unique: different images, as a share of all images.
-        effective: (sum w)^2 / (n sum w^2) of the importance weights w of the n images drawn; 1 where all are alike.
+        unique: number of different images as a share of all images.
+        effective: (sum w)^2 / (n sum w^2) of the importance weights w of the n drawn images; 1 if all are equal.
     """
 
     unique: float
@@ -31,26 +31,27 @@ class Coverage:
 
 
 class ImportanceSampler:
-    """Decides which images `Batches` shows, from the scores of those it has shown.
+    """Decides which images `Batches` shows, by the scores of the images shown before.
 
         q_i = tau h_i / sum_j h_j + (1 - tau) / N
 
-    with h_i the score of image i. The importance weight w_i = 1 / (N q_i) makes the mean of w_i L_i over what is drawn
-    an unbiased estimate of the mean loss over all N images.
+    with h_i the score of image i. With the importance weights w_i = 1 / (N q_i), the mean of w_i L_i over the drawn
+    images is an unbiased estimate of the mean loss over all N images.
 
-    An epoch goes: `tau` is set, `draw` decides on the order, `observe` is called once for each batch in turn,
-    `end_epoch` makes scores of what was observed. Until then the observed scores stay on their device. Before there
-    are any scores, an epoch shows every image once.
+    In each epoch: set `tau`; `draw` decides the order; call `observe` once for each batch in turn; `end_epoch` turns
+    the observations into scores. Until then they stay on their device. Before there are any scores, an epoch shows
+    every image once.
 
     Args:
         draws: `multinomial` draws independently. `systematic` shows image i either floor(n q_i) or ceil(n q_i) times
-            (Kish, "Survey Sampling", 1965, section 4.1), and so every image once where q is uniform.
-        average: of several scores of one image in an epoch: their mean, or by halves, h <- (h + e) / 2.
-        carry: whether an image that an epoch has not shown keeps its score. Without, its score becomes 0.
+            (Kish, "Survey Sampling", 1965, section 4.1), so every image once if q is uniform.
+        average: how several observations of one image in an epoch are combined: `mean`, or `half` for the running
+            average h <- (h + e) / 2.
+        carry: whether an image that was not shown in an epoch keeps its score; else its score becomes 0.
 
     Attributes:
-        tau: weight of the scores in q, in [0, 1]; 0 is uniform.
-        scores: float64 (N,) on the CPU, nan for an image that has never been shown; None before the first epoch ends.
+        tau: the weight of the scores in q, in [0, 1]; 0 is uniform sampling.
+        scores: float64 (N,) on the CPU, nan for images that were never shown; None before the end of the first epoch.
     """
 
     def __init__(self, *, draws: Draws = "systematic", average: Average = "mean", carry: bool = True) -> None:
@@ -64,14 +65,22 @@ class ImportanceSampler:
         self._images = 0
 
     def probabilities(self, images: int) -> Tensor | None:
-        """q, float64 `(images,)`; None where it is uniform. Images without a score count as the mean of the others.
+        """The sampling probabilities q. Images without a score count as the mean of the others.
+
+        Args:
+            images: N.
+
+        Returns:
+            float64 `(images,)`; None if q is uniform.
 
         Raises:
             UserError: the scores are of another number of images.
         """
         if self.scores is not None and len(self.scores) != images:
             raise UserError(
-                "checkpoint.scores", f"of other images: {len(self.scores)} scores for {images} images", code="mismatch"
+                "checkpoint.scores",
+                f"belongs to other images: {len(self.scores)} scores for {images} images",
+                code="mismatch",
             )
         if self.scores is None or self.tau == 0:
             return None
@@ -79,12 +88,15 @@ class ImportanceSampler:
         return None if h.sum() == 0 else self.tau * h / h.sum() + (1 - self.tau) / images
 
     def draw(self, images: int, count: int, generator: Generator) -> Tensor:
-        """The order of an epoch: int64 `(count,)`, indices of images. What was observed and not yet scored is dropped.
+        """The order of a new epoch. Observations that were not turned into scores are dropped.
 
         Args:
             images: N.
             count: how many to show.
             generator: on the CPU.
+
+        Returns:
+            int64 `(count,)`, indices of images.
         """
         q = self.probabilities(images)
         once = self.scores is None or self._draws == "systematic"
@@ -102,13 +114,13 @@ class ImportanceSampler:
         return self._order
 
     def observe(self, scores: Tensor) -> Tensor | None:
-        """Remember the scores of the next batch of the order.
+        """Record the scores of the next batch of the order.
 
         Args:
-            scores: `(batch,)`, none negative, in the order of the batch's images; on any device.
+            scores: `(batch,)`, not negative, in the order of the batch's images; on any device.
 
         Returns:
-            The importance weights of the same images, float32 on the device of `scores`; None where all are 1.
+            The importance weights of the same images, float32 on the device of `scores`; None if all are 1.
         """
         start, self._seen = self._seen, self._seen + len(scores)
         self._observed.append(scores.detach())
@@ -119,7 +131,7 @@ class ImportanceSampler:
         return self._weights[start : self._seen]
 
     def end_epoch(self) -> Coverage:
-        """Make scores of what was observed: the one transfer of an epoch from the device.
+        """Turn the observations into scores: the only transfer from the device in an epoch.
 
         Raises:
             RuntimeError: not every image of the order has been observed.
@@ -136,21 +148,26 @@ class ImportanceSampler:
         return Coverage(shown / self._images, effective_share(self._weights))
 
     def state_dict(self) -> dict[str, Any]:
-        """The scores. `tau` belongs to the schedule of whoever sets it."""
+        """The scores; `tau` is part of the caller's schedule."""
         return {"scores": self.scores}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`, as after an epoch."""
+        """Restore what `state_dict` returned."""
         self.scores = state["scores"]
 
 
 def systematic(q: Tensor, count: int, generator: Generator) -> Tensor:
-    """`count` indices in random order, index i floor(count q_i) or ceil(count q_i) times, count q_i on average.
+    """Systematic sampling: index i appears floor(count q_i) or ceil(count q_i) times, on average count q_i times.
 
     The points (u + j) / count, j = 0, 1, ..., count - 1, with one u ~ U(0, 1), fall into intervals of lengths q_i.
 
     Args:
-        q: float64 (N,), adds up to 1.
+        q: float64 (N,), sums to 1.
+        count: number of indices.
+        generator: on the CPU.
+
+    Returns:
+        int64 `(count,)` in random order.
     """
     u = torch.rand((), generator=generator, dtype=torch.float64)
     points = (u + torch.arange(count, dtype=torch.float64)) / count
@@ -160,14 +177,16 @@ def systematic(q: Tensor, count: int, generator: Generator) -> Tensor:
 
 
 def average(indices: Tensor, values: Tensor, size: int, *, by: Average) -> Tensor:
-    """Of the values of each index their mean, or by halves: h = e_1, then h <- (h + e_k) / 2 in their order.
+    """The average of the values of each index: their mean, or by halves, h = e_1, then h <- (h + e_k) / 2 in order.
 
     Args:
         indices: int64 (n,).
         values: float64 (n,).
+        size: number of indices.
+        by: see `ImportanceSampler`.
 
     Returns:
-        float64 `(size,)`, nan for an index without a value.
+        float64 `(size,)`, nan for an index without values.
     """
     counts = torch.bincount(indices, minlength=size)
     if by == "mean":
@@ -182,5 +201,5 @@ def average(indices: Tensor, values: Tensor, size: int, *, by: Average) -> Tenso
 
 
 def effective_share(weights: Tensor | None) -> float:
-    """Kish's effective sample size (sum w)^2 / sum w^2 as a share of the sample; weights of None are all 1."""
+    """Kish's effective sample size (sum w)^2 / sum w^2 as a share of the sample; None means that all weights are 1."""
     return 1.0 if weights is None else float(weights.sum() ** 2 / (len(weights) * (weights**2).sum()))

@@ -1,4 +1,4 @@
-"""Uint8 images on a device, from which a batch of random crops is one gather."""
+"""Images on a device as bytes, from which one gather takes a batch of random crops."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 class Pool:
     """Images with a border of zeros, laid out flat.
 
-    A crop of a padded image is that image's memory read from a shifted start: `top` rows and `left` columns
-    further. The bytes beyond a row's or the image's end are read too and cut off, so a whole batch of crops is
-    one row gather out of overlapping windows, at the speed of memory.
+    A crop of a padded image is the image's memory read from a shifted start, `top` rows and `left` columns further.
+    The bytes beyond the end of a row or of the image are read too, and then cut off. So a whole batch of crops is one
+    gather of rows from overlapping windows, at the speed of memory.
 
     Args:
-        pixels: uint8 (N, C, H, W); without padding they are used in place, with padding they are copied.
+        pixels: uint8 (N, C, H, W); used in place without padding, copied with padding.
         padding: width of the border in pixels.
     """
 
@@ -40,7 +40,7 @@ class Pool:
             left: int64 (B,), 0 to 2 * padding: its first column.
 
         Returns:
-            uint8 (B, C, H, W), not contiguous where there is padding.
+            uint8 (B, C, H, W), not contiguous if there is padding.
         """
         starts = indices * self._length + top * self._padded[2] + left
         images = torch.index_select(self._windows, 0, starts).view(-1, *self._padded)

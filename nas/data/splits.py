@@ -1,4 +1,4 @@
-"""Class-balanced parts of a set of images, and the one place that holds the test images back."""
+"""Class-balanced splits of a data set; the test images are held back until the final report."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ PARTS = ("train", "architecture", "selection", "test")
 
 
 class SplitFractions(Settings):
-    """Shares of the images, summing to 1."""
+    """Shares of the images in each split; they sum to 1."""
 
     train: float = Field(gt=0, le=1)
-    """To train weights on."""
+    """For training weights."""
     architecture: float = Field(ge=0, le=1)
-    """To train architecture parameters on; networks trained alone at the end learn from it too."""
+    """For training architecture parameters; the final networks are trained on it too."""
     selection: float = Field(gt=0, le=1)
-    """To choose between architectures by."""
+    """For choosing between architectures."""
     test: float = Field(0.0, ge=0, le=1)
-    """For the final report; 0 where the source brings its own test images."""
+    """For the final report; 0 if the source has its own test images."""
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> SplitFractions:
@@ -49,10 +49,10 @@ class Splits:
     """The parts of one data set, made by `split`.
 
     Attributes:
-        train: to train weights on.
-        architecture: to train architecture parameters on.
-        selection: to choose between architectures by.
-        normalisation: of the train part (std divides by N).
+        train: images for training weights.
+        architecture: images for training architecture parameters.
+        selection: images for choosing between architectures.
+        normalisation: mean and standard deviation of the train part (std divides by N).
     """
 
     train: Images
@@ -83,38 +83,37 @@ class Splits:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256[:12] over the fingerprints of all four parts."""
+        """The `short_hash` of the fingerprints of all four parts."""
         parts = (self.train, self.architecture, self.selection, self._test)
         return short_hash(" ".join(part.fingerprint for part in parts))
 
     def final_test(self) -> Images:
-        """The test images. Only the final report calls this: whatever chooses by them makes its result unfair."""
+        """The test images. Only the final report may use them: choosing anything by them would bias its result."""
         return self._test
 
 
 def split(pool: Images, test: Images | None, fractions: SplitFractions, *, seed: int) -> Splits:
-    """Divide `pool` into disjoint parts that together are all of it, the same for the same seed.
+    """Divide images into disjoint parts, the same ones for the same seed. Every image is in one part.
 
-    In every class each part has its share of the images rounded down or up; where rounding leaves a choice, a
-    part that would be empty gets the image first, then the one with the largest remainder.
+    In every class each part has its share of the images, rounded down or up. Remaining images go first to parts that
+    would be empty, then to those with the largest remainders.
 
     Args:
         pool: the images to divide.
-        test: the source's own test images; `fractions.test` must be 0 with them and more than 0 without.
-        seed: which images go where.
+        test: the source's own test images, if it has any.
+        fractions: the shares; `fractions.test` must be 0 if there are test images, else more than 0.
+        seed: of the division.
 
     Raises:
-        UserError: shares that do not fit `test`, a class too small for its parts, or a channel that is the same in
-            all training pixels.
+        UserError: shares that do not fit `test`, a class too small for its parts, or a channel that is constant in all
+            training images.
     """
     if test is not None and fractions.test > 0:
         raise UserError(
             "data.split", f"test must be 0, not {fractions.test}: the source has its own test images", code="conflict"
         )
     if test is None and fractions.test == 0:
-        raise UserError(
-            "data.split", "test must be more than 0: the source has no test images of its own", code="missing"
-        )
+        raise UserError("data.split", "test must be more than 0: the source has no test images", code="missing")
     generator = Generator().manual_seed(seed)
     indices = _divide(pool, fractions.shares, generator)
     train, architecture, selection, held_back = (pool.subset(part) for part in indices)
@@ -131,7 +130,9 @@ def _divide(pool: Images, shares: Sequence[float], generator: Generator) -> list
         if any(share > 0 and count == 0 for share, count in zip(shares, counts, strict=True)):
             wanted = ", ".join(f"{part} {share:g}" for part, share in zip(PARTS, shares, strict=True) if share)
             raise UserError(
-                "data.split", f"class {name!r} has {len(members)} images, too few for each of: {wanted}", code="too_few"
+                "data.split",
+                f"class {name!r} has {len(members)} images, too few for the splits {wanted}",
+                code="too_few",
             )
         for part, some in zip(chosen, members.split(counts), strict=True):
             part.append(some)
@@ -139,10 +140,13 @@ def _divide(pool: Images, shares: Sequence[float], generator: Generator) -> list
 
 
 def channel_statistics(images: Images) -> Normalisation:
-    """Mean and standard deviation per channel, of pixels in 0..1, exact: from counts of the 256 values.
+    """The exact mean and standard deviation of each channel, from a histogram of the 256 values.
+
+    Args:
+        images: at least one image.
 
     Raises:
-        UserError: a channel is the same in all pixels.
+        UserError: a channel is constant.
     """
     value = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
@@ -152,5 +156,5 @@ def channel_statistics(images: Images) -> Normalisation:
         mean.append(float(share @ value))
         std.append(math.sqrt(float(share @ (value - mean[-1]) ** 2)))
         if std[-1] == 0:
-            raise UserError("data", f"channel {channel} is the same in all pixels of the training images")
+            raise UserError("data", f"channel {channel} is constant in all training images")
     return Normalisation(tuple(mean), tuple(std))

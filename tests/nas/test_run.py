@@ -61,7 +61,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, str(tmp_path)]
     with RunFolder(tmp_path).lock():
         blocked = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert "another process is working in this run folder" in blocked.stderr
+        assert "another process is using this run folder" in blocked.stderr
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "mine\n"
 
 

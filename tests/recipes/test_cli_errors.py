@@ -178,7 +178,7 @@ GOOD_ROW = "|none~0|+|none~0|none~1|+|none~0|none~1|nor_conv_3x3~2|,90\n"
         ("arch,c10_tst\n" + GOOD_ROW, "rank.table: table.csv has no column 'c10_test'; allowed: arch, c10_tst; did"),
         ("arch,c10_test\n" + GOOD_ROW, "rank.samples: the table has 1 architectures, not 3"),
         ("arch,c10_test\n" + GOOD_ROW + "|nor_conv~0|,90\n", "table.csv, line 3: "),
-        ("arch,c10_test\n" + GOOD_ROW + GOOD_ROW.replace("90", "good"), "table.csv, line 3: c10_test is not a number"),
+        ("arch,c10_test\n" + GOOD_ROW + GOOD_ROW.replace("90", "good"), "table.csv, line 3: c10_test must be a number"),
         ("arch,c10_test\n" + GOOD_ROW + GOOD_ROW.replace("nor_conv_3x3", "conv"), "table.csv, line 3: no operation"),
     ],
 )
@@ -251,7 +251,7 @@ def damage_record(run: Path) -> str:
 
 def empty_record(run: Path) -> str:
     (run / "stages" / "search.json").write_text("[]")
-    return "stages/search.json: is not the record of a finished stage; delete it"
+    return "stages/search.json: is not a valid record of a finished stage; delete it"
 
 
 def damage_journal(run: Path) -> str:
@@ -329,7 +329,7 @@ def test_one_process_at_a_time_in_a_run_folder(capsys: Capture, here: Path) -> N
             assert time.monotonic() < deadline
             time.sleep(0.05)
         line = refusal(capsys, "run", "tiny.yaml", "-o", run, "--resume")
-        assert line == f"{run}: another process is working in this run folder"
+        assert line == f"{run}: another process is using this run folder"
         assert first.poll() is None
     finally:
         first.kill()

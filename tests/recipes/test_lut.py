@@ -60,7 +60,7 @@ def test_a_table_is_built_checked_and_used(capsys: Capture, tmp_path: Path) -> N
     answer = nas_here(capsys, *check, "--threads", 2)
     assert answer.err.strip().endswith("error: --threads: is 2, the table was measured with threads 1")
     answer = nas_here(capsys, *check, "--space", "vit", "--image-size", 64)
-    assert "table.json: space: the table is of another space, or of other sizes" in answer.err
+    assert "table.json: space: the table was measured for another space" in answer.err
 
 
 @pytest.mark.usefixtures("device")

@@ -268,7 +268,7 @@ def test_what_a_user_gets_wrong(capsys: Capture, tmp_path: Path, arguments: tupl
     ("model", "line"),
     [
         ("own.py:wrong", "MODEL: gives outputs (2, 7) for 2 images of 10 classes"),
-        ("timm:resnet81", "timm:resnet81: timm has no such model"),
+        ("timm:resnet81", "timm:resnet81: there is no such model in timm"),
         ("resnet18", "MODEL: resnet18 is no network: timm:NAME"),
         (".", "MODEL: . is no network: timm:NAME"),
         ("edsr:blocks=2", "--scale: is missing: edsr enlarges images"),

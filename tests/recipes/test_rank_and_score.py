@@ -337,7 +337,7 @@ def test_a_score_that_is_not_defined_says_why(capsys: Capture, here: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ("timm:resnet81", "timm:resnet81: timm has no such model"),
+        ("timm:resnet81", "timm:resnet81: there is no such model in timm"),
         (CELL, f"{CELL}: is neither timm:NAME nor FILE.py:FUNCTION; an architecture needs its --space"),
         (f"|x| --space {SPACE}", "|x|: '|x|' is not of the form"),
         ("timm:resnet18 --scores naswat", "--scores: no score is called 'naswat'"),

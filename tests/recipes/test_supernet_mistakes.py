@@ -135,10 +135,10 @@ def test_a_checkpoint_of_another_space(capsys: Capture, trained: Path) -> None:
     (foreign_state,) = Path("other/checkpoints").glob("*.pt")
     own = state.read_bytes()
     shutil.copy(foreign_state, state)
-    assert "of another space" in refusal(capsys, "--resume")
+    assert "another space" in refusal(capsys, "--resume")
     state.write_bytes(own)
     shutil.copy(foreign_weights, weights)
-    assert refusal(capsys, "--resume").startswith(f"{weights}: holds another network: ")
+    assert refusal(capsys, "--resume").startswith(f"{weights}: belongs to another network: ")
 
 
 def test_an_alpha_that_is_no_number(capsys: Capture, trained: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where images come from: one file per source, one line per source in the table of names."""
+"""Sources of images: one file for each source, and a table of their names."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ def load(
     size: int | None = None,
     limit: Limit = Limit(),  # noqa: B008 - immutable
 ) -> tuple[Images, Images | None]:
-    """The images of a source: the pool to train and select on, and its own test set where it has one.
+    """The images of a source: the pool to train and select on, and the source's own test set if it has one.
 
     Args:
         source: a name in `SOURCES`.
-        path: the file or folder to read; none for digits.
-        test_path: the test images, where `path` does not hold them; goes before those in `path`.
-        size: resize every image to size x size, bilinear with antialiasing; the aspect ratio is not kept.
-        limit: keep only so many images of the pool, and of the test set, with the same balance of classes.
+        path: the file or folder to read; None for `digits`.
+        test_path: the test images, if they are not in `path`; replaces test images in `path`.
+        size: resize every image to size x size, bilinear with antialiasing, regardless of its aspect ratio.
+        limit: keep at most so many images of the pool, and of the test set, with the same proportions of classes.
 
     Raises:
-        UserError: unknown source, missing or unreadable file, image or label, images of several sizes without
-            `size`, more than memory holds, a limit too small for the classes, or test images of other classes,
-            channels or size.
+        UserError: an unknown source; a missing or unreadable file, image or label; images of several sizes without
+            `size`; more images than fit into memory; a limit too small for the classes; or test images of other
+            classes, channels or sizes.
     """
     if source not in SOURCES:
-        raise UserError("data.source", f"no source {source!r}", allowed=SOURCES, given=source)
+        raise UserError("data.source", f"unknown source {source!r}", allowed=SOURCES, given=source)
     if size is not None and size < 1:
         raise UserError("data.size", f"must be at least 1 pixel, not {size}", code="out_of_range")
     for key, given in (("data.path", path), ("data.test_path", test_path)):
         if given is not None and source == "digits":
-            raise UserError(key, "the digits are built in and take no path", code="conflict")
+            raise UserError(key, "the source digits is built in and takes no path", code="conflict")
         if given is not None and not given.exists():
             raise UserError(key, f"{given} does not exist", code="not_found")
     if path is None and source != "digits":
-        raise UserError("data.path", f"missing: the source {source!r} reads a file or folder", code="missing")
+        raise UserError("data.path", f"is missing: the source {source!r} reads a file or folder", code="missing")
     pool, test = SOURCES[source](path, test_path, size, limit)
     if test is not None:
         _check_test(pool, test, "data.path" if test_path is None else "data.test_path")
@@ -63,20 +63,20 @@ def _check_test(pool: Images, test: Images, where: str) -> None:
     if len(pool.classes) != len(test.classes):
         raise UserError(
             where,
-            f"training images of {len(pool.classes)} classes, test images of {len(test.classes)}",
+            f"the training images have {len(pool.classes)} classes, the test images {len(test.classes)}",
             code="mismatch",
         )
     for ours, theirs in zip(pool.classes, test.classes, strict=True):
         if ours != theirs:
             raise UserError(
                 where,
-                f"both have {len(pool.classes)} classes, of other names: {ours!r} in training, {theirs!r} in test",
+                f"the {len(pool.classes)} classes have different names: {ours!r} in training, {theirs!r} in test",
                 code="mismatch",
             )
     if pool.image_shape != test.image_shape:
         raise UserError(
             where,
-            f"training images of {_shape(pool)} (channels x height x width), test images of {_shape(test)}",
+            f"the training images are {_shape(pool)} (channels x height x width), the test images {_shape(test)}",
             code="mismatch",
         )
 

@@ -1,4 +1,4 @@
-"""Image files to pixels, by PIL."""
+"""Decoding image files with PIL."""
 
 from __future__ import annotations
 
@@ -22,13 +22,21 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Of images smaller than this, handing the interpreter lock over costs more than several cores save.
+# For smaller images, passing the interpreter lock around costs more than several cores save.
 THREADED_BYTES = 8192
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Labelled images still encoded: `read(i)` gives the i-th one's bytes, `where(i)` its name in an error."""
+    """Labelled images that are not decoded yet.
+
+    Attributes:
+        name: of the images in reports.
+        labels: int64 (N,).
+        classes: names of the classes.
+        read: returns the bytes of the i-th image.
+        where: returns the name of the i-th image in messages.
+    """
 
     name: str
     labels: Tensor
@@ -37,7 +45,7 @@ class Encoded:
     where: Callable[[int], str]
 
     def limited(self, limit: Limit) -> Encoded:
-        """Only the images that `limit` keeps."""
+        """The images that a limit keeps."""
         rows = limit.rows(self.labels, self.classes)
         return Encoded(
             self.name,
@@ -49,18 +57,16 @@ class Encoded:
 
 
 def decode(sets: Sequence[Encoded], size: int | None, limit: Limit) -> list[Images]:
-    """Decode what `limit` keeps of all sets to one size.
-
-    They become grey if every image of every set is grey (mode L or 1), else RGB.
+    """Decode several sets to one size. They become grey if every image is grey (mode L or 1), else RGB.
 
     Args:
-        sets: none of them empty.
+        sets: at least one, none of them empty.
         size: resize to size x size, bilinear with antialiasing.
-        limit: of each set.
+        limit: applies to each set.
 
     Raises:
-        UserError: an image that cannot be decoded or would lose depth, images of several sizes without
-            `size`, or more pixels than memory holds.
+        UserError: an image cannot be decoded or would lose depth, images have several sizes and no `size` is given, or
+            they do not fit into memory.
     """
     sets = [one.limited(limit) for one in sets]
     first, first_where = _pixels(sets[0], 0, size)[0], sets[0].where(0)
@@ -90,7 +96,7 @@ def decode(sets: Sequence[Encoded], size: int | None, limit: Limit) -> list[Imag
             pixels = torch.empty(len(one.labels), 3, height, width, dtype=torch.uint8)
             parts = [range(at, min(at + 64, len(pixels))) for at in range(0, len(pixels), 64)]
             try:
-                # A list, for all() would leave at the first coloured part without waiting for the others.
+                # A list: all() would stop at the first coloured part without waiting for the others.
                 grey &= all(list(threads.map(partial(fill, one, pixels.numpy()), parts)))
             except UserError:
                 threads.shutdown(cancel_futures=True)
@@ -110,7 +116,11 @@ def _pixels(one: Encoded, row: int, size: int | None) -> tuple[NDArray[np.uint8]
         with Image.open(io.BytesIO(one.read(row))) as image:
             mode = image.mode
             if mode == "F" or mode.startswith("I"):
-                raise UserError(one.where(row), f"has more than 8 bits per channel (mode {mode})", code="unsupported")
+                raise UserError(
+                    one.where(row),
+                    f"has more than 8 bits per channel (mode {mode}), which is not supported",
+                    code="unsupported",
+                )
             image.load()
             rgb: Image.Image = image if mode == "RGB" else image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

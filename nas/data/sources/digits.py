@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1,797 grey images of 8x8, built in."""
+"""The handwritten digits that come with scikit-learn: 1,797 grey images of 8x8 pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from espalier.nas.data.sources.fit import resize
 
 
 def load(path: Path | None, test_path: Path | None, size: int | None, limit: Limit) -> tuple[Images, Images | None]:
-    """The digits, their 17 grey levels stretched to 0..255; no test set."""
+    """The digits, with their 17 grey levels scaled to 0..255; there is no test set.
+
+    Args:
+        path: not used.
+        test_path: not used.
+        size: see `espalier.nas.data.load`.
+        limit: see `espalier.nas.data.load`.
+    """
     import numpy as np
     from sklearn.datasets import load_digits
 

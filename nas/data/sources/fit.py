@@ -1,4 +1,4 @@
-"""Making images fit: into memory, into one size, and labels into the classes."""
+"""Checks and conversions that all sources share: memory, image size, labels."""
 
 from __future__ import annotations
 
@@ -11,21 +11,37 @@ MEMORY_SHARE = 0.8
 
 
 def require_memory(size_bytes: int, subject: str) -> None:
-    """Refuse what needs more than 80 % of the available memory; `subject` is said of it: "5 images need"."""
+    """Check that something fits into 80 % of the available memory.
+
+    Args:
+        size_bytes: what it needs.
+        subject: beginning of the message, such as "5 images need".
+
+    Raises:
+        UserError: it does not fit.
+    """
     import psutil
 
     available_bytes = psutil.virtual_memory().available
     if size_bytes > MEMORY_SHARE * available_bytes:
         raise UserError(
             "data.size",
-            f"{subject} {size_bytes / 2**30:.1f} GiB and only {available_bytes / 2**30:.1f} GiB of "
-            "memory are available; give a smaller size",
+            f"{subject} {size_bytes / 2**30:.1f} GiB, but only {available_bytes / 2**30:.1f} GiB of "
+            "memory are available; set a smaller size",
             code="out_of_range",
         )
 
 
 def resize(pixels: Tensor, size: int | None) -> Tensor:
-    """uint8 (N, C, H, W) to (N, C, size, size), bilinear with antialiasing; as they are without a size."""
+    """Resize images to size x size, bilinear with antialiasing; unchanged without a size.
+
+    Args:
+        pixels: uint8 (N, C, H, W).
+        size: in pixels.
+
+    Raises:
+        UserError: the result does not fit into memory.
+    """
     if size is None or tuple(pixels.shape[2:]) == (size, size):
         return pixels
     require_memory(pixels.shape[0] * pixels.shape[1] * size * size, f"{len(pixels)} images need")
@@ -33,10 +49,15 @@ def resize(pixels: Tensor, size: int | None) -> Tensor:
 
 
 def check_labels(where: str, labels: Tensor, classes: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The classes of `labels` (int64 (N,)): those given, or "0", "1", ... up to the largest label.
+    """Check labels, and name the classes.
+
+    Args:
+        where: the source of the labels, for messages.
+        labels: int64 (N,).
+        classes: names of the classes; None names them "0", "1", ... up to the largest label.
 
     Raises:
-        UserError: no labels, or one that is negative or has no class.
+        UserError: there are no labels, or one is negative or has no class.
     """
     if len(labels) == 0:
         raise UserError(where, "holds no images", code="too_few")
@@ -45,6 +66,6 @@ def check_labels(where: str, labels: Tensor, classes: tuple[str, ...] | None) ->
     if len(wrong):
         row = int(wrong[0])
         raise UserError(
-            where, f"label {int(labels[row])} of row {row} is outside 0 to {len(names) - 1}", code="out_of_range"
+            where, f"label {int(labels[row])} of row {row} is not between 0 and {len(names) - 1}", code="out_of_range"
         )
     return names

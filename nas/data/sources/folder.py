@@ -1,4 +1,4 @@
-"""A folder of class folders of image files."""
+"""Image files in a folder for each class."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from espalier.nas.errors import UserError
 def load(path: Path | None, test_path: Path | None, size: int | None, limit: Limit) -> tuple[Images, Images | None]:
     """Images in `path`/train/<class>/ with an optional `path`/test/ or else `path`/val/, or in `path`/<class>/.
 
-    Class names are the names of the folders, sorted; files in nested folders count to their class.
+    Class names are the sorted names of the folders; files in nested folders belong to their class.
 
     Args:
         path: the root folder.
-        test_path: a folder of class folders, instead of the test images in `path`.
-        size, limit: see `espalier.nas.data.load`.
+        test_path: a folder with a folder for each class, which replaces test images in `path`.
+        size: see `espalier.nas.data.load`.
+        limit: see `espalier.nas.data.load`.
     """
     assert path is not None
     train = path / "train"
@@ -37,7 +38,7 @@ def _encoded(root: Path, name: str) -> Encoded:
     from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
     if not root.is_dir():
-        raise UserError(str(root), "is not a folder of class folders", code="not_found")
+        raise UserError(str(root), "must be a folder with a folder for each class", code="not_found")
     try:
         classes, index = find_classes(root)
         samples = make_dataset(root, index, extensions=IMG_EXTENSIONS)

@@ -1,4 +1,4 @@
-"""NumPy archives of arrays, as Keras writes them."""
+"""NumPy archives of arrays, such as those of Keras."""
 
 from __future__ import annotations
 
@@ -26,28 +26,29 @@ TEST_KEYS = (("x_test", "y_test"), ("test_images", "test_labels"))
 def load(path: Path | None, test_path: Path | None, size: int | None, limit: Limit) -> tuple[Images, Images | None]:
     """Arrays x_train, y_train and optionally x_test, y_test; or images, labels, test_images, test_labels.
 
-    Images are uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3; where both ends could be the
-    channels, the last one is. Labels are integers (N,) or (N, 1). Classes are named "0", "1", ...
+    Images are uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3; if both ends could be the channels, the
+    last one is. Labels are integers (N,) or (N, 1). Classes are named "0", "1", ...
 
     Args:
         path: the .npz file.
-        test_path: another one for the test images, under either pair of names.
-        size, limit: see `espalier.nas.data.load`.
+        test_path: another archive with the test images, under either pair of names.
+        size: see `espalier.nas.data.load`.
+        limit: see `espalier.nas.data.load`.
     """
     assert path is not None
     pool = _read(path, TRAIN_KEYS, size, limit, path.stem)
     if pool is None:
-        raise UserError(str(path), f"has no arrays {_names(TRAIN_KEYS)}", code="missing")
+        raise UserError(str(path), f"does not contain the arrays {_names(TRAIN_KEYS)}", code="missing")
     if test_path is None:
         return pool, _read(path, TEST_KEYS, size, limit, path.stem)
     test = _read(test_path, TEST_KEYS + TRAIN_KEYS, size, limit, path.stem)
     if test is None:
-        raise UserError(str(test_path), f"has no arrays {_names(TEST_KEYS + TRAIN_KEYS)}", code="missing")
+        raise UserError(str(test_path), f"does not contain the arrays {_names(TEST_KEYS + TRAIN_KEYS)}", code="missing")
     return pool, test
 
 
 def _read(file: Path, keys: tuple[tuple[str, str], ...], size: int | None, limit: Limit, name: str) -> Images | None:
-    """The first of the pairs of arrays that the file has."""
+    """The first pair of arrays that the file has."""
     import numpy as np
 
     try:
@@ -65,7 +66,7 @@ def _read(file: Path, keys: tuple[tuple[str, str], ...], size: int | None, limit
         raise UserError(f"{file}: {pair[0]}", f"must be uint8 (0 to 255), not {pixels.dtype}", code="unsupported")
     if labels.dtype.kind not in "iu" or labels.shape not in (pixels.shape[:1], (*pixels.shape[:1], 1)):
         raise UserError(
-            f"{file}: {pair[1]}", f"must be integers, one per image, not {labels.dtype} of shape {labels.shape}"
+            f"{file}: {pair[1]}", f"must be one integer for each image, not {labels.dtype} of shape {labels.shape}"
         )
     target = torch.from_numpy(labels.reshape(-1).astype(np.int64))
     classes = check_labels(f"{file}: {pair[1]}", target, None)

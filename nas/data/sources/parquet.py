@@ -23,10 +23,11 @@ def load(path: Path | None, test_path: Path | None, size: int | None, limit: Lim
     Class names come from the schema metadata (`huggingface`: features, label, names), else are "0", "1", ...
 
     Args:
-        path: a file, or a folder: its `train*.parquet` shards (without any: all but the test shards), and as
-            test images its `test*.parquet`, else its `validation*.parquet` shards.
-        test_path: a file, or a folder whose test shards (without any: all shards) are the test images.
-        size, limit: see `espalier.nas.data.load`.
+        path: a file, or a folder. In a folder, the `train*.parquet` shards are read (if there are none, all
+            but the test shards), and the `test*.parquet` or else `validation*.parquet` shards as test images.
+        test_path: a file with the test images, or a folder whose test shards (if there are none, all shards) are read.
+        size: see `espalier.nas.data.load`.
+        limit: see `espalier.nas.data.load`.
     """
     assert path is not None
     held_back = _held_back(path)
@@ -35,7 +36,7 @@ def load(path: Path | None, test_path: Path | None, size: int | None, limit: Lim
         held_back = _held_back(test_path) or _shards(test_path, "*.parquet")
     for root, files in ((path, train), (test_path, held_back)):
         if root is not None and not files:
-            raise UserError(str(root), "holds no .parquet files to train or test on", code="not_found")
+            raise UserError(str(root), "contains no .parquet files to read", code="not_found")
     sets = [_encoded(files, path.resolve().stem) for files in (train, held_back) if files]
     pool, *rest = decode(sets, size, limit)
     return pool, rest[0] if rest else None
@@ -74,14 +75,14 @@ def _encoded(files: list[Path], name: str) -> Encoded:
         shard, at = place(row)
         content: bytes | None = columns[shard][at].as_py()
         if content is None:
-            raise UserError(where(row), "has no image bytes embedded", code="missing")
+            raise UserError(where(row), "has no embedded image bytes", code="missing")
         return content
 
     return Encoded(name, every_label, names, read, where)
 
 
 def _read(file: Path) -> tuple[Any, torch.Tensor, tuple[str, ...] | None]:
-    """The column of encoded images, the labels, and the class names where the metadata has them."""
+    """The column of encoded images, the labels, and the class names if the metadata has them."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -102,12 +103,12 @@ def _read(file: Path) -> tuple[Any, torch.Tensor, tuple[str, ...] | None]:
         images = pc.struct_field(images, "bytes")
     if not (pa.types.is_binary(images.type) or pa.types.is_large_binary(images.type)):
         raise UserError(
-            str(file), f"column 'image' must hold encoded images as bytes, not {images.type}", code="unsupported"
+            str(file), f"column 'image' must contain encoded images as bytes, not {images.type}", code="unsupported"
         )
     if not pa.types.is_integer(labels.type) or labels.null_count:
         raise UserError(
             str(file),
-            f"column 'label' must be integers, not {labels.type} with {labels.null_count} nulls",
+            f"column 'label' must contain integers without nulls, not {labels.type} with {labels.null_count} nulls",
             code="unsupported",
         )
     return images, torch.from_numpy(labels.to_numpy().astype(np.int64)), _class_names(file, schema.metadata)
