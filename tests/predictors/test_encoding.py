@@ -109,7 +109,7 @@ def test_any_space(name: str, space: SearchSpace) -> None:
     again = encoding(name, space)
     again.fit(architectures[::-1])
     assert np.array_equal(again.transform(architectures), rows)  # columns depend on what is seen, not on its order
-    with pytest.raises(UserError, match="no such choice in the space"):
+    with pytest.raises(UserError, match="no such choice"):
         one.transform([Architecture({"elsewhere": 1})])
 
 
