@@ -78,6 +78,14 @@ class UserError(Exception):
         self.nearest = near[0] if near else None
         super().__init__(self._line())
 
+    def below(self, section: str) -> UserError:
+        """The same error of a key inside `section`."""
+        return self.at(f"{section}.{self.where}")
+
+    def at(self, where: str) -> UserError:
+        """The same error, told of another place."""
+        return UserError(where, self.problem, code=self.code, allowed=self.allowed, given=self.nearest)
+
     def _line(self) -> str:
         line = f"{self.where}: {self.problem}"
         if self.allowed is not None:

@@ -1,61 +1,97 @@
-"""What the commands of `nas` share: options of one meaning, and how a result is printed."""
+"""What the commands of `nas` share: options of one meaning, how errors name them, and how a result is printed."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperArgument, TyperCommand
 
 from espalier.nas.errors import UserError
 
 Data = Annotated[
     str,
     typer.Option(
-        help="Images: digits, a file .parquet or .npz, or a folder (of parquet files, or one for each class)."
+        help="Images: digits, a .parquet or .npz file, or a folder of parquet files or with a folder for each class."
     ),
 ]
-BatchSize = Annotated[int, typer.Option(help="Images that scores look at.")]
+TestData = Annotated[Path | None, typer.Option(help="Test images, if --data does not contain them.")]
+BatchSize = Annotated[int, typer.Option(help="Number of images that scores are computed on.")]
 Size = Annotated[int | None, typer.Option(help="Resize the images to SIZE x SIZE.")]
-Seed = Annotated[int, typer.Option(help="Of everything that is drawn at random.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Repeats = Annotated[int, typer.Option(help="Initialisations to average over.")]
 LimitSeconds = Annotated[
-    float | None, typer.Option("--limit-seconds", help="Give a score of a network up after this long.")
+    float | None, typer.Option("--limit-seconds", help="Time limit per score and network, in seconds.")
 ]
-Threads = Annotated[int | None, typer.Option(help="Threads of the runtime [one for each physical core].")]
+Weights = Annotated[Path | None, typer.Option(help="Weights of the network: .safetensors, .npz, .pt or .pth.")]
+Pretrained = Annotated[bool, typer.Option("--pretrained", help="Use timm's pretrained weights.")]
+Threads = Annotated[int | None, typer.Option(help="Threads of ONNX Runtime [one per physical core].")]
+Device = Annotated[str, typer.Option(help="Device to run on (see nas ls).")]
+Output = Annotated[Path | None, typer.Option("-o", "--output", help="Folder to write; new or empty.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+class Command(TyperCommand):
+    """A command that names its options in errors as they are typed: `--batch-size` instead of `batch_size`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise self._as_typed(error) from error
+
+    def _as_typed(self, error: UserError) -> UserError:
+        name, dot, rest = error.where.partition(".")
+        parameters = {parameter.name: parameter for parameter in self.params}
+        parameter = parameters.get(name)
+        # `data.path` is a key of the settings where settings are given by key=value.
+        if parameter is None or (dot and "overrides" in parameters):
+            return error
+        typed = str(name).upper() if isinstance(parameter, TyperArgument) else max(parameter.opts, key=len)
+        return error.at(f"{typed}{dot}{rest}")
+
+
 def names(text: str) -> list[str]:
-    """The names in a list joined by commas."""
+    """The names in a list separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def whole_numbers(option: str, text: str) -> list[int]:
-    """The whole numbers in a list joined by commas.
+def whole_numbers(where: str, text: str) -> list[int]:
+    """The whole numbers in a list separated by commas.
+
+    Args:
+        where: the parameter that holds the list.
+        text: the list.
 
     Raises:
-        UserError: there is none, or something else is among them; `option` is where.
+        UserError: it is empty, or contains something else.
     """
     try:
         numbers = [int(name) for name in names(text)]
     except ValueError:
         numbers = []
     if not numbers:
-        raise UserError(option, f"{text!r} is no whole number, nor several joined by commas")
+        raise UserError(where, f"{text!r} is not a whole number, nor several separated by commas")
     return numbers
 
 
-def refuse(options: Mapping[str, object], problem: str) -> None:
-    """Raises UserError for the first of the options that is given."""
-    for name, value in options.items():
-        if value is not None:
-            raise UserError(name, problem)
+def required_output(output: Path | None, what: str) -> Path:
+    """The value of `--output`.
+
+    Raises:
+        UserError: it is missing.
+    """
+    if output is None:
+        raise UserError("output", f"is required: {what}", code="missing")
+    return output
 
 
-def answer(value: Any, as_json: bool) -> None:
-    """Print a result: JSON, text as it is, or a mapping a line each."""
+def print_result(value: Any, as_json: bool) -> None:
+    """Print a result: as JSON, text as it is, or a mapping with one line per key."""
     if as_json:
         typer.echo(json.dumps(value, indent=2, default=str))
     elif isinstance(value, str):
@@ -63,3 +99,14 @@ def answer(value: Any, as_json: bool) -> None:
     else:
         for key, inner in value.items():
             typer.echo(f"{key}: {', '.join(map(str, inner)) if isinstance(inner, list) else inner}")
+
+
+def settings_of(overrides: list[str] | None) -> Mapping[str, Any]:
+    """The settings `key=value` of a command line, each value read as YAML.
+
+    Raises:
+        UserError: one of another form.
+    """
+    from espalier.recipes.config.loading import parse_override
+
+    return dict(map(parse_override, overrides or []))

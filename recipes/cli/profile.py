@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from espalier.recipes.cli.options import AsJson, Threads, answer, refuse, whole_numbers
+from espalier.recipes.cli.options import AsJson, Device, Threads, print_result, whole_numbers
+from espalier.recipes.commands import defaults
 
 
 def profile(
@@ -16,60 +17,67 @@ def profile(
     ],
     threads: Threads = None,
     provider: Annotated[
-        str | None, typer.Option(help="ONNX Runtime's execution provider, such as cuda [cuda if there, else cpu].")
+        str | None,
+        typer.Option(help="ONNX Runtime's execution provider, such as cuda [cuda if there is a GPU, else cpu]."),
     ] = None,
     batch: Annotated[
-        str, typer.Option(help="Images in one run; several, joined by commas, give a table of throughput.")
-    ] = "1",
-    device: Annotated[str, typer.Option(help="Where to run (see nas ls).")] = "local",
-    sessions: Annotated[int, typer.Option(help="Fresh sessions of the runtime, each in a process of its own.")] = 10,
-    seconds: Annotated[float, typer.Option(help="Time budget of the timed runs.")] = 2.0,
+        str, typer.Option(help="Images in one run; several, separated by commas, give a table of throughput.")
+    ] = str(defaults.BATCH),
+    device: Device = defaults.DEVICE,
+    sessions: Annotated[
+        int, typer.Option(help="Fresh sessions of the runtime, each in its own process.")
+    ] = defaults.PROFILE_SESSIONS,
+    seconds: Annotated[float, typer.Option(help="Time budget of the timed runs.")] = defaults.PROFILE_SECONDS,
     operators: Annotated[
         bool, typer.Option("--operators", help="Also the time by operator, source module and kernel, in a second pass.")
     ] = False,
-    depth: Annotated[int, typer.Option(help="Levels of module names to group by: 2 puts a.b.c into a.b.")] = 2,
+    depth: Annotated[
+        int, typer.Option(help="Levels of module names to group by: 2 puts a.b.c into a.b.")
+    ] = defaults.DEPTH,
     end_to_end: Annotated[
         Path | None, typer.Option(help="Image or folder: also time decoding, resizing, normalisation and copies.")
     ] = None,
     concurrency: Annotated[
-        str | None, typer.Option(help="Numbers of callers at once, joined by commas: a table of throughput.")
+        str | None, typer.Option(help="Numbers of simultaneous callers, separated by commas: a table of throughput.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for profile.json and profile.html.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time ONNX files: percentiles, an interval and a verdict on how far to trust them, and where the time goes."""
-    from espalier.export.devices.address import open_device
-    from espalier.export.devices.base import MeasureSpec
-    from espalier.recipes.cli.console import announce, waiting
-    from espalier.recipes.commands.profile.command import Extras, compare_files, profile_file, write_profile
+    """Time ONNX files: percentiles, an interval, a verdict on how far to trust them, and where the time goes."""
+    from espalier.recipes.commands.arguments import reject
+    from espalier.recipes.commands.profile import command
     from espalier.recipes.commands.profile.text import comparison_text, profile_text
 
-    batches = whole_numbers("--batch", batch)
-    callers = None if concurrency is None else whole_numbers("--concurrency", concurrency)
-    target = open_device(device, where="--device")
-    spec = MeasureSpec(
+    batches = whole_numbers("batch", batch)
+    callers = None if concurrency is None else whole_numbers("concurrency", concurrency)
+    if len(files) > 1:
+        of_one = {"operators": operators or None, "end_to_end": end_to_end, "concurrency": concurrency}
+        reject({**of_one, "output": output, "batch": batch if len(batches) > 1 else None}, "needs a single ONNX file")
+        comparison = command.compare(
+            files,
+            device=device,
+            threads=threads,
+            provider=provider,
+            batch=batches[0],
+            sessions=sessions,
+            seconds=seconds,
+        )
+        print_result(comparison.to_dict() if as_json else comparison_text(comparison), as_json)
+        return
+    found = command.profile(
+        files[0],
+        device=device,
         threads=threads,
         provider=provider,
-        batch=batches[0],
+        batch=batches,
         sessions=sessions,
         seconds=seconds,
-        fresh_processes=True,
+        operators=operators,
+        depth=depth,
+        end_to_end=end_to_end,
+        concurrency=callers,
+        output=output,
     )
-    if len(files) > 1:
-        several = {"--operators": operators or None, "--end-to-end": end_to_end, "--concurrency": concurrency}
-        refuse({**several, "--output": output, "--batch": batch if len(batches) > 1 else None}, "takes one ONNX file")
-        with waiting(f"timing {len(files)} files in turns, {sessions} rounds"):
-            comparison = compare_files(target, files, spec)
-        answer(comparison if as_json else comparison_text(comparison), as_json)
-        return
-    if callers is None and len(batches) > 1:
-        callers = [1]
-    extras = Extras(operators=operators, depth=depth, end_to_end=end_to_end, callers=callers, batches=batches)
-    with waiting(f"timing {files[0]} in {sessions} sessions"):
-        result = profile_file(target, files[0], spec, extras)
-    if output is not None:
-        for path in write_profile(result, output):
-            announce(f"wrote {path}")
-    answer(result if as_json else profile_text(result), as_json)
+    print_result(found.to_dict() if as_json else profile_text(found), as_json)

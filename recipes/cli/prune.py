@@ -2,78 +2,85 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from espalier.recipes.cli.options import AsJson, Data, Seed, Size, answer
+from espalier.recipes.cli.options import (
+    AsJson,
+    Data,
+    Output,
+    Pretrained,
+    Seed,
+    Size,
+    TestData,
+    Weights,
+    print_result,
+    required_output,
+    settings_of,
+)
+from espalier.recipes.commands import defaults
 
 
 def prune(
     model: Annotated[
         str,
-        typer.Argument(help="timm:NAME, FILE.py:FUNCTION, a run's architectures/ID, or a folder that this wrote."),
+        typer.Argument(help="timm:NAME, FILE.py:FUNCTION, architectures/ID of a run, or a folder of nas prune."),
     ],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="key=value, such as train.epochs=5 method.alpha=0.9.")
     ] = None,
-    method: Annotated[str, typer.Option(help="What goes, and when (see nas ls).")] = "magnitude",
+    method: Annotated[str, typer.Option(help="What is removed, and when (see nas ls).")] = defaults.PRUNING_METHOD,
     target: Annotated[
-        str | None, typer.Option(help="sparsity=0.9; or what is left at most: macs=0.5, params=0.5, latency_ms=3.")
+        str | None, typer.Option(help="sparsity=0.9; or an upper limit: macs=0.5, params=0.5, latency_ms=3.")
     ] = None,
     pattern: Annotated[str | None, typer.Option(help="ZEROS:GROUP, such as 2:4, instead of a target.")] = None,
     allocation: Annotated[
-        str | None, typer.Option(help="How layers share zeros: uniform, erk, global, lamp, obs, lgreco.")
+        str | None,
+        typer.Option(help="How zeros are distributed over layers: uniform, erk, global, lamp, obs, lgreco."),
     ] = None,
-    include: Annotated[list[str] | None, typer.Option(help="Pattern of names of layers to prune; repeatable.")] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Pattern of names of layers to keep; repeatable.")] = None,
-    data: Data = "digits",
-    test_data: Annotated[Path | None, typer.Option(help="Test images, where --data does not hold them.")] = None,
+    include: Annotated[list[str] | None, typer.Option(help="Pattern of layer names to prune; repeatable.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Pattern of layer names to keep; repeatable.")] = None,
+    data: Data = defaults.DATA,
+    test_data: TestData = None,
     size: Size = None,
     scale: Annotated[
-        int | None, typer.Option(help="The task is super-resolution by this factor; --data is images of any size.")
+        int | None, typer.Option(help="Super-resolution by this factor; --data are images of any size.")
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="The network's weights: .safetensors, .npz, .pt or .pth.")
-    ] = None,
-    pretrained: Annotated[bool, typer.Option(help="Take timm's own weights.")] = False,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder to write; new or empty.")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with the pruning in the folder.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Print what would be pruned; train and write nothing.")] = False,
-    seed: Seed = 0,
+    weights: Weights = None,
+    pretrained: Pretrained = False,
+    output: Output = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the pruning in the folder.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be pruned; train and write nothing.")
+    ] = False,
+    seed: Seed = defaults.SEED,
     as_json: AsJson = False,
 ) -> None:
-    """Prune a given network to a target, train it again, write it, and compare it with the dense one."""
-    from espalier.nas.errors import UserError
-    from espalier.recipes.cli.console import announce, track
-    from espalier.recipes.commands.prune.command import Request, preview, prune_network
-    from espalier.recipes.commands.prune.table import preview_text, result_text
-    from espalier.recipes.config.loading import apply_override
-    from espalier.recipes.config.prune_settings import data_section, prune_settings
-    from espalier.recipes.inputs.model_source import given_network
+    """Prune a given network to a target, fine-tune it, write it, and compare it with the dense one."""
+    from espalier.recipes.commands.prune.command import preview, prune_network, prune_request
+    from espalier.recipes.commands.prune.table import result_text
 
-    document: dict[str, Any] = {
-        "method": {"name": method},
-        "target": target,
-        "pattern": pattern,
-        "allocation": allocation,
-        "seed": seed,
-        "data": data_section(data, test_data, size),
-    }
-    document |= {key: value for key, value in (("include", include), ("exclude", exclude)) if value}
-    if scale is not None:
-        document["super_resolution"] = {"scale": scale}
-    for override in overrides or []:
-        apply_override(document, override)
-    request = Request(
-        given_network(model, weights=weights, pretrained=pretrained, scale=scale), prune_settings(document)
+    request = prune_request(
+        model,
+        method=method,
+        target=target,
+        pattern=pattern,
+        allocation=allocation,
+        include=include or (),
+        exclude=exclude or (),
+        data=data,
+        test_data=test_data,
+        size=size,
+        scale=scale,
+        weights=weights,
+        pretrained=pretrained,
+        seed=seed,
+        overrides=settings_of(overrides),
     )
     if dry_run:
         found = preview(request)
-        answer(found if as_json else preview_text(found), as_json)
+        print_result(found.to_dict() if as_json else str(found), as_json)
         return
-    if output is None:
-        raise UserError("--output", "is missing: the folder to write")
-    result = prune_network(request, output, resume=resume, track=track, announce=announce)
-    answer(result if as_json else result_text(result, output), as_json)
+    result = prune_network(request, required_output(output, "the folder to write"), resume=resume)
+    print_result(result.to_dict() if as_json else result_text(result), as_json)

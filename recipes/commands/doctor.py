@@ -1,4 +1,4 @@
-"""Is this machine ready? Each finding names its cure in a sentence."""
+"""`nas doctor`: checks the installation and suggests fixes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Literal
 
-import espalier.export  # noqa: F401 - its import keeps ONNX Runtime from writing outside; the processes below inherit that
+import espalier.export  # noqa: F401 - it keeps ONNX Runtime from reporting its use; the processes below inherit that
 
 LIBRARIES = (
     "torch",
@@ -32,7 +32,13 @@ LEAST_FREE_GB = 2
 
 @dataclass(frozen=True)
 class Finding:
-    """Attributes: check: what was looked at. status: whether runs can work. detail: what was seen, and the cure."""
+    """What one check found.
+
+    Attributes:
+        check: what was checked.
+        status: whether runs can work.
+        detail: what was found, and how to fix it.
+    """
 
     check: str
     status: Literal["ok", "problem"]
@@ -40,7 +46,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """All checks, in the order in which to mend what they find."""
+    """All checks, in the order in which to fix what they find."""
     checks: tuple[Callable[[], Finding], ...] = (memory, folder, builds, libraries, accelerator, runtime)
     findings = []
     for check in checks:
@@ -48,6 +54,11 @@ def examine() -> list[Finding]:
         if findings[-1].status == "problem" and check is libraries:  # the checks after it would import what fails
             break
     return findings
+
+
+def findings_text(findings: Sequence[Finding]) -> str:
+    """A line for each finding."""
+    return "\n".join(f"{finding.status:8} {finding.check}: {finding.detail}" for finding in findings)
 
 
 def builds() -> Finding:
@@ -61,17 +72,17 @@ def builds() -> Finding:
     if failure is None:
         return Finding("torch and torchvision", "ok", seen)
     cure = "pip install --force-reinstall torch torchvision from one index, so that both are built for the same thing"
-    return Finding("torch and torchvision", "problem", f"{seen} do not fit together ({failure}): {cure}")
+    return Finding("torch and torchvision", "problem", f"{seen} do not work together ({failure}): {cure}")
 
 
 def libraries() -> Finding:
-    """Whether everything this platform stands on can be imported."""
+    """Whether all required libraries can be imported."""
     failure = import_failure(*LIBRARIES)
     if failure is not None:
         return Finding(
-            "libraries", "problem", f"{failure}: install the project again, pip install -e . in a clone of it"
+            "libraries", "problem", f"{failure}: install this package again, with pip install --force-reinstall"
         )
-    return Finding("libraries", "ok", f"{len(LIBRARIES)} import")
+    return Finding("libraries", "ok", f"all {len(LIBRARIES)} can be imported")
 
 
 def accelerator() -> Finding:
@@ -80,7 +91,7 @@ def accelerator() -> Finding:
 
     if torch.cuda.is_available():
         return Finding("accelerator", "ok", f"{torch.cuda.get_device_name()}, bf16 autocast")
-    return Finding("accelerator", "ok", f"none; the CPU is used, {torch.get_num_threads()} threads")
+    return Finding("accelerator", "ok", f"none, so the CPU is used with {torch.get_num_threads()} threads")
 
 
 def runtime() -> Finding:
@@ -103,16 +114,17 @@ def folder() -> Finding:
     """Whether a run can write here."""
     here = Path.cwd()
     if not os.access(here, os.W_OK):
-        return Finding("folder", "problem", f"{here} cannot be written: run from another folder, or give -o")
+        return Finding("folder", "problem", f"{here} is not writable: run from another folder, or set -o")
     free = shutil.disk_usage(here).free / 1e9
     if free < LEAST_FREE_GB:
-        return Finding("folder", "problem", f"{here} has {free:.1f} GB free: runs need {LEAST_FREE_GB} GB")
+        return Finding("folder", "problem", f"{here} has {free:.1f} GB free: a run needs {LEAST_FREE_GB} GB")
     return Finding("folder", "ok", f"{here}, {free:.0f} GB free")
 
 
 def import_failure(*modules: str) -> str | None:
-    """Why the first of `modules` that does not import does not; tried in a fresh process, since an import that has
-    failed half way cannot be undone.
+    """Why the first of `modules` that cannot be imported cannot; None if all can.
+
+    They are imported in a fresh process, since an import that failed half way cannot be undone.
     """
     script = "import importlib, sys\nfor module in sys.argv[1:]: print(module); importlib.import_module(module)"
     result = subprocess.run([sys.executable, "-c", script, *modules], capture_output=True, text=True, check=False)

@@ -1,22 +1,65 @@
-"""What `nas run` prints at the end, as JSON and as text."""
+"""`run`: from a recipe to checked, timed networks and a report."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from espalier.nas.errors import UserError
 from espalier.nas.measurement import Measurement
 from espalier.nas.progress import silent
 from espalier.nas.run import RunFolder
+from espalier.recipes.commands.progress import announce, track
+from espalier.recipes.config.loading import load_recipe
 from espalier.recipes.config.schema import Recipe
 from espalier.recipes.engine.cache_keys import plan
 from espalier.recipes.engine.preflight import check
-from espalier.recipes.engine.runner import new_context
+from espalier.recipes.engine.run_folders import resumed_recipe, run_folder
+from espalier.recipes.engine.runner import new_context, run_recipe
 from espalier.recipes.records.base import Interval
 from espalier.recipes.records.networks import TrainedNetwork
 from espalier.recipes.records.reading import Run
 from espalier.recipes.records.search import SearchResult, SelectResult
+from espalier.recipes.report import write_report
+
+
+def run_recipe_file(recipe: str, overrides: Sequence[str], output: Path | None, *, resume: bool) -> Path:
+    """Run a recipe, or resume a run of it.
+
+    Args:
+        recipe: a recipe file, or the name of one that ships.
+        overrides: `key=value`.
+        output: the run folder; None is `runs/<recipe>-<date>-<id>`, or the last such folder.
+        resume: continue the run in the folder.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UserError: bad input of any kind.
+    """
+    settings = load_recipe(recipe, overrides)
+    folder = run_folder(settings, output, resume=resume)
+    announce(f"run folder: {folder}")
+    if resume:
+        settings, overrides, changes = resumed_recipe(folder, recipe, overrides)
+        for change in changes:
+            announce(f"changed: {change}")
+    run_recipe(settings, folder, overrides=overrides, track=track, announce=announce)
+    return folder
+
+
+def write_report_of(run: Path) -> Path:
+    """Write the report of a run again, also of an unfinished one.
+
+    Raises:
+        UserError: it is not a run folder.
+    """
+    if not (run / "recipe.yaml").is_file():
+        raise UserError(str(run), "is not a run folder: it contains no recipe.yaml", code="not_found")
+    return write_report(run)
 
 
 def dry_run_summary(recipe: Recipe) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def recipe_from(document: Any, overrides: Sequence[str] = (), *, where: str = "r
     if not isinstance(document, dict):
         raise UserError(where, "a recipe is a mapping of sections", allowed=Recipe.model_fields)
     for override in overrides:
-        apply_override(document, override)
+        set_key(document, *parse_override(override))
     scale = document.get("scale", 1.0)
     if not _is_number(scale) or not scale > 0:
         raise UserError("scale", f"a positive number is needed, not {scale!r}")
@@ -54,11 +54,34 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(json.loads(recipe.model_dump_json()), sort_keys=False, allow_unicode=True)
 
 
-def apply_override(document: dict[str, Any], override: str) -> None:
-    """Set `a.b.c=value` in the document, the value read as YAML."""
+def parse_override(override: str) -> tuple[str, Any]:
+    """The key and the value of `a.b.c=value`, the value read as YAML.
+
+    Raises:
+        UserError: another form, or not YAML.
+    """
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise UserError(override, "an override has the form key=value, such as search.trials=20")
+    try:
+        return key, yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(key, f"{text!r} is not a YAML value") from error
+
+
+def format_override(key: str, value: Any) -> str:
+    """The override `key=value` that `parse_override` reads back; a path becomes a string, a tuple a list."""
+    plain = json.loads(json.dumps(value, default=str))
+    text = yaml.safe_dump(plain, default_flow_style=True, width=math.inf, allow_unicode=True)
+    return f"{key}={text.removesuffix(chr(10)).removesuffix('...').strip()}"
+
+
+def set_key(document: dict[str, Any], key: str, value: Any) -> None:
+    """Set the key `a.b.c` of a document.
+
+    Raises:
+        UserError: a part of the key is a single value.
+    """
     *sections, last = key.split(".")
     place = document
     for section in sections:
@@ -68,10 +91,7 @@ def apply_override(document: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict):
             raise UserError(key, f"{section} is a single value, it has no keys inside")
         place = inner
-    try:
-        place[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(key, f"{text!r} is not a YAML value") from error
+    place[last] = value
 
 
 def _scaled(value: Any, scale: float, where: str = "") -> Any:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from espalier.nas.data import SplitFractions
+from espalier.nas.data import Normalisation, SplitFractions
 from espalier.nas.errors import UserError
 from espalier.nas.settings import Settings
 from espalier.nas.training import TrainSettings
@@ -15,7 +15,6 @@ from espalier.recipes.config.prune_target import Goal
 from espalier.recipes.config.registry import PRUNERS, STRUCTURED
 from espalier.recipes.config.schema import DataSettings, ProfileSettings, any_of
 from espalier.recipes.config.validation_errors import first_cause
-from espalier.recipes.inputs.score_batch import source_of
 
 NOT_THE_USERS = ("iterations", "model", "task", "batches")
 """Arguments of pruners that follow from the training."""
@@ -44,6 +43,11 @@ class PruneDataSettings(DataSettings):
     """Of each channel of pixels in 0..1, as the network was trained; null takes what it came with, or the images'."""
     std: tuple[PositiveFloat, ...] | None = None
     """The same for the standard deviation."""
+
+    @property
+    def normalisation(self) -> Normalisation | None:
+        """That of the settings."""
+        return None if self.mean is None or self.std is None else Normalisation(self.mean, self.std)
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> PruneDataSettings:
@@ -166,12 +170,5 @@ def prune_settings(document: dict[str, Any]) -> PruneSettings:
     try:
         return PruneSettings.model_validate(document)
     except ValidationError as error:
-        cause = first_cause(error, PruneSettings)
-        where = "target" if cause.where == "recipe" else cause.where  # all that is wrong as a whole is about the target
-        raise UserError(where, cause.problem, allowed=cause.allowed, given=cause.nearest) from error
-
-
-def data_section(data: str, test_path: Path | None, size: int | None) -> dict[str, Any]:
-    """The section `data` for the options `--data`, `--test-data` and `--size`."""
-    source, path = source_of(data)
-    return {"source": source, "path": path, "test_path": test_path, "size": size}
+        cause = first_cause(error, PruneSettings)  # all that is wrong as a whole is about the target
+        raise (cause.at("target") if cause.where == "recipe" else cause) from error

@@ -22,7 +22,7 @@ class Goal:
     value: float
 
     @classmethod
-    def parse(cls, text: str, *, where: str = "--target") -> Goal:
+    def parse(cls, text: str, *, where: str = "target") -> Goal:
         """From `quantity=value`.
 
         Raises:

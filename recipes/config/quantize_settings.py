@@ -8,7 +8,6 @@ from pydantic import Field, PositiveInt, ValidationError, field_validator
 
 from espalier.export.comparison import MIN_ROUNDS
 from espalier.export.quantize.forms import METHODS, Method
-from espalier.nas.errors import UserError
 from espalier.nas.settings import Settings
 from espalier.recipes.config.prune_settings import PruneDataSettings
 from espalier.recipes.config.schema import ProfileSettings
@@ -55,5 +54,4 @@ def quantize_settings(document: dict[str, Any]) -> QuantizeSettings:
     try:
         return QuantizeSettings.model_validate(document)
     except ValidationError as error:
-        cause = first_cause(error, QuantizeSettings)
-        raise UserError(cause.where, cause.problem, allowed=cause.allowed, given=cause.nearest) from error
+        raise first_cause(error, QuantizeSettings) from error

@@ -60,11 +60,10 @@ class QuantizationImages:
     def normalisation(self) -> Normalisation:
         """Mean and standard deviation of each channel of pixels in 0..1."""
         data = self.settings.data
-        told = Normalisation(data.mean, data.std) if data.mean is not None and data.std is not None else self.given
-        own = told or self.splits.normalisation
+        own = data.normalisation or self.given or self.splits.normalisation
         channels = self.splits.image_shape[0]
         if len(own.mean) != channels:
-            raise UserError("data.mean", f"is of {len(own.mean)} channels, the images have {channels}")
+            raise UserError("data.mean", f"has {len(own.mean)} channels, the images have {channels}", code="mismatch")
         return own
 
     def calibration(self) -> np.ndarray:
@@ -78,7 +77,7 @@ class QuantizationImages:
         return self._normalised(self.splits.selection)
 
     def test(self) -> NormalisedImages:
-        """The images of the final word."""
+        """Test images, used once."""
         return self._normalised(self.splits.final_test())
 
     def _normalised(self, images: Images) -> NormalisedImages:

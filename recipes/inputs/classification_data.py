@@ -15,7 +15,7 @@ from espalier.nas.intervals import Proportion
 from espalier.nas.seeds import seed_for
 from espalier.nas.task import Classification
 from espalier.recipes.config.prune_settings import PruneDataSettings, PruneSettings
-from espalier.recipes.inputs.task_data import outputs_of
+from espalier.recipes.inputs.task_images import outputs_of
 from espalier.recipes.inputs.task_score import Score
 
 WITH_TEST_IMAGES = SplitFractions(train=0.9, architecture=0, selection=0.1)
@@ -32,7 +32,7 @@ def divided(data: PruneDataSettings, seed: int) -> Splits:
 
 @dataclass(frozen=True)
 class ClassifiedImages:
-    """Images with classes; see `espalier.recipes.inputs.task_data.Images`.
+    """Images with classes; see `espalier.recipes.inputs.task_images.TaskImages`.
 
     Attributes:
         settings: where they are.
@@ -62,7 +62,8 @@ class ClassifiedImages:
         """Of the network's inputs."""
         own = self.given or self.splits.normalisation
         if len(own.mean) != self.image_shape[0]:
-            raise UserError("MODEL", f"was trained on {len(own.mean)} channels, the images have {self.image_shape[0]}")
+            problem = f"was trained on {len(own.mean)} channels, the images have {self.image_shape[0]}"
+            raise UserError("model", problem, code="mismatch")
         return own
 
     @property
@@ -79,7 +80,8 @@ class ClassifiedImages:
         """Raises UserError where the network does not give these classes for these images."""
         given, wanted = outputs_of(network, self.image_shape), (2, len(self.classes))
         if given != wanted:
-            raise UserError("MODEL", f"gives outputs {given} for 2 images of {wanted[1]} classes, must give {wanted}")
+            problem = f"returns outputs {given} for 2 images of {wanted[1]} classes, must return {wanted}"
+            raise UserError("model", problem, code="mismatch")
 
     def training(self, generator: torch.Generator) -> Batches:
         """The training images in a new order each epoch, changed at random."""

@@ -1,7 +1,8 @@
-"""The network to prune: which one, how it is made again, with which weights, for which images."""
+"""A given network: which one, how it is made again, and with which weights."""
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,39 +12,39 @@ from torch import nn
 
 from espalier.export.bundle import CLASS_NAME
 from espalier.nas.checkpoint import load_weights
+from espalier.nas.data import Normalisation
 from espalier.nas.errors import UserError
 from espalier.nas.models import network_factory
 from espalier.nas.super_resolution.networks import NETWORKS, on_luma, with_scale
 from espalier.pruning.pruned_model import PLAN, WEIGHTS, load_pruned, read_plan
 
 FORMS = (
-    "timm:NAME, FILE.py:FUNCTION, with --scale edsr, swinir or vdsr, the folder of a run's network, or one that "
-    "nas prune wrote"
+    "timm:NAME, FILE.py:FUNCTION, the folder of a network that a run or nas prune wrote, or, with a scale, edsr, "
+    "swinir or vdsr"
 )
 
 
 @dataclass(frozen=True)
-class Given:
-    """Where a network comes from; `make` it once the images are known.
+class ModelSource:
+    """Where a network comes from. It is made once the images are known.
 
     Attributes:
-        factory: as `espalier.nas.models.network_factory` takes it.
-        weights: a file of its weights; None for fresh ones.
-        pretrained: take timm's own weights.
-        pruned: the folder of `nas prune` to go on from.
-        mean, std: that its images are normalised with; None where nobody says.
+        factory: makes it, see `espalier.nas.models.network_factory`.
+        weights: the file of its weights; None for fresh ones.
+        pretrained: whether it has timm's own weights.
+        pruned: the folder of a network that `nas prune` wrote.
+        normalisation: of its images, pixels in 0..1; None where it is not known.
     """
 
     factory: str
     weights: Path | None = None
     pretrained: bool = False
     pruned: Path | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    normalisation: Normalisation | None = None
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the network has learnt nothing yet."""
+        """Whether the network has not been trained."""
         return self.weights is None and self.pruned is None and not self.pretrained
 
     def make(self, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -61,54 +62,84 @@ class Given:
 
     @property
     def on_luma(self) -> bool:
-        """Whether a network of super-resolution sharpens the Y of an image that is enlarged already."""
+        """Whether a super-resolution network works on the Y channel of an image that is already enlarged."""
         return on_luma(network_factory(self.factory, image_shape=(3, 0, 0), classes=0)())
 
 
-def given_network(
-    text: str, *, weights: Path | None = None, pretrained: bool = False, scale: int | None = None
-) -> Given:
-    """The network that the argument MODEL means.
+@dataclass(frozen=True)
+class ModelObject:
+    """A network that exists already, as a Python object.
+
+    Attributes:
+        network: left as it is.
+    """
+
+    network: nn.Module
+    is_fresh = False
+    normalisation = None
+
+    def make(self, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """A copy of the network, on the CPU."""
+        return copy.deepcopy(self.network).cpu()
+
+
+def model_source(
+    model: str | Path, *, weights: str | Path | None = None, pretrained: bool = False, scale: int | None = None
+) -> ModelSource:
+    """The network that the argument `model` of a command names.
 
     Args:
-        text: one of `FORMS`, or the file of weights in such a folder.
+        model: one of `FORMS`, or the file of weights in such a folder.
         weights: a file of weights for timm's or a user's network.
-        pretrained: take timm's own.
-        scale: where it is a network of super-resolution.
+        pretrained: take timm's own weights.
+        scale: the factor of a super-resolution network.
 
     Raises:
         UserError: none of these, or weights given twice.
     """
-    path = Path(text)
+    text, path = str(model), Path(model)
     enlarges = text.partition(":")[0] in NETWORKS
     if (":" in text or enlarges) and not path.exists():
-        if weights is not None and pretrained:
-            raise UserError("--pretrained", "the weights are given by --weights already")
-        if enlarges:
-            if scale is None:
-                raise UserError("--scale", f"is missing: {text.partition(':')[0]} enlarges images")
-            text = with_scale(text, scale)
-        mean, std = _normalisation_of_timm(text) if pretrained and text.startswith("timm:") else (None, None)
-        return Given(_absolute(text), weights=weights, pretrained=pretrained, mean=mean, std=std)
-    folder = path if path.is_dir() else path.parent
-    for option, value in (("--weights", weights), ("--pretrained", pretrained or None)):
+        return _made(text, None if weights is None else Path(weights), pretrained, scale)
+    for option, value in (("weights", weights), ("pretrained", pretrained or None)):
         if value is not None:
-            raise UserError(option, f"{text} has its own weights")
-    if path.is_dir() or path.suffix == ".safetensors":
-        if (folder / PLAN).is_file():
-            plan = read_plan(folder)
-            if (scale is None) != bool(plan.classes):
-                problem = (
-                    "is given, and the network classifies images" if plan.classes else "is missing, as it was given"
-                )
-                raise UserError("--scale", f"{problem} ({folder})")
-            return Given(plan.factory, pruned=folder, mean=plan.mean, std=plan.std)
-        if (folder / WEIGHTS).is_file() and (folder / "model.py").is_file():
-            metadata = _metadata(folder / WEIGHTS)
-            mean, std = (tuple(metadata[key]) if key in metadata else None for key in ("mean", "std"))
-            factory = f"{(folder / 'model.py').resolve()}:{CLASS_NAME}"
-            return Given(factory, weights=folder / WEIGHTS, mean=mean, std=std)
-    raise UserError("MODEL", f"{text} is no network: {FORMS}")
+            raise UserError(option, f"{text} has its own weights", code="conflict")
+    found = _written(path, scale) if path.is_dir() or path.suffix == ".safetensors" else None
+    if found is None:
+        raise UserError("model", f"{text} is not a network: {FORMS}")
+    return found
+
+
+def _made(text: str, weights: Path | None, pretrained: bool, scale: int | None) -> ModelSource:
+    """A network of timm, of a user's file, or of super-resolution."""
+    if weights is not None and pretrained:
+        raise UserError("pretrained", f"the weights are already given by {weights}", code="conflict")
+    name = text.partition(":")[0]
+    if name in NETWORKS:
+        if scale is None:
+            raise UserError("scale", f"is required: {name} enlarges images", code="missing")
+        text = with_scale(text, scale)
+    normalisation = _normalisation_of_timm(text) if pretrained and text.startswith("timm:") else None
+    return ModelSource(_absolute(text), weights=weights, pretrained=pretrained, normalisation=normalisation)
+
+
+def _written(path: Path, scale: int | None) -> ModelSource | None:
+    """The network in a folder that `nas prune` or a run wrote; None where there is none."""
+    folder = path if path.is_dir() else path.parent
+    if (folder / PLAN).is_file():
+        plan = read_plan(folder)
+        if scale is not None and plan.classes:
+            raise UserError("scale", f"the network in {folder} classifies images", code="conflict")
+        if scale is None and not plan.classes:
+            raise UserError("scale", f"is required: the network in {folder} enlarges images", code="missing")
+        return ModelSource(plan.factory, pruned=folder, normalisation=Normalisation(plan.mean, plan.std))
+    if (folder / WEIGHTS).is_file() and (folder / "model.py").is_file():
+        metadata = _metadata(folder / WEIGHTS)
+        known = {"mean", "std"} <= metadata.keys()
+        normalisation = Normalisation(tuple(metadata["mean"]), tuple(metadata["std"])) if known else None
+        factory = f"{(folder / 'model.py').resolve()}:{CLASS_NAME}"
+        return ModelSource(factory, weights=folder / WEIGHTS, normalisation=normalisation)
+    return None
 
 
 def _absolute(text: str) -> str:
@@ -116,19 +147,19 @@ def _absolute(text: str) -> str:
     return f"{Path(kind).resolve()}:{name}" if kind.endswith(".py") else text
 
 
-def _normalisation_of_timm(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalisation_of_timm(text: str) -> Normalisation:
     from espalier.nas.models import timm_normalisation
 
-    return timm_normalisation(text.rpartition(":")[2])
+    return Normalisation(*timm_normalisation(text.rpartition(":")[2]))
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    """What a run writes into the head of a network's weights."""
+    """What a run writes into the header of a network's weights."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
             text = file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise UserError(str(path), f"cannot be read as safetensors ({error})") from error
+        raise UserError(str(path), f"cannot be read as safetensors ({error})", code="unreadable") from error
     return {key: json.loads(value) for key, value in text.items() if key in ("mean", "std")}

@@ -16,7 +16,7 @@ from espalier.nas.seeds import seed_for
 from espalier.nas.super_resolution import Pairs, Patches, SuperResolution, WholeImages, load_pairs
 from espalier.nas.super_resolution.validation import validate
 from espalier.recipes.config.prune_settings import PruneSettings, SuperResolutionSettings
-from espalier.recipes.inputs.task_data import outputs_of
+from espalier.recipes.inputs.task_images import outputs_of
 from espalier.recipes.inputs.task_score import Score
 
 HELD_BACK = 10
@@ -25,7 +25,7 @@ HELD_BACK = 10
 
 @dataclass(frozen=True)
 class EnlargedImages:
-    """Images at two resolutions; see `espalier.recipes.inputs.task_data.Images`.
+    """Images at two resolutions; see `espalier.recipes.inputs.task_images.TaskImages`.
 
     Attributes:
         settings: where they are, with a section `super_resolution`.
@@ -50,7 +50,9 @@ class EnlargedImages:
         """
         data, options = self.settings.data, self.options
         if data.path is None:
-            raise UserError("data.path", "missing: super-resolution reads a folder or zip file of images")
+            raise UserError(
+                "data.path", "is missing: super-resolution reads a folder or zip file of images", code="missing"
+            )
         pool = load_pairs(data.path, options.scale, low=options.low)
         if data.limit is not None:
             pool = Pairs(pool.pairs[: data.limit], pool.name)
@@ -96,7 +98,8 @@ class EnlargedImages:
         large = side * self.parts[0].scale
         given, wanted = outputs_of(network, self.image_shape), (2, channels, large, large)
         if given != wanted:
-            raise UserError("MODEL", f"gives outputs {given} for 2 images of {side}x{side}, must give {wanted}")
+            problem = f"returns outputs {given} for 2 images of {side}x{side}, must return {wanted}"
+            raise UserError("model", problem, code="mismatch")
 
     def training(self, generator: torch.Generator) -> Patches:
         """Random patches, turned and mirrored."""

@@ -1,97 +1,16 @@
-"""The images that a pruned network learns from, and those it is judged by at the end."""
+"""The images of a task, as the settings of a command name them."""
 
 from __future__ import annotations
 
-from typing import Protocol
-
-import torch
-from torch import nn
-
-from espalier.nas.data import Normalisation
-from espalier.nas.errors import UserError
-from espalier.nas.task import Task
-from espalier.nas.training import BatchSource
 from espalier.recipes.config.prune_settings import PruneSettings
-from espalier.recipes.inputs.model_source import Given
-from espalier.recipes.inputs.task_score import Score
+from espalier.recipes.inputs.classification_data import ClassifiedImages
+from espalier.recipes.inputs.model_source import ModelSource
+from espalier.recipes.inputs.super_resolution_data import EnlargedImages
+from espalier.recipes.inputs.task_images import TaskImages
 
 
-class Images(Protocol):
-    """Images of one task. Test images are looked at by `score` alone, at the very end."""
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """`(channels, height, width)` of one input."""
-        ...
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the network's outputs; none where it makes images."""
-        ...
-
-    @property
-    def normalisation(self) -> Normalisation:
-        """Of the network's inputs."""
-        ...
-
-    @property
-    def task(self) -> Task:
-        """What the network is trained for."""
-        ...
-
-    @property
-    def training_count(self) -> int:
-        """How many images there are to train on."""
-        ...
-
-    def check(self, network: nn.Module) -> None:
-        """Raises UserError where the network does not do this for these images."""
-        ...
-
-    def training(self, generator: torch.Generator) -> BatchSource:
-        """The training images in a new order each epoch, changed at random."""
-        ...
-
-    def plain(self, batch_size: int, *, count: int | None = None, generator: torch.Generator) -> BatchSource:
-        """`count` of the training images, or all, unchanged, in a new order each epoch, full batches."""
-        ...
-
-    def validate(self, network: nn.Module) -> float:
-        """How good a network is on the images held back from training; more is better."""
-        ...
-
-    def score(self, network: nn.Module) -> Score:
-        """How good it is on the test images, in full precision as an exported network computes."""
-        ...
-
-
-def images_for(settings: PruneSettings, given: Given) -> Images:
+def images_for(settings: PruneSettings, source: ModelSource) -> TaskImages:
     """The images that the settings name, as the given network takes them."""
     if settings.super_resolution is not None:
-        from espalier.recipes.inputs.super_resolution_data import EnlargedImages
-
-        return EnlargedImages(settings, on_luma=given.on_luma)
-    from espalier.recipes.inputs.classification_data import ClassifiedImages
-
-    mean, std = settings.data.mean or given.mean, settings.data.std or given.std
-    return ClassifiedImages(settings, None if mean is None or std is None else Normalisation(mean, std))
-
-
-def outputs_of(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
-    """The shape of the outputs for two images.
-
-    Raises:
-        UserError: the network does not take them, or gives something else than a tensor.
-    """
-    was_training = network.training
-    try:
-        with torch.no_grad():
-            outputs = network.eval()(torch.zeros(2, *image_shape))
-    except (RuntimeError, ValueError, AssertionError, TypeError) as error:  # of any layer
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError("MODEL", f"does not take images of {'x'.join(map(str, image_shape))} ({first})") from error
-    finally:
-        network.train(was_training)
-    if not isinstance(outputs, torch.Tensor):
-        raise UserError("MODEL", f"gives a {type(outputs).__name__}, must give a tensor")
-    return tuple(outputs.shape)
+        return EnlargedImages(settings, on_luma=source.on_luma)
+    return ClassifiedImages(settings, settings.data.normalisation or source.normalisation)

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Score:
-    """Attributes:
-    name: what is counted (`accuracy`, `PSNR`). unit: `""` for a share, or `dB`. value: the number.
-    low, high: its 95 % interval over images; None where there is one image. count: the images.
-    images: what they are called.
+    """The quality of a network on test images.
+
+    Attributes:
+        name: what is measured, `accuracy` or `PSNR`.
+        unit: `dB`, or an empty string for a share.
+        value: the number.
+        low: lower bound of its 95 % interval over images; None where there is one image.
+        high: upper bound.
+        count: how many images there are.
+        images: what they are called.
     """
 
     name: str

@@ -17,6 +17,7 @@ from nas_command import nas, nas_here
 from conftest import FinishedRun
 from espalier.nas.spaces.nasbench201 import NasBench201
 from espalier.recipes.commands.rank.page import ranking_page
+from espalier.recipes.commands.rank.result import Ranking
 from espalier.recipes.config.registry import ENSEMBLES, PREDICTORS, SCORES, load, members
 
 Capture = pytest.CaptureFixture[str]

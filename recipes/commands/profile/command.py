@@ -1,131 +1,130 @@
-"""What `nas profile` finds, as plain JSON types in the shape of optimum-benchmark's reports."""
+"""`profile` one ONNX file, or `compare` several."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from espalier.export.comparison import compare
-from espalier.export.devices.base import Device, MeasureSpec
+from espalier.export.comparison import compare as compare_on
+from espalier.export.devices.address import open_device
+from espalier.export.devices.base import MeasureSpec
 from espalier.export.end_to_end import image_files, measure_end_to_end
 from espalier.export.load import check_load, measure_load
 from espalier.export.operators import profile_operators
-from espalier.export.timing import percentile
 from espalier.nas.errors import UserError
 from espalier.nas.files import write_json, write_text
-from espalier.nas.measurement import Measurement
+from espalier.recipes.commands import defaults
+from espalier.recipes.commands.profile.results import FileComparison, Profile
+from espalier.recipes.commands.progress import announce, waiting
 
 
-@dataclass(frozen=True)
-class Extras:
-    """What is looked at besides the latency.
+def profile(
+    file: str | Path,
+    *,
+    device: str = defaults.DEVICE,
+    threads: int | None = None,
+    provider: str | None = None,
+    batch: int | Sequence[int] = defaults.BATCH,
+    sessions: int = defaults.PROFILE_SESSIONS,
+    seconds: float = defaults.PROFILE_SECONDS,
+    operators: bool = False,
+    depth: int = defaults.DEPTH,
+    end_to_end: str | Path | None = None,
+    concurrency: int | Sequence[int] | None = None,
+    output: str | Path | None = None,
+) -> Profile:
+    """Time an ONNX file on a device: percentiles, an interval, a verdict on how far to trust them, and more if asked.
 
-    Attributes:
-        operators: the time by operator, module and kernel.
-        depth: see `profile_operators`.
-        end_to_end: an image, or a folder of them.
-        callers: numbers of callers at once.
-        batches: for each of these.
-    """
-
-    operators: bool = False
-    depth: int = 2
-    end_to_end: Path | None = None
-    callers: Sequence[int] | None = None
-    batches: Sequence[int] = (1,)
-
-
-def profile_file(device: Device, onnx_file: Path, spec: MeasureSpec, extras: Extras) -> dict[str, Any]:
-    """Time one file, and look at what else is asked for; what is wrong with the request is told before any timing.
-
-    Raises:
-        UserError: the file cannot be read or run, there are no images, or no callers.
-    """
-    if extras.depth < 1:
-        raise UserError("--depth", f"is {extras.depth}, must be at least 1")
-    if extras.end_to_end is not None:
-        image_files(extras.end_to_end)
-    if extras.callers is not None:
-        check_load(extras.callers, extras.batches)
-    measurement = device.measure(onnx_file, spec)
-    result = as_report(str(onnx_file), measurement)
-    if extras.end_to_end is not None:
-        result["end_to_end"] = measure_end_to_end(device, onnx_file, extras.end_to_end, spec).to_dict()
-    if extras.callers is not None:
-        loads = measure_load(device, onnx_file, spec, callers=extras.callers, batches=extras.batches)
-        result["concurrency"] = [load.to_dict() for load in loads]
-    if extras.operators:
-        found = profile_operators(device, onnx_file, measurement, spec, depth=extras.depth)
-        result["operators"] = found.to_dict()
-    return result
-
-
-def compare_files(device: Device, onnx_files: Sequence[Path], spec: MeasureSpec) -> dict[str, Any]:
-    """Time files in turns; `comparison` holds the ratio of each further one to the first, with its interval.
+    Args:
+        file: the ONNX file.
+        device: where to run it: `local`, `ssh://HOST`, `adb://SERIAL` or `replay:FILE`.
+        threads: of ONNX Runtime; None takes one per physical core.
+        provider: ONNX Runtime's execution provider, such as `cuda`; None takes CUDA if there is one, else the CPU.
+        batch: images in one run; several numbers give a table of throughput.
+        sessions: fresh sessions of the runtime, each in a process of its own.
+        seconds: time budget of the timed runs.
+        operators: also the time by operator, source module and kernel, in a second pass.
+        depth: levels of module names to group by: 2 puts `a.b.c` into `a.b`.
+        end_to_end: an image or a folder of images: also time decoding, resizing, normalisation and copies.
+        concurrency: numbers of simultaneous callers, for a table of throughput.
+        output: a folder for `profile.json` and `profile.html`.
 
     Raises:
-        UserError: see `espalier.export.comparison.compare`.
+        UserError: the file cannot be read or run, or an argument cannot be used; nothing is timed before that.
     """
-    found = compare(device, onnx_files, spec)
-    return {
-        "files": [
-            as_report(found.baseline, found.measurement),
-            *(as_report(other.file, other.measurement) for other in found.others),
-        ],
-        "comparison": [
-            {
-                "file": other.file,
-                "baseline": found.baseline,
-                "ratio": other.ratio,
-                "ci95": list(other.ci95),
-                "ratios": list(other.ratios),
-                "faster": other.faster,
-            }
-            for other in found.others
-        ],
-    }
+    batches, callers = _several(batch), None if concurrency is None else _several(concurrency)
+    if depth < 1:
+        raise UserError("depth", f"is {depth}, must be at least 1", code="out_of_range")
+    target = open_device(device, where="device")
+    spec = _spec(threads=threads, provider=provider, batch=batches[0], sessions=sessions, seconds=seconds)
+    if callers is None and len(batches) > 1:
+        callers = [1]
+    if end_to_end is not None:
+        image_files(Path(end_to_end))
+    if callers is not None:
+        check_load(callers, batches)
+    with waiting(f"timing {file} in {sessions} sessions"):
+        measurement = target.measure(Path(file), spec)
+        found = Profile(str(file), measurement)
+        if end_to_end is not None:
+            found = replace(found, end_to_end=measure_end_to_end(target, Path(file), Path(end_to_end), spec))
+        if callers is not None:
+            loads = measure_load(target, Path(file), spec, callers=callers, batches=batches)
+            found = replace(found, concurrency=loads)
+        if operators:
+            found = replace(found, operators=profile_operators(target, Path(file), measurement, spec, depth=depth))
+    if output is not None:
+        for path in write_profile(found, Path(output)):
+            announce(f"wrote {path}")
+    return found
 
 
-def as_report(file: str, measurement: Measurement) -> dict[str, Any]:
-    """A measurement with what follows from it; what nothing has counted is None.
+def compare(
+    files: Sequence[str | Path],
+    *,
+    device: str = defaults.DEVICE,
+    threads: int | None = None,
+    provider: str | None = None,
+    batch: int = defaults.BATCH,
+    sessions: int = defaults.PROFILE_SESSIONS,
+    seconds: float = defaults.PROFILE_SECONDS,
+) -> FileComparison:
+    """Time ONNX files in turns, each against the first: the ratio of two times in the same round cancels drift.
 
-    `load` is making the session, `first_run` its first run: the cold start, which no timed run contains.
+    Args:
+        files: two or more ONNX files.
+        device: where to run them: `local`, `ssh://HOST`, `adb://SERIAL` or `replay:FILE`.
+        threads: of ONNX Runtime; None takes one per physical core.
+        provider: ONNX Runtime's execution provider, such as `cuda`; None takes CUDA if there is one, else the CPU.
+        batch: images in one run.
+        sessions: rounds, each in fresh processes.
+        seconds: time budget of the timed runs of each file.
+
+    Raises:
+        UserError: a file cannot be read or run, or there are too few files or rounds.
     """
-    environment = dict(measurement.environment)
-    joules = environment.get("energy_j_per_run")
-    return {
-        "file": file,
-        **measurement.to_dict(),
-        "throughput": {"unit": "samples/s", "value": 1000 * environment["batch"] / measurement.latency.mean},
-        "load": {"latency": _spread(environment["load_ms"])},
-        "first_run": {"latency": _spread(environment["cold_start_ms"])},
-        "energy": None if joules is None else {"unit": "J/run", "value": joules, "of": environment["energy_source"]},
-    }
+    target = open_device(device, where="device")
+    spec = _spec(threads=threads, provider=provider, batch=batch, sessions=sessions, seconds=seconds)
+    with waiting(f"timing {len(files)} files in turns, {sessions} rounds"):
+        return FileComparison(compare_on(target, [Path(file) for file in files], spec))
 
 
-def write_profile(result: dict[str, Any], folder: Path) -> list[Path]:
-    """`profile.json` and `profile.html` in the folder. Returns their paths."""
+def write_profile(found: Profile, folder: Path) -> list[Path]:
+    """Write `profile.json` and `profile.html` into the folder. Returns their paths."""
     from espalier.recipes.commands.profile.page import profile_page
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "profile.json", result)
-    write_text(folder / "profile.html", profile_page(result))
+    write_json(folder / "profile.json", found.to_dict())
+    write_text(folder / "profile.html", profile_page(found))
     return [folder / "profile.json", folder / "profile.html"]
 
 
-def _spread(values_ms: Sequence[float]) -> dict[str, Any]:
-    """Of one value for each session, in the shape of a latency."""
-    values = np.asarray(values_ms)
-    return {
-        "unit": "ms",
-        "count": values.size,
-        "mean": float(values.mean()),
-        "stdev": float(values.std(ddof=1)),
-        "p50": float(np.median(values)),
-        **{f"p{percent}": percentile(values, percent) for percent in (90, 95, 99)},
-        "values": values.tolist(),
-    }
+def _spec(*, threads: int | None, provider: str | None, batch: int, sessions: int, seconds: float) -> MeasureSpec:
+    return MeasureSpec(
+        threads=threads, provider=provider, batch=batch, sessions=sessions, seconds=seconds, fresh_processes=True
+    )
+
+
+def _several(numbers: int | Sequence[int]) -> Sequence[int]:
+    return [numbers] if isinstance(numbers, int) else numbers

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from espalier.export.end_to_end import Step
+from espalier.export.operators import Group, OperatorProfile
 from espalier.recipes.commands.profile import text
+from espalier.recipes.commands.profile.results import Profile
 from espalier.recipes.report.page import environment, figure_json, flat
 from espalier.recipes.report.style import BLUE, PALETTE, VERMILION, bars, layout
 
@@ -21,17 +24,16 @@ BAR_HEIGHT = 22
 WHOLE = "whole network"
 
 
-def profile_page(result: Mapping[str, Any]) -> str:
-    """The HTML of a profile as `nas profile --json` prints it: one document with everything inside."""
+def profile_page(found: Profile) -> str:
+    """The HTML of a profile: one document with everything inside."""
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    found = {"end_to_end": None, "concurrency": None, "operators": None, **result}
-    operators = found["operators"]
+    operators = found.operators
     figures = {
         "sessions": _sessions_figure(found),
-        "steps": _shares_figure(found["end_to_end"]["steps"]) if found["end_to_end"] else None,
-        "operators": _shares_figure(operators["by_operator"]) if operators else None,
+        "steps": _shares_figure(found.end_to_end.steps) if found.end_to_end else None,
+        "operators": _shares_figure(operators.by_operator) if operators else None,
         "modules": _modules_figure(operators) if operators else None,
     }
     return (
@@ -41,17 +43,18 @@ def profile_page(result: Mapping[str, Any]) -> str:
             profile=found,
             say=text,
             figures={name: figure_json(figure) for name, figure in figures.items()},
-            environment=dict(flat(found["environment"])),
+            environment=dict(flat(dict(found.measurement.environment))),
             plotly_js=Markup(get_plotlyjs()),
         )
     )
 
 
-def _sessions_figure(result: Mapping[str, Any]) -> Figure:
+def _sessions_figure(found: Profile) -> Figure:
     """A box of each session's runs: the whiskers reach to its 5 % and 95 % percentiles."""
     from plotly.graph_objects import Box, Figure
 
-    runs = np.asarray(result["latency"]["values"]).reshape(-1, result["environment"]["runs_per_session"])
+    measurement = found.measurement
+    runs = np.asarray(measurement.latency.values).reshape(-1, measurement.environment["runs_per_session"])
     low, quarter, median, three_quarters, high = np.percentile(runs, (5, 25, 50, 75, 95), axis=1)
     figure = layout(Figure(), "session", "time of one batch (ms)", height=300)
     figure.add_trace(
@@ -62,26 +65,26 @@ def _sessions_figure(result: Mapping[str, Any]) -> Figure:
             median=median.tolist(),
             q3=three_quarters.tolist(),
             upperfence=high.tolist(),
-            line={"color": BLUE if result["verdict"] == "stable" else VERMILION},
+            line={"color": BLUE if measurement.verdict == "stable" else VERMILION},
             showlegend=False,
         )
     )
-    figure.add_hline(y=result["latency"]["p50"], line={"dash": "dot", "width": 1})
+    figure.add_hline(y=measurement.latency.p50, line={"dash": "dot", "width": 1})
     return figure
 
 
-def _shares_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def _shares_figure(rows: Sequence[Step | Group]) -> Figure:
     """Each row's share of the time with its interval, the first on top."""
     from plotly.graph_objects import Bar, Figure
 
     shown = list(reversed(rows))
-    shares = [100 * row["share"] for row in shown]
-    intervals = [(100 * row["ci95"][0], 100 * row["ci95"][1]) for row in shown]
+    shares = [100 * row.share for row in shown]
+    intervals = [(100 * row.ci95[0], 100 * row.ci95[1]) for row in shown]
     figure = layout(Figure(), "share of the time (%)", "", height=110 + BAR_HEIGHT * len(shown))
     figure.add_trace(
         Bar(
             x=shares,
-            y=[escape(row["name"]) for row in shown],
+            y=[escape(row.name) for row in shown],
             error_x=bars(shares, intervals),
             orientation="h",
             marker={"color": BLUE},
@@ -102,20 +105,20 @@ class _Box:
     stands_for: str = ""
 
 
-def _modules_figure(operators: Mapping[str, Any]) -> Figure:
+def _modules_figure(operators: OperatorProfile) -> Figure:
     """Modules inside modules, from left to right, as tall as the time they take; at the right the kernels."""
     from plotly.graph_objects import Figure, Icicle
 
     boxes = {WHOLE: _Box(WHOLE, "")}
-    for number, kernel in enumerate(operators["kernels"]):
+    for number, kernel in enumerate(operators.kernels):
         parent = WHOLE
-        for part in kernel["module"].split("."):
-            boxes[parent].ms += kernel["ms"]
+        for part in kernel.module.split("."):
+            boxes[parent].ms += kernel.ms
             parent, outer = f"{parent}.{part}", parent
             boxes.setdefault(parent, _Box(escape(part), outer))
-        boxes[parent].ms += kernel["ms"]
-        stands_for = "<br>".join(map(escape, (kernel["name"], *kernel["absorbed"])))
-        boxes[f"{parent}#{number}"] = _Box(escape(kernel["operator"]), parent, kernel["ms"], stands_for)
+        boxes[parent].ms += kernel.ms
+        stands_for = "<br>".join(map(escape, (kernel.name, *kernel.absorbed)))
+        boxes[f"{parent}#{number}"] = _Box(escape(kernel.operator), parent, kernel.ms, stands_for)
     figure = layout(Figure(), "", "", height=520)
     figure.add_trace(
         Icicle(

@@ -1,10 +1,10 @@
-"""`nas prune`: from a given network to a smaller one, its files, and an honest table of before and after."""
+"""`prune`: from a given network to a smaller one, its files, and a comparison with the dense one."""
 
 from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,24 @@ from torch import nn
 
 from espalier.nas.errors import UserError
 from espalier.nas.files import read_json, write_json
-from espalier.nas.progress import Track
 from espalier.nas.run import RunFolder
 from espalier.nas.training import Diverged
 from espalier.pruning.masks import zeros_in
 from espalier.pruning.pruned_model import Plan, read_plan, save_pruned
+from espalier.recipes.commands import defaults
+from espalier.recipes.commands.progress import announce, track
 from espalier.recipes.commands.prune import sparse
-from espalier.recipes.commands.prune.results import RESULT, measure_outcome
-from espalier.recipes.commands.prune.structured import groups, smaller, structure_from
+from espalier.recipes.commands.prune.outcome import measure_outcome
+from espalier.recipes.commands.prune.preview import Preview, preview_of
+from espalier.recipes.commands.prune.result import RESULT, PruneResult, read_result
+from espalier.recipes.commands.prune.structured import smaller, structure_from
 from espalier.recipes.commands.prune.training import Phases, on_accelerator
-from espalier.recipes.config.prune_settings import PruneSettings
-from espalier.recipes.inputs.model_source import Given
-from espalier.recipes.inputs.task_data import Images, images_for
+from espalier.recipes.config.data_source import data_section
+from espalier.recipes.config.loading import set_key
+from espalier.recipes.config.prune_settings import PruneSettings, prune_settings
+from espalier.recipes.inputs.model_source import ModelSource, model_source
+from espalier.recipes.inputs.task_data import images_for
+from espalier.recipes.inputs.task_images import TaskImages
 
 REQUEST = "prune.json"
 """The file of the output folder that keeps what was asked for."""
@@ -33,50 +39,166 @@ REQUEST = "prune.json"
 
 @dataclass(frozen=True)
 class Request:
-    """What to prune, and how."""
+    """What to prune, and how.
 
-    given: Given
+    Attributes:
+        source: of the network.
+        settings: the arguments of the command.
+    """
+
+    source: ModelSource
     settings: PruneSettings
 
     @property
     def document(self) -> dict[str, Any]:
-        """As JSON; a folder goes on only with the same."""
-        network = {"factory": self.given.factory, "pretrained": self.given.pretrained}
-        files = {
-            key: path and str(path.resolve()) for key, path in vars(self.given).items() if key in ("weights", "pruned")
-        }
-        return {"network": network | files, **self.settings.model_dump(mode="json")}
+        """As JSON; a pruning is resumed only with the same."""
+        network = {"factory": self.source.factory, "pretrained": self.source.pretrained}
+        files = {"weights": self.source.weights, "pruned": self.source.pruned}
+        network |= {key: path and str(path.resolve()) for key, path in files.items()}
+        return {"network": network, **self.settings.model_dump(mode="json")}
 
 
-def prune_network(
-    request: Request, output: Path, *, resume: bool, track: Track, announce: Callable[[str], None]
-) -> dict[str, Any]:
-    """Prune, train, write and measure; a killed run goes on.
+def prune(
+    model: str | Path,
+    output: str | Path,
+    *,
+    method: str = defaults.PRUNING_METHOD,
+    target: str | None = None,
+    pattern: str | None = None,
+    allocation: str | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    data: str | Path = defaults.DATA,
+    test_data: str | Path | None = None,
+    size: int | None = None,
+    scale: int | None = None,
+    weights: str | Path | None = None,
+    pretrained: bool = False,
+    seed: int = defaults.SEED,
+    resume: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+) -> PruneResult:
+    """Prune a given network to a target, fine-tune it, write it, and compare it with the dense one.
 
-    Returns:
-        What `result.json` of the folder holds.
+    Args:
+        model: `timm:NAME`, `FILE.py:FUNCTION`, `architectures/ID` of a run, or a folder that a pruning wrote.
+        output: the folder to write; new or empty.
+        method: what is removed, and when (see `nas ls`).
+        target: `sparsity=0.9`; or an upper limit, as a share or in milliseconds: `macs=0.5`, `params=0.5`,
+            `latency_ms=3`.
+        pattern: `ZEROS:GROUP`, such as `2:4`, instead of a target.
+        allocation: how zeros are distributed over layers: `uniform`, `erk`, `global`, `lamp`, `obs` or `lgreco`.
+        include: patterns of names of layers to prune; none stands for all.
+        exclude: patterns of names of layers to keep.
+        data: images to train on: `digits`, a `.parquet` or `.npz` file, or a folder.
+        test_data: test images, if `data` does not contain them.
+        size: resize the images to size x size.
+        scale: the task is super-resolution by this factor, and `data` are images of any size.
+        weights: the network's weights: `.safetensors`, `.npz`, `.pt` or `.pth`.
+        pretrained: use timm's pretrained weights.
+        seed: of everything random.
+        resume: continue the pruning in the folder.
+        overrides: further settings, such as `{"train.epochs": 5, "method.alpha": 0.9}`.
 
     Raises:
-        UserError: bad input of any kind, before anything is written; or training diverges, or nothing meets the target.
+        UserError: bad input of any kind, before anything is written; or training diverges, or the target cannot be met.
+    """
+    request = prune_request(
+        model,
+        method=method,
+        target=target,
+        pattern=pattern,
+        allocation=allocation,
+        include=include,
+        exclude=exclude,
+        data=data,
+        test_data=test_data,
+        size=size,
+        scale=scale,
+        weights=weights,
+        pretrained=pretrained,
+        seed=seed,
+        overrides=overrides,
+    )
+    return prune_network(request, Path(output), resume=resume)
+
+
+def prune_request(
+    model: str | Path,
+    *,
+    method: str,
+    target: str | None,
+    pattern: str | None,
+    allocation: str | None,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    data: str | Path,
+    test_data: str | Path | None,
+    size: int | None,
+    scale: int | None,
+    weights: str | Path | None,
+    pretrained: bool,
+    seed: int,
+    overrides: Mapping[str, Any] | None,
+) -> Request:
+    """The checked arguments of `prune`.
+
+    Raises:
+        UserError: an argument cannot be used.
+    """
+    document: dict[str, Any] = {
+        "method": {"name": method},
+        "target": target,
+        "pattern": pattern,
+        "allocation": allocation,
+        "seed": seed,
+        "data": data_section(data, test_data, size),
+    }
+    if include:
+        document["include"] = tuple(include)
+    if exclude:
+        document["exclude"] = tuple(exclude)
+    if scale is not None:
+        document["super_resolution"] = {"scale": scale}
+    for key, value in (overrides or {}).items():
+        set_key(document, key, value)
+    source = model_source(model, weights=weights, pretrained=pretrained, scale=scale)
+    return Request(source, prune_settings(document))
+
+
+def preview(request: Request) -> Preview:
+    """What a pruning would do; nothing is trained or written.
+
+    Raises:
+        UserError: bad input of any kind.
+    """
+    images = images_for(request.settings, request.source)
+    return preview_of(request.settings, _network(request, images), images)
+
+
+def prune_network(request: Request, output: Path, *, resume: bool) -> PruneResult:
+    """Prune, train, write and measure; a killed pruning can be resumed.
+
+    Raises:
+        UserError: see `prune`.
     """
     settings = request.settings
-    images = images_for(request.settings, request.given)
+    images = images_for(settings, request.source)
     dense = _network(request, images)
-    if request.given.is_fresh:
-        announce("MODEL has fresh weights (no --weights, no --pretrained): it is trained from the beginning")
+    if request.source.is_fresh:
+        announce("the model has fresh weights (neither weights nor pretrained is set), so it is trained from scratch")
     with RunFolder(output).lock() as folder:
         _claim(folder, request, resume=resume)
         if (folder / RESULT).exists():
-            announce(f"{output} is finished already")
-            done: dict[str, Any] = read_json(folder / RESULT)
-            return done
+            announce(f"{output} is already finished")
+            return read_result(output)
         announce(f"folder: {output}")
         teacher = on_accelerator(copy.deepcopy(dense)).eval().requires_grad_(requires_grad=False)
         phases = Phases(settings, images, folder, track, teacher if settings.distill else None)
         try:
-            pruned, plan = (_structured if settings.is_structured else _sparse)(request, dense, phases, announce)
+            pruned, plan = (_structured if settings.is_structured else _sparse)(request, dense, phases)
         except Diverged as error:
-            raise UserError("train.lr", str(error)) from error
+            raise UserError("train.lr", str(error), code="failed") from error
         except UserError:
             if not (folder / "checkpoints").exists():  # nothing has begun: the folder is free for a better request
                 (folder / REQUEST).unlink()
@@ -87,60 +209,35 @@ def prune_network(
             announce(f"batch norms recalibrated: {better} ({scores['trained']:.4f} -> {scores['recalibrated']:.4f})")
         plain = copy.deepcopy(pruned).cpu().eval()
         save_pruned(output, plain, plan)
-        result = measure_outcome(
-            output, plan, dense=dense, pruned=plain, settings=settings, images=images, announce=announce
-        )
+        result = measure_outcome(output, plan, dense=dense, pruned=plain, settings=settings, images=images)
         if (folder / "checkpoints").exists():
             shutil.rmtree(folder / "checkpoints")
         return result
 
 
-def preview(request: Request) -> dict[str, Any]:
-    """What would be pruned: layers with their zeros, or groups of channels; nothing is trained or written."""
-    settings = request.settings
-    images = images_for(request.settings, request.given)
-    dense = _network(request, images)
-    if settings.is_structured:
-        return {"target": str(settings.goal), "groups": groups(settings, dense, images)}
-    generator = torch.Generator().manual_seed(settings.seed)
-    network = on_accelerator(dense)
-    pattern = sparse.pattern(settings, network, images, generator)
-    weights = sparse.chosen_weights(settings, network)
-    masks = pattern.select({name: weight.detach().abs() for name, weight in weights.items()})
-    rows = [
-        {"weight": name, "shape": list(kept.shape), "weights": kept.numel(), "zeros": int((~kept).sum())}
-        for name, kept in masks.items()
-    ]
-    return {
-        "target": str(settings.goal),
-        "weights": sum(row["weights"] for row in rows),
-        "zeros": zeros_in(masks),
-        "layers": rows,
-    }
-
-
-def _network(request: Request, images: Images) -> nn.Module:
+def _network(request: Request, images: TaskImages) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(request.settings.seed)
-        network = request.given.make(images.image_shape, len(images.classes))
+        network = request.source.make(images.image_shape, len(images.classes))
     images.check(network)
     return network
 
 
 def _claim(folder: RunFolder, request: Request, *, resume: bool) -> None:
-    """Write the request into an empty folder, or see that it is the one that is there."""
+    """Write the request into an empty folder, or check that it is the one that is already there."""
     path = folder / REQUEST
     if not resume:
         if any(file.name != ".lock" for file in folder.path.iterdir()):
-            raise UserError(str(folder.path), "is not empty; --resume goes on with the pruning in it")
+            raise UserError(str(folder.path), "is not empty; resume continues the pruning in it", code="conflict")
         write_json(path, request.document)
         return
     if not path.is_file():
-        raise UserError(str(folder.path), "holds no pruning to resume")
+        raise UserError(str(folder.path), "contains no pruning to resume", code="not_found")
     before, now = _flat(read_json(path)), _flat(request.document)
     for key in [*before, *now]:
         if before.get(key) != now.get(key):
-            raise UserError(key, f"is {now.get(key)}, and was {before.get(key)} when {folder.path} was begun")
+            problem = f"is {now.get(key)}, but was {before.get(key)} when {folder.path} was started"
+            raise UserError(key, problem, code="conflict")
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
@@ -149,10 +246,10 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{path}.{key}".lstrip(".")).items()}
 
 
-def _plan(request: Request, images: Images, **found: Any) -> Plan:
+def _plan(request: Request, images: TaskImages, **found: Any) -> Plan:
     settings = request.settings.model_dump(mode="json", exclude={"profile", "data"})
     return Plan(
-        factory=request.given.factory,
+        factory=request.source.factory,
         image_shape=images.image_shape,
         classes=images.classes,
         mean=images.normalisation.mean,
@@ -162,10 +259,8 @@ def _plan(request: Request, images: Images, **found: Any) -> Plan:
     )
 
 
-def _sparse(
-    request: Request, dense: nn.Module, phases: Phases, announce: Callable[[str], None]
-) -> tuple[nn.Module, Plan]:
-    """Zeros, then training that holds them."""
+def _sparse(request: Request, dense: nn.Module, phases: Phases) -> tuple[nn.Module, Plan]:
+    """Zeros, then training with the zeros fixed."""
     settings, images = request.settings, phases.images
     generator = phases.generator("saliencies")
     network = on_accelerator(copy.deepcopy(dense))
@@ -179,15 +274,13 @@ def _sparse(
         announce(f"pruned: {zeros_in(masks):,} zeros, validation {images.validate(network):.4f} before fine-tuning")
     network = phases.run("fine-tuning", network, pruner, epochs=settings.train.epochs)
     zeros = {name: int((~kept).sum()) for name, kept in pruner.finalize().items()}
-    structure = {} if request.given.pruned is None else read_plan(request.given.pruned).structure
+    structure = {} if request.source.pruned is None else read_plan(request.source.pruned).structure
     return network, _plan(request, images, zeros=zeros, structure=structure)
 
 
-def _structured(
-    request: Request, dense: nn.Module, phases: Phases, announce: Callable[[str], None]
-) -> tuple[nn.Module, Plan]:
-    """Channels, heads and blocks gone, then training of what is left."""
-    small = smaller(request.settings, dense, phases, announce)
+def _structured(request: Request, dense: nn.Module, phases: Phases) -> tuple[nn.Module, Plan]:
+    """Channels, heads and blocks removed, then training of what is left."""
+    small = smaller(request.settings, dense, phases)
     network = phases.run("fine-tuning", on_accelerator(small.network), None, epochs=request.settings.train.epochs)
     plan = _plan(request, phases.images, groups=small.groups)
     return network, replace(plan, structure=structure_from(plan, small.network))

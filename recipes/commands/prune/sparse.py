@@ -1,4 +1,4 @@
-"""Weights set to zero: how many in each layer, and the method that chooses them while the network trains."""
+"""Weights set to zero: how many in each layer, and which."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from espalier.pruning.pruner import Pruner
 from espalier.pruning.weights import Weights, prunable_weights
 from espalier.recipes.config.prune_settings import PruneSettings
 from espalier.recipes.config.registry import PRUNERS, load
-from espalier.recipes.inputs.task_data import Images
+from espalier.recipes.inputs.task_images import TaskImages
 
 ONE_SHOT = ("magnitude", "mfac")
-"""Methods that need no training to choose; others take as many epochs for it as for the fine-tuning."""
+"""Methods that choose without training; others take as many epochs for it as for the fine-tuning."""
 PUBLISHED_ALLOCATION = {"issp": "uniform", "iht": "uniform", "growing": "uniform", "rigl": "erk"}
-"""What each method was published with; the others rank all weights together."""
+"""The allocation that each method was published with; the others rank all weights together."""
 SALIENCY_BATCH = 32
 """Images whose mean gradient is one row of M-FAC's matrix, as published."""
 
@@ -45,7 +45,7 @@ def chosen_weights(settings: PruneSettings, network: nn.Module) -> Weights:
     return prunable_weights(network, include=settings.include, exclude=settings.exclude)
 
 
-def pattern(settings: PruneSettings, network: nn.Module, images: Images, generator: torch.Generator) -> Pattern:
+def pattern(settings: PruneSettings, network: nn.Module, images: TaskImages, generator: torch.Generator) -> Pattern:
     """How many weights are zero, and where.
 
     Raises:
@@ -64,7 +64,8 @@ def pattern(settings: PruneSettings, network: nn.Module, images: Images, generat
         params = sum(p.numel() for p in network.parameters())
         zeros = math.ceil((1 - goal.value) * params - 1e-9)
     if zeros > n - len(weights):
-        raise UserError("target", f"{goal} needs {zeros:,} zeros, and {n:,} weights in {len(weights)} layers may be")
+        problem = f"{goal} needs {zeros:,} zeros, but only {n:,} weights in {len(weights)} layers are prunable"
+        raise UserError("target", problem, code="infeasible")
     if allocation == "global":
         return Globally(zeros)
     sparsity = zeros / n
@@ -76,7 +77,7 @@ def pattern(settings: PruneSettings, network: nn.Module, images: Images, generat
 def pruner(
     settings: PruneSettings,
     network: nn.Module,
-    images: Images,
+    images: TaskImages,
     pattern: Pattern,
     *,
     iterations: int,
@@ -93,21 +94,21 @@ def pruner(
     except UserError as error:
         if error.where not in options:
             raise
-        raise UserError(f"method.{error.where}", error.problem, allowed=error.allowed) from error
+        raise error.below("method") from error
     return made
 
 
 def _within_macs(
     settings: PruneSettings,
     network: nn.Module,
-    images: Images,
+    images: TaskImages,
     weights: Weights,
     generator: torch.Generator,
 ) -> dict[str, int]:
-    """The zeros of the least error whose layers' multiply-accumulates, without those by zero, keep the target."""
+    """The zeros with the least error whose multiply-accumulates, without zero weights, meet the target."""
     if settings.allocation not in (None, "lgreco", "obs"):
         raise UserError(
-            "allocation", "a target in macs is met by lgreco, or by obs through it", allowed=("lgreco", "obs")
+            "allocation", "a target in macs needs lgreco or obs", allowed=("lgreco", "obs"), code="conflict"
         )
     whole = count(network, images.image_shape).macs
     macs = layer_macs(network, images.image_shape)
@@ -120,7 +121,7 @@ def _within_macs(
 def _saliencies(
     settings: PruneSettings,
     network: nn.Module,
-    images: Images,
+    images: TaskImages,
     weights: Weights,
     generator: torch.Generator,
 ) -> Mapping[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Channels, attention heads and blocks removed: what decides, how far the target is, and what came of it."""
+"""Removal of channels, attention heads and blocks: which go, by what importance, and to which target."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ from espalier.pruning.structured import (
     shrink,
 )
 from espalier.pruning.weights import prunable_weights
+from espalier.recipes.commands.progress import announce
 from espalier.recipes.commands.prune.training import Phases, on_accelerator
 from espalier.recipes.config.prune_settings import PruneSettings, StructuredSettings
-from espalier.recipes.inputs.task_data import Images
+from espalier.recipes.inputs.task_images import TaskImages
 
 GRADIENT_IMAGES = 1024
 """Training images whose mean gradient Taylor's importance takes."""
@@ -45,22 +46,27 @@ SEARCH_SECONDS = 0.3
 
 @dataclass(frozen=True)
 class Smaller:
-    """Attributes: network: on the CPU. groups: what became of each, as JSON."""
+    """A network from which something was removed.
+
+    Attributes:
+        network: on the CPU.
+        groups: what became of each, as JSON.
+    """
 
     network: nn.Module
     groups: tuple[dict[str, Any], ...]
 
 
-def groups(settings: PruneSettings, dense: nn.Module, images: Images) -> list[dict[str, Any]]:
+def groups(settings: PruneSettings, dense: nn.Module, images: TaskImages) -> list[dict[str, Any]]:
     """What can be removed from the network, and what stays dense and why."""
     return [group.as_data() for group in groups_of(dense, images.image_shape, **_options(settings))]
 
 
-def smaller(settings: PruneSettings, dense: nn.Module, phases: Phases, announce: Callable[[str], None]) -> Smaller:
-    """The dense network without what matters least, such that the target is kept; a killed run finds what it had found.
+def smaller(settings: PruneSettings, dense: nn.Module, phases: Phases) -> Smaller:
+    """The dense network without what is least important, so that the target is met; resumed, it is read again.
 
     Raises:
-        UserError: the network cannot be traced, or the target not be reached.
+        UserError: the network cannot be traced, or the target cannot be met.
     """
     record, weights = (phases.folder / "checkpoints" / name for name in ("smaller.json", "smaller.safetensors"))
     if record.exists():
@@ -81,7 +87,7 @@ def smaller(settings: PruneSettings, dense: nn.Module, phases: Phases, announce:
     write_json(record, {"structure": shrunk.structure, "groups": rows})
     kept_dense = [group.name for group in shrunk.groups if group.dense_because is not None]
     announce(f"{settings.goal}: {shrunk.before:.4g} -> {shrunk.after:.4g} ({shrunk.share:.3f} of it)")
-    announce(f"{len(rows) - len(kept_dense)} groups could shrink, {len(kept_dense)} stay dense (see plan.json)")
+    announce(f"{len(rows) - len(kept_dense)} groups can shrink, {len(kept_dense)} stay dense (see plan.json)")
     return Smaller(shrunk.model, tuple(rows))
 
 
@@ -110,7 +116,7 @@ def _target(settings: PruneSettings, phases: Phases) -> Target:
 
 
 def _latency_ms(settings: PruneSettings, phases: Phases) -> Callable[[nn.Module], float]:
-    """Measures the upper bound of a network's median latency, so that what keeps the limit keeps it with confidence."""
+    """Measures the upper bound of a network's median latency, so that a limit is met with confidence."""
     profile = settings.profile
     device = open_device(profile.device, where="profile.device")
     spec = profile.spec(seconds=SEARCH_SECONDS)

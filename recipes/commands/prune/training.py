@@ -1,4 +1,4 @@
-"""The two phases of training around pruning: until the masks are fixed, and after it; both go on where they were."""
+"""Training in two phases, until the masks are fixed and after it; each is resumed from its checkpoint."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from espalier.pruning.distillation import Distillation
 from espalier.pruning.pruner import Pruner
 from espalier.pruning.training import SparseTraining
 from espalier.recipes.config.prune_settings import PruneSettings
-from espalier.recipes.inputs.task_data import Images
+from espalier.recipes.inputs.task_images import TaskImages
 
 RECALIBRATION_BATCH = 100
 """Images in a batch whose statistics are averaged, each batch counting the same."""
@@ -40,7 +40,7 @@ class Phases:
     """
 
     settings: PruneSettings
-    images: Images
+    images: TaskImages
     folder: RunFolder
     track: Track
     teacher: nn.Module | None
@@ -53,7 +53,10 @@ class Phases:
         """Train for `epochs`, from the checkpoint of the phase if there is one.
 
         Args:
-            phase: its name, in files and on the screen.
+            phase: its name, in files and in progress.
+            network: trained in place.
+            pruner: chooses or holds the zeros; None where there are none.
+            epochs: passes over the training images.
             changes: to the settings of the training.
 
         Raises:
@@ -88,11 +91,11 @@ class Phases:
         return training.result
 
     def checkpoint(self, phase: str) -> Path:
-        """The file that a phase goes on from."""
+        """The file that a phase is resumed from."""
         return self.folder / "checkpoints" / f"{phase}.pt"
 
     def recalibrated(self, network: nn.Module) -> tuple[nn.Module, Mapping[str, float] | None]:
-        """The network with new batch-norm statistics, if those are better on the images held back.
+        """The network with new batch-norm statistics, if they improve the validation score.
 
         Returns:
             The better network, and both scores; None where it has no batch norms or none is asked for.

@@ -1,4 +1,4 @@
-"""Which form of a network is kept: one that is faster on the device and as accurate as asked for, else float32."""
+"""Which form of a network is kept: one that is faster on the device and accurate enough, else float32."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Form:
         size_bytes: of its file.
         accuracy: on the test images.
         drop: from float32's, on the same images.
-        held_back: accuracy on the images held back, by which forms of equal speed are told apart.
-        error: root mean square of its outputs' difference from float32's, as a share of how much those move with the
-            image.
-        agreement: share of the test images that both give the same class.
+        held_back: accuracy on the images held back, which decides between forms of equal speed.
+        error: root mean square of its outputs' difference from float32's, as a share of the spread of those over
+            images.
+        agreement: share of the test images for which both predict the same class.
         timed: against float32, in turns on the device.
-        refused: why it is not kept; None where it could be.
+        refused: why it cannot be kept; None if it can.
     """
 
     name: str
@@ -50,11 +50,13 @@ class Form:
 
 
 def objection(drop: PairedDrop, timed: Timed, *, max_drop: float, cause: str) -> str | None:
-    """Why a form is not kept, in words; None where it wins.
+    """Why a form cannot be kept; None if it can.
 
     Args:
+        drop: of its accuracy.
+        timed: its time, against float32.
         max_drop: the upper bound of the drop must not be above it.
-        cause: why it may be that it is not faster.
+        cause: a possible reason why it is not faster.
     """
     if drop.high > max_drop:
         loses = f"its accuracy drops by {drop.value:.2%} [{drop.low:.2%}, {drop.high:.2%}] on {drop.count} images"
@@ -67,10 +69,10 @@ def objection(drop: PairedDrop, timed: Timed, *, max_drop: float, cause: str) ->
 
 
 def chosen(forms: Sequence[Form]) -> str:
-    """The name of the form to keep: the fastest that nothing is said against, or `fp32`.
+    """The name of the form to keep: the fastest that can be kept, or `fp32`.
 
-    Forms whose intervals overlap the fastest's are as fast as it; of these the most accurate on the images held back is
-    taken, so that the test images choose nothing.
+    Forms whose intervals overlap that of the fastest count as equally fast. Among them the one that is most accurate
+    on the images held back is taken, so that test images are not used for a choice.
     """
     able = [(form.timed, form) for form in forms if form.refused is None and form.timed is not None]
     if not able:

@@ -1,4 +1,4 @@
-"""`nas rank`: predictors against a benchmark table, or against the networks that a run has trained."""
+"""`rank`: predictors against a benchmark table, or against the networks that a run has trained."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,15 @@ import torch
 
 from espalier.nas.errors import UserError
 from espalier.nas.files import write_json, write_text
-from espalier.nas.progress import Track, silent
+from espalier.nas.progress import silent
 from espalier.nas.run import RunFolder
+from espalier.nas.space import SearchSpace
 from espalier.predictors.zero_cost.score_evaluator import batch_hash
+from espalier.recipes.commands import defaults
+from espalier.recipes.commands.arguments import reject
+from espalier.recipes.commands.progress import announce, track
 from espalier.recipes.commands.rank.page import ranking_page
+from espalier.recipes.commands.rank.result import Ranking
 from espalier.recipes.config.loading import load_recipe
 from espalier.recipes.config.registry import INHERITED, members
 from espalier.recipes.engine.environment import version
@@ -26,95 +31,172 @@ from espalier.recipes.engine.predictor_set import PredictorSet
 from espalier.recipes.engine.ranking.prediction_cache import ValueStore, collect, with_ensembles
 from espalier.recipes.engine.ranking.rows import BASELINES, finite, ranking_rows
 from espalier.recipes.engine.ranking.sample import Sample, draw_sample
-from espalier.recipes.inputs.score_batch import load_batch, space_from
+from espalier.recipes.inputs.named_space import make_space, parse_space
+from espalier.recipes.inputs.score_batch import load_batch
 from espalier.recipes.records.stages import read_stages, stage_keys
 
 if TYPE_CHECKING:
     from espalier.recipes.engine.context import Context
 
 
-def rank_table(
+def rank(
+    run: str | Path | None = None,
     *,
-    space: str,
-    table: Path,
-    target: str,
-    predictors: Sequence[str],
-    samples: int,
-    unique: bool,
-    seed: int,
-    data: str,
-    batch_size: int,
-    size: int | None,
-    repeats: int,
-    limit_s: float | None,
-    output: Path | None,
-    track: Track,
-) -> dict[str, Any]:
-    """Ranks architectures drawn from a benchmark table; the arguments are the options of the command.
+    space: str | None = None,
+    table: str | Path | None = None,
+    target: str | None = None,
+    predictors: Sequence[str] = defaults.SCORES,
+    samples: int | None = None,
+    unique: bool = False,
+    data: str | Path | None = None,
+    batch_size: int | None = None,
+    size: int | None = None,
+    seed: int = defaults.SEED,
+    repeats: int = defaults.REPEATS,
+    limit_s: float | None = None,
+    output: str | Path | None = None,
+    plot: str | Path | None = None,
+) -> Ranking:
+    """How well predictors rank architectures: against a benchmark table, or against the networks that a run trained.
+
+    With a run, its space, images and supernet are used. Without a table, its trained networks are ranked by their
+    accuracy on its selection images; test images are not used, since choosing a predictor by them would use them up.
+
+    Args:
+        run: a run folder.
+        space: the space of the table's architectures without a run: `NAME` or `NAME:key=value,...`; None is
+            `nasbench201`.
+        table: a CSV file, gzipped or not, with a column `arch`.
+        target: the column of the table with the ground-truth metric; higher is better.
+        predictors: names (see `nas ls`); `a+b` is the rank ensemble of a and b.
+        samples: architectures to draw from the table; None is 200.
+        unique: draw no two that are known to compute the same function.
+        data: images for scores without a run, as for `score`; None is `digits`.
+        batch_size: images that scores are computed on without a run; None is 64.
+        size: resize the images to size x size, without a run.
+        seed: of everything random.
+        repeats: initialisations to average over.
+        limit_s: time limit per score and network, in seconds.
+        output: a folder for `ranking.json`, `ranking.html` and all values; values that it already has are reused.
+        plot: an HTML file for the table and the plots.
 
     Raises:
-        UserError: whatever of them cannot be used, before anything is computed.
+        UserError: an argument cannot be used, or the run has not come far enough; nothing is computed before that.
     """
-    if INHERITED in _parts(predictors):
-        raise UserError("--predictors", f"{INHERITED!r} needs a trained supernet: give the folder of a run as well")
-    batch = load_batch(data, batch_size, seed=seed, size=size)
-    torch.manual_seed(seed)
-    made = space_from(space, batch)
-    sample = draw_sample(table, made, target, samples, unique=unique, seed=seed, prefix="--")
-    predictor_set = PredictorSet(made, lambda: (batch.x, batch.y), seed=seed, repeats=repeats, limit_s=limit_s)
+    of_run = {"space": space, "data": data, "batch_size": batch_size, "size": size}
+    if run is not None:
+        reject(of_run, "cannot be combined with a run folder, which already defines it")
+    elif table is None:
+        raise UserError("table", "is required: a table and its column, or a run folder", code="missing")
+    drawn = None
+    if table is None:
+        reject({"target": target, "samples": samples, "unique": unique or None}, "needs a table")
+    elif target is None:
+        raise UserError("target", "is required: the column of the table", code="missing")
+    else:
+        drawn = _Drawn(Path(table), target, defaults.SAMPLES if samples is None else samples, unique, seed)
+    asked = _Asked(predictors, seed, repeats, limit_s, None if output is None else Path(output))
+    if run is not None:
+        ranking = _rank_run(Path(run), drawn, asked)
+    else:
+        assert drawn is not None
+        ranking = _rank_table(
+            drawn,
+            asked,
+            space=space or defaults.SPACE,
+            data=defaults.DATA if data is None else data,
+            batch_size=defaults.BATCH_SIZE if batch_size is None else batch_size,
+            size=size,
+        )
+    for path in write_ranking(ranking, folder=asked.output, plot=None if plot is None else Path(plot)):
+        announce(f"wrote {path}")
+    return ranking
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Architectures to draw from a benchmark table; see `draw_sample`."""
+
+    table: Path
+    target: str
+    samples: int
+    unique: bool
+    seed: int
+
+    def sample(self, space: SearchSpace) -> Sample:
+        return draw_sample(self.table, space, self.target, self.samples, unique=self.unique, seed=self.seed, prefix="")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Which predictors are computed, how, and where their values are kept."""
+
+    predictors: Sequence[str]
+    seed: int
+    repeats: int
+    limit_s: float | None
+    output: Path | None
+
+    @property
+    def names(self) -> list[str]:
+        """Of the predictors, with the baselines."""
+        return list(dict.fromkeys([*BASELINES, *self.predictors]))
+
+    @property
+    def needs_supernet(self) -> bool:
+        return INHERITED in _parts(self.predictors)
+
+
+def _rank_table(
+    drawn: _Drawn, asked: _Asked, *, space: str, data: str | Path, batch_size: int, size: int | None
+) -> Ranking:
+    """Rank architectures drawn from a benchmark table."""
+    if asked.needs_supernet:
+        problem = f"{INHERITED!r} needs a trained supernet: set a run folder as well"
+        raise UserError("predictors", problem, code="missing")
+    batch = load_batch(data, batch_size, seed=asked.seed, size=size)
+    torch.manual_seed(asked.seed)
+    made = make_space(*parse_space(space), batch.image_shape, batch.classes)
+    sample = drawn.sample(made)
+    predictor_set = PredictorSet(
+        made, lambda: (batch.x, batch.y), seed=asked.seed, repeats=asked.repeats, limit_s=asked.limit_s
+    )
     settings = {
         "space": space,
-        "images": {"data": data, "shape": batch.image_shape, "batch": batch_size, "hash": batch_hash(batch.x, batch.y)},
-        "seed": seed,
-        "repeats": repeats,
+        "images": {
+            "data": str(data),
+            "shape": batch.image_shape,
+            "batch": batch_size,
+            "hash": batch_hash(batch.x, batch.y),
+        },
+        "seed": asked.seed,
+        "repeats": asked.repeats,
         "version": version(),
     }
-    about = {"table": str(table), "target": target, **settings}
-    return _rank(sample, predictor_set, predictors, about=about, seed=seed, store=_store(output, settings), track=track)
+    about = {"table": str(drawn.table), "target": drawn.target, **settings}
+    return _rank(sample, predictor_set, asked, about=about, settings=settings)
 
 
-def rank_run(
-    run: Path,
-    *,
-    table: Path | None,
-    target: str | None,
-    predictors: Sequence[str],
-    samples: int,
-    unique: bool,
-    seed: int,
-    repeats: int,
-    limit_s: float | None,
-    output: Path | None,
-    track: Track,
-) -> dict[str, Any]:
-    """Ranks with what a run has: its space, its images, its supernet.
-
-    Architectures drawn from a benchmark table where there is one, else the networks that the run has trained alone, by
-    their accuracy on its selection images. The test images stay out of it: whoever chooses a predictor by them has
-    used them up.
-
-    Raises:
-        UserError: not the folder of a run that has come far enough, or whatever of the options cannot be used.
-    """
+def _rank_run(run: Path, drawn: _Drawn | None, asked: _Asked) -> Ranking:
+    """Rank with the space, the images and the supernet of a run."""
     context = _opened(run)
-    if INHERITED in _parts(predictors):
+    if asked.needs_supernet:
         _check_supernet(context)
-    if table is None or target is None:
+    if drawn is None:
         sample, against = _trained(context), {"target": "selection accuracy"}
     else:
-        sample = draw_sample(table, context.space, target, samples, unique=unique, seed=seed, prefix="--")
-        against = {"table": str(table), "target": target}
-    predictor_set = replace(context.predictors, repeats=repeats, limit_s=limit_s)
-    settings = {"run": str(run), "keys": context.keys, "repeats": repeats, "version": version()}
-    about = {"run": str(run), **against, "seed": seed, "repeats": repeats}
-    return _rank(sample, predictor_set, predictors, about=about, seed=seed, store=_store(output, settings), track=track)
+        sample, against = drawn.sample(context.space), {"table": str(drawn.table), "target": drawn.target}
+    predictor_set = replace(context.predictors, repeats=asked.repeats, limit_s=asked.limit_s)
+    settings = {"run": str(run), "keys": context.keys, "repeats": asked.repeats, "version": version()}
+    about = {"run": str(run), **against, "seed": asked.seed, "repeats": asked.repeats}
+    return _rank(sample, predictor_set, asked, about=about, settings=settings)
 
 
-def write_ranking(ranking: Mapping[str, Any], *, folder: Path | None, plot: Path | None) -> list[Path]:
-    """The ranking as `ranking.json` and `ranking.html` in a folder, and as a page of its own; where they are."""
+def write_ranking(ranking: Ranking, *, folder: Path | None, plot: Path | None) -> list[Path]:
+    """Write `ranking.json` and `ranking.html` into a folder, and the page to a file of its own. Returns their paths."""
     written = []
     if folder is not None:
-        write_json(folder / "ranking.json", ranking)
+        write_json(folder / "ranking.json", ranking.to_dict())
         written.append(folder / "ranking.json")
     for path in [path for path in (folder and folder / "ranking.html", plot) if path is not None]:
         write_text(path, ranking_page(ranking))
@@ -127,59 +209,60 @@ def _opened(run: Path) -> Context:
     from espalier.recipes.engine.context import Context
 
     if not (run / "recipe.yaml").is_file():
-        raise UserError(str(run), "is not a run folder: it holds no recipe.yaml")
+        raise UserError(str(run), "is not a run folder: it contains no recipe.yaml", code="not_found")
     recipe = load_recipe(str(run / "recipe.yaml"))
     return Context(recipe, RunFolder(run), silent, stages=read_stages(run), keys=stage_keys(run))
 
 
 def _check_supernet(context: Context) -> None:
     if context.recipe.supernet is None:
-        raise UserError("--predictors", f"{INHERITED!r} needs a supernet, and the run has trained none")
+        raise UserError("predictors", f"{INHERITED!r} needs a supernet, and the run has none", code="missing")
     if context.stages.supernet is None:
-        raise UserError("--predictors", f"{INHERITED!r} needs the run's supernet, whose training has not finished")
+        problem = f"{INHERITED!r} needs the run's supernet, whose training has not finished"
+        raise UserError("predictors", problem, code="missing")
 
 
 def _trained(context: Context) -> Sample:
-    """The networks that a run has trained alone."""
+    """The networks that a run has trained from scratch."""
     run = str(context.run.path)
     if context.stages.train is None:
-        raise UserError(run, "has no trained networks to rank: it holds no stages/train.json; --table ranks others")
+        problem = "has no trained networks to rank (there is no stages/train.json); with a table, others are ranked"
+        raise UserError(run, problem, code="missing")
     networks = context.stages.networks
     if len(networks) < 3:
-        raise UserError(run, f"has trained {len(networks)} networks; a ranking needs at least 3")
+        raise UserError(run, f"has trained {len(networks)} networks; a ranking needs at least 3", code="too_few")
     origins = Counter(network.origin for network in networks)
     chosen_by = ", ".join(f"{count} {origin}" for origin, count in origins.items())
     targets = {network.architecture: network.accuracy for network in networks}
-    return Sample(targets, f"all {len(networks)} networks that the run has trained alone: {chosen_by}")
+    return Sample(targets, f"all {len(networks)} networks that the run has trained from scratch: {chosen_by}")
 
 
 def _rank(
     sample: Sample,
     predictor_set: PredictorSet,
-    names: Sequence[str],
+    asked: _Asked,
     *,
     about: Mapping[str, Any],
-    seed: int,
-    store: ValueStore,
-    track: Track,
-) -> dict[str, Any]:
-    names = list(dict.fromkeys([*BASELINES, *names]))
-    made = predictor_set.make(_parts(names), where="--predictors")
+    settings: Mapping[str, Any],
+) -> Ranking:
+    """The ranking of a sample; values that were computed with the same settings are reused."""
+    made = predictor_set.make(_parts(asked.names), where="predictors")
+    store = _store(asked.output, settings)
     architectures, targets = list(sample.targets), list(sample.targets.values())
     started = time.perf_counter()
-    columns = with_ensembles(collect(architectures, made, store=store, track=track), names)
+    columns = with_ensembles(collect(architectures, made, store=store, track=track), asked.names)
     seconds = time.perf_counter() - started
-    return {
-        **about,
-        "samples": len(targets),
-        "sampling": sample.sampling,
-        "computed": store.added,
-        "seconds": round(seconds, 2),
-        "predictors": [
+    return Ranking(
+        about=about,
+        samples=len(targets),
+        sampling=sample.sampling,
+        computed=store.added,
+        seconds=round(seconds, 2),
+        predictors=[
             {**row.model_dump(mode="json"), "ci95": row.spearman_ci95}  # of the rank correlation that most tables print
-            for row in ranking_rows(columns, targets, seed=seed)
+            for row in ranking_rows(columns, targets, seed=asked.seed)
         ],
-        "points": [
+        points=[
             {
                 "id": architecture.id,
                 "target": target,
@@ -187,11 +270,11 @@ def _rank(
             }
             for i, (architecture, target) in enumerate(sample.targets.items())
         ],
-    }
+    )
 
 
 def _parts(names: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(part for name in names for part in members(name, where="--predictors")))
+    return list(dict.fromkeys(part for name in names for part in members(name, where="predictors")))
 
 
 def _store(output: Path | None, settings: Mapping[str, Any]) -> ValueStore:

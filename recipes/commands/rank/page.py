@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from espalier.recipes.commands.rank.result import Ranking
 from espalier.recipes.records.ranking import Correlation, RankResult
 from espalier.recipes.report import narrative
 from espalier.recipes.report.estimate_figures import rank_scatters
@@ -21,14 +22,14 @@ MARKED = {"20%": "best fifth", "10%": "best tenth"}
 """Shares of the architectures whose correlations the figure shows as well."""
 
 
-def ranking_page(ranking: Mapping[str, Any]) -> str:
-    """The HTML of a ranking as `nas rank --json` prints it: one document with everything inside."""
+def ranking_page(ranking: Ranking) -> str:
+    """The HTML of a ranking: one document with everything inside."""
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    about = {"table": None, "run": None, "images": None, **ranking}
+    about = {"table": None, "run": None, "images": None, **ranking.to_dict()}
     rank = RankResult.model_validate(
-        {**about, "table": about["table"] or about["run"], "correlations": ranking["predictors"]}
+        {**about, "table": about["table"] or about["run"], "correlations": ranking.predictors}
     )
     scatters = rank_scatters(rank)
     return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from espalier.recipes.commands.rank.result import Ranking
 from espalier.recipes.engine.ranking.rows import SIZE
 
 Row = Mapping[str, Any]
@@ -12,26 +13,27 @@ Columns = Sequence[tuple[str, int, Callable[[Row], str]]]
 """Heading, width and content of each."""
 
 
-def ranking_text(ranking: Mapping[str, Any]) -> str:
+def ranking_text(ranking: Ranking) -> str:
     """A ranking as `nas rank` prints it."""
-    against = ranking.get("table") or ranking.get("run")
-    seed = f", seed {ranking['seed']}, {ranking['repeats']} initialisation(s)"
-    per = ranking["seconds"] / max(1, ranking["computed"])
+    about = ranking.about
+    against = about.get("table") or about.get("run")
+    seed = f", seed {about['seed']}, {about['repeats']} initialisation(s)"
+    per = ranking.seconds / max(1, ranking.computed)
     lines = [
-        f"{ranking['samples']} architectures against {ranking['target']} of {against}",
-        f"sample: {ranking['sampling']}",
-        *_table(ranking["predictors"], _CORRELATIONS),
+        f"{ranking.samples} architectures against {about['target']} of {against}",
+        f"sample: {ranking.sampling}",
+        *_table(ranking.predictors, _CORRELATIONS),
         "",
-        *_table(ranking["predictors"], _CHOICE),
-        "In brackets 95 % bootstrap intervals. Precision: the share of the best by prediction that are among as many",
-        "true best. Regret: how far the predicted best is behind the best. Best of n random: how many random",
-        "architectures all have to be trained to expect one as good as the predicted best among them.",
+        *_table(ranking.predictors, _CHOICE),
+        "Brackets are 95 % bootstrap intervals. Precision: of the predicted best share, how many are in the true best",
+        "share. Regret: target of the true best minus target of the predicted best. Best of n random: the number of",
+        "random architectures to train to expect one as good as the predicted best.",
     ]
-    if images := ranking.get("images"):
+    if images := about.get("images"):
         lines.append(f"batch of {images['batch']} images of {images['data']} ({images['hash']}){seed}")
-    elif ranking.get("run"):
-        lines.append(f"supernet and images of {ranking['run']}{seed}")
-    lines.append(f"{ranking['computed']} architectures computed in {ranking['seconds']} s, {per:.2f} s each")
+    elif about.get("run"):
+        lines.append(f"supernet and images of {about['run']}{seed}")
+    lines.append(f"{ranking.computed} architectures computed in {ranking.seconds} s, {per:.2f} s each")
     return "\n".join(lines)
 
 
@@ -46,7 +48,7 @@ def _table(rows: Sequence[Row], columns: Columns) -> list[str]:
 
 
 def _number(value: float | None, interval: Sequence[float | None] | None = None, form: str = ".2f") -> str:
-    """The value with its interval, as far as they are defined."""
+    """The value with its interval, where they are defined."""
     if value is None:
         return "-"
     if interval is None or interval[0] is None or interval[1] is None:
