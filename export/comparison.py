@@ -78,7 +78,8 @@ def compare(device: Device, onnx_files: Sequence[Path], spec: MeasureSpec) -> Co
     if len(onnx_files) < 2:
         raise UserError("onnx_files", f"has {len(onnx_files)}, a comparison takes two or more")
     if spec.sessions < MIN_ROUNDS:
-        raise UserError("sessions", f"is {spec.sessions}, a comparison takes {MIN_ROUNDS} rounds or more")
+        problem = f"is {spec.sessions}, a comparison takes {MIN_ROUNDS} rounds or more"
+        raise UserError("sessions", problem, code="out_of_range")
     baseline, *others = device.measure_together(onnx_files, spec)
     medians = _round_medians(baseline)
     return Comparison(

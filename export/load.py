@@ -73,7 +73,7 @@ def check_load(callers: Sequence[int], batches: Sequence[int]) -> None:
     for name, numbers in (("concurrency", callers), ("batch", batches)):
         for number in numbers:
             if number < 1:
-                raise UserError(name, f"is {number}, must be at least 1")
+                raise UserError(name, f"is {number}, must be at least 1", code="out_of_range")
 
 
 def _load(levels: Sequence[dict[str, Any]], batch: int, first: dict[str, Any]) -> Load:

@@ -37,7 +37,7 @@ def calibrate(
     """
     if len(architectures) < LEAST_NETWORKS:
         problem = f"{len(architectures)} networks are too few to calibrate by, at least {LEAST_NETWORKS} are needed"
-        raise UserError("--calibrate", problem)
+        raise UserError("calibrate", problem, code="too_few")
     sums = table.sums_by_family(space)
     b = np.array([[cost.cost(a) for cost in sums.values()] for a in architectures])
     t = np.asarray(ms, dtype=np.float64)

@@ -22,7 +22,7 @@ from espalier.nas.space import SearchSpace
 
 HELD_OUT_SEED = 2
 """Other networks than the anchors, of another seed; calibration takes the next ones of the same draw."""
-SAME = {"threads": "--threads", "batch": "--batch", "provider": "--provider"}
+SAME = ("threads", "batch", "provider")
 """What a table's spec and the asked one must share."""
 
 
@@ -122,7 +122,8 @@ def check_table(
         for _ in track(range(wanted), "networks", wanted):
             drawn.extend([found] if (found := next(networks, None)) is not None else [])
         if len(drawn) < wanted:
-            raise UserError("-n", f"the space has {len(drawn)} networks to measure, not {wanted}")
+            problem = f"the space has only {len(drawn)} networks to measure, not {wanted}"
+            raise UserError("networks", problem, code="too_few")
         drawn = [(a, bench.network(a, seconds)) for a, _ in drawn]  # those of slow moments again
         drift = bench.reference_ms / table.reference_ms
         is_same = bench.environment["id"] == table.device["id"]
@@ -157,12 +158,12 @@ def refuse_other(table: BlockTable, device: Mapping[str, Any], spec: MeasureSpec
     """
     if device["id"] != table.device["id"] and not any_device:
         known = [f"{d['id']} ({d.get('cpu_model')}, {d.get('provider')})" for d in (table.device, device)]
-        problem = f"the table is of device {known[0]}, this is {known[1]}; --any-device takes it all the same"
-        raise UserError("--device", problem)
-    for name, option in SAME.items():
+        problem = f"the table is of device {known[0]}, this is {known[1]}; any_device accepts it"
+        raise UserError("device", problem, code="mismatch")
+    for name in SAME:
         if table.spec.get(name) != getattr(spec, name):
             problem = f"is {getattr(spec, name)}, the table was measured with {name} {table.spec.get(name)}"
-            raise UserError(option, problem)
+            raise UserError(name, problem, code="mismatch")
 
 
 def table_error(table_ms: np.ndarray, measured_ms: np.ndarray) -> TableError:

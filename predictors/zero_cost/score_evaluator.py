@@ -50,11 +50,12 @@ class ScoreEvaluator:
             problem = f"one integer for each of {len(x)} images is needed, not {y.dtype} {tuple(y.shape)}"
             raise UserError("labels", problem)
         if repeats < 1:
-            raise UserError("repeats", f"at least 1 is needed, not {repeats}")
+            raise UserError("repeats", f"at least 1 is needed, not {repeats}", code="out_of_range")
         if seed < 0:
-            raise UserError("seed", f"at least 0 is needed, not {seed}")
+            raise UserError("seed", f"at least 0 is needed, not {seed}", code="out_of_range")
         if limit_s is not None and not limit_s > 0:
-            raise UserError("limit_s", f"a positive number of seconds is needed, not {limit_s}")
+            problem = f"a positive number of seconds is needed, not {limit_s}"
+            raise UserError("limit_s", problem, code="out_of_range")
         self.scores = {score.name: score for score in scores}
         self._reads: frozenset[Reading] = frozenset().union(*(score.reads for score in self.scores.values()))
         self._x, self._y = x.detach().clone(), y.detach().clone()

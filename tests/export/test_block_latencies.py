@@ -162,18 +162,18 @@ def test_what_was_timed_in_a_slow_moment_is_timed_again(slow: tuple[int, ...], a
 def test_a_table_of_something_else_is_refused(tmp_path: Path) -> None:
     space = made("macro")
     table = built(space, tmp_path)
-    with pytest.raises(UserError, match=r"--device: the table is of device a \(by rule, None\), this is b"):
+    with pytest.raises(UserError, match=r"device: the table is of device a \(by rule, None\), this is b"):
         checked(table, space, tmp_path, ScriptedDevice(identity="b"))
     assert checked(table, space, tmp_path, ScriptedDevice(identity="b"), any_device=True).before.within_5.value == 1
     for options, line in (
-        ({"threads": 2}, "--threads: is 2, the table was measured with threads 1"),
-        ({"batch": 8}, "--batch: is 8, the table was measured with batch 1"),
+        ({"threads": 2}, "threads: is 2, the table was measured with threads 1"),
+        ({"batch": 8}, "batch: is 8, the table was measured with batch 1"),
     ):
         with pytest.raises(UserError, match=line):
             check_table(table, space, ScriptedDevice(), dataclasses.replace(SPEC, **options), tmp_path / "partial")
     with pytest.raises(UserError, match=r"-n: the space has \d+ networks to measure, not 1,?000"):
         check_table(table, space, ScriptedDevice(), SPEC, tmp_path / "partial", held_out=900, calibration=100)
-    with pytest.raises(UserError, match="--calibrate: 2 networks are too few to calibrate by, at least 5"):
+    with pytest.raises(UserError, match="calibrate: 2 networks are too few to calibrate by, at least 5"):
         check_table(table, space, ScriptedDevice(), SPEC, tmp_path / "p", held_out=3, calibration=2)
 
 

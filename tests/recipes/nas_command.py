@@ -96,6 +96,13 @@ def nas_here(capsys: pytest.CaptureFixture[str], *arguments: object) -> Answer:
     return Answer(code, captured.out, captured.err)
 
 
+def command(*arguments: object) -> None:
+    """The command in this process; an error is raised as it is, instead of printed."""
+    from espalier.recipes.cli.app import app
+
+    app([*map(str, arguments)], standalone_mode=False)
+
+
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """The one line that the command refuses with, without its `error: `."""
     answer = nas_here(capsys, *arguments)

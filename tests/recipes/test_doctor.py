@@ -14,7 +14,7 @@ def test_a_mismatch_of_builds_is_named_with_its_cure(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(doctor, "import_failure", lambda module: MISMATCH)
     found = doctor.builds()
     assert found.status == "problem"
-    assert "torch 2.13.0+cpu, torchvision 0.29.2 do not fit together" in found.detail
+    assert "torch 2.13.0+cpu, torchvision 0.29.2 do not work together" in found.detail
     assert "torchvision::nms" in found.detail
     assert "pip install --force-reinstall torch torchvision" in found.detail
     assert "\n" not in found.detail

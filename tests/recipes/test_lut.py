@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from nas_command import nas_here, stage
+from nas_command import command, nas_here, stage
+
+from espalier.nas.errors import Code
+from user_errors import user_error
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "export"))
 from device_by_layers import ScriptedDevice, without_exporter
@@ -53,14 +56,13 @@ def test_a_table_is_built_checked_and_used(capsys: Capture, tmp_path: Path) -> N
     assert found["before"]["within_5"]["value"] == 1
     assert len(found["networks"]) == 6
 
-    answer = nas_here(capsys, *check, "--device", "ssh://board")
-    assert answer.code == 2
-    assert answer.err.strip().splitlines()[-1].startswith("error: --device: the table is of device local")
+    with user_error("--device", None, says="local"):
+        command(*check, "--device", "ssh://board")
     assert nas_here(capsys, *check, "--device", "ssh://board", "--any-device").code == 0
-    answer = nas_here(capsys, *check, "--threads", 2)
-    assert answer.err.strip().endswith("error: --threads: is 2, the table was measured with threads 1")
-    answer = nas_here(capsys, *check, "--space", "vit", "--image-size", 64)
-    assert "table.json: space: the table was measured for another space" in answer.err
+    with user_error("--threads", None, says="threads 1"):
+        command(*check, "--threads", 2)
+    with user_error("table.json: space", None):
+        command(*check, "--space", "vit", "--image-size", 64)
 
 
 @pytest.mark.usefixtures("device")
@@ -109,16 +111,18 @@ def test_a_table_is_the_cost_of_a_strategy(capsys: Capture, tmp_path: Path, monk
     assert answer.err.strip().endswith(wrong)
 
 
-def test_mistakes_are_one_line(capsys: Capture, tmp_path: Path) -> None:
-    for arguments, line in (
-        (("build", "-o", "t.json"), "error: --space: is missing: a space, or a recipe"),
-        (("build", "--space", "vit"), "error: --output: is missing: the file of the table"),
-        (("build", "quickstart", "--space", "vit"), "error: --space: goes without a recipe, which has its own"),
-        (("build", "quickstart", "--classes", 3), "error: --classes: goes with --space; a recipe has its images"),
-        (("build", "--space", "vit", "--classes", 0), "error: --classes: is 0, must be at least 1"),
-        (("build", "--space", "vti"), "error: --space: nothing is called 'vti'"),
-        (("check", tmp_path / "no.json"), f"error: {tmp_path}/no.json: no such file"),
-    ):
-        answer = nas_here(capsys, "lut", *arguments)
-        assert answer.code == 2
-        assert answer.err.strip().startswith(line)
+@pytest.mark.parametrize(
+    ("arguments", "where", "code"),
+    [
+        ("build -o t.json", "--space", "missing"),
+        ("build --space vit", "--output", "missing"),
+        ("build quickstart --space vit", "--space", "conflict"),
+        ("build quickstart --classes 3", "--classes", "conflict"),
+        ("build --space vit --classes 0", "--classes", "out_of_range"),
+        ("build --space vti", "--space", "unknown"),
+        ("check no.json", "no.json", "not_found"),
+    ],
+)
+def test_mistakes(arguments: str, where: str, code: Code) -> None:
+    with user_error(where, code):
+        command("lut", *arguments.split())

@@ -8,23 +8,26 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from nas_command import environment, leftovers, log, nas_here, refusal, start
+from nas_command import command, environment, leftovers, log, nas_here, refusal, start
 from torch import nn
 
 from conftest import FinishedRun
 from espalier.nas.checkpoint import read_weights, save_weights
 from espalier.nas.cost.count import count
+from espalier.nas.errors import Code
 from espalier.nas.models import network_factory
 from espalier.pruning import load_pruned
 from espalier.pruning.allocation.macs import layer_macs
 from espalier.pruning.pruned_model import Plan
 from espalier.pruning.weights import prunable_weights
 from espalier.recipes.config.registry import PRUNERS
+from user_errors import user_error
 
 Capture = pytest.CaptureFixture[str]
 
@@ -69,7 +72,7 @@ def pruned(capsys: Capture, *arguments: object, folder: str = "out") -> dict[str
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out export and timing, which take seconds: the result is counted on the plain networks."""
 
-    def counted(folder: Path, plan: Plan, *, dense: nn.Module, pruned: nn.Module, **_: object) -> dict[str, Any]:
+    def counted(folder: Path, plan: Plan, *, dense: nn.Module, pruned: nn.Module, **_: object) -> SimpleNamespace:
         def facts(network: nn.Module) -> dict[str, int]:
             cost = count(network, plan.image_shape)
             weights = prunable_weights(network)
@@ -78,7 +81,8 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
             by_zero = sum(macs[name] * n for name, n in zeros.items())
             return {**vars(cost), "zeros": sum(zeros.values()), "macs_without_zeros": cost.macs - round(by_zero)}
 
-        return {"before": facts(dense), "after": facts(pruned)}
+        found = {"before": facts(dense), "after": facts(pruned)}
+        return SimpleNamespace(to_dict=lambda: found)
 
     monkeypatch.setattr("espalier.recipes.commands.prune.command.measure_outcome", counted)
 
@@ -222,8 +226,8 @@ def test_a_killed_pruning_goes_on_and_ends_as_if_it_had_not_been(capsys: Capture
     process.kill()
     process.communicate()
     assert process.returncode == -9
-    line = refusal(capsys, "prune", "own.py:small", "-o", "out", "--resume", *arguments, "train.lr=0.2")
-    assert line.startswith("train.lr: is 0.2, and was 0.05")
+    with user_error("train.lr", "conflict", says="0.2"):
+        command("prune", "own.py:small", "-o", "out", "--resume", *arguments, "train.lr=0.2")
     assert nas_here(capsys, "prune", "own.py:small", "-o", "out", "--json", "--resume", *arguments).code == 0
     assert nas_here(capsys, "prune", "own.py:small", "-o", "whole", "--json", *arguments).code == 0
     resumed, whole = (read_weights(tmp_path / name / "model.safetensors") for name in ("out", "whole"))
@@ -231,51 +235,52 @@ def test_a_killed_pruning_goes_on_and_ends_as_if_it_had_not_been(capsys: Capture
 
 
 @pytest.mark.parametrize(
-    ("arguments", "line"),
+    ("arguments", "where", "code", "says"),
     [
-        ((), "target: a target is missing"),
-        (("--target", "sparsty=0.9"), "target: 'sparsty' is not a quantity; allowed: sparsity="),
-        (("--target", "sparsity=1.5"), "target: sparsity must be between 0 and 1"),
-        (("--target", "macs"), "target: 'macs' is not of the form quantity=value"),
-        (("--target", "latency_ms=3"), "zeros run no faster on common runtimes"),
-        (("--target", "sparsity=0.5", "--method", "structured"), "structured pruning leaves no zeros"),
-        (("--target", "sparsity=0.5", "--method", "isp"), "method: 'isp' is not possible; allowed: gradual"),
-        (("--target", "sparsity=0.5", "--method", "issp", "method.alpa=1"), "method.alpa: unknown key"),
-        (("--target", "sparsity=0.5", "--method", "issp", "method.alpha=2"), "method.alpha: "),
-        (("--target", "sparsity=0.5", "--pattern", "2:4"), "a pattern has its own sparsity"),
-        (("--pattern", "4:4"), "pattern: 4:4 must have"),
-        (("--pattern", "2:4"), "0.0.weight: has 1 inputs"),
-        (("--pattern", "half"), "pattern: "),
-        (("--target", "sparsity=0.5", "--include", "layer9.*"), "include: no prunable layer matches 'layer9.*'"),
-        (("--target", "sparsity=0.5", "--exclude", "*"), "include: leaves nothing to prune"),
-        (("--target", "params=0.001"), "target: params=0.001 needs"),
-        (("--target", "macs=0.5", "--allocation", "erk"), "allocation: a target in macs"),
-        (("--target", "macs=0.000001", "--method", "structured"), "target"),
-        (("--target", "sparsity=0.5", "--weights", "absent.npz"), "absent.npz: "),
-        (("--target", "sparsity=0.5", "--pretrained"), "own.py:small: only models of timm"),
-        (("--target", "sparsity=0.5", "--data", "absent"), "--data: absent does not exist"),
-        (("--target", "sparsity=0.5", "data.mean=[0.5]"), "data: mean and std go together"),
-        (("--target", "sparsity=0.5", "train.warmup_epochs=3"), "train: warmup_epochs must be fewer"),
+        ("", "--target", "invalid", "sparsity=0.9"),
+        ("--target sparsty=0.9", "--target", "invalid", "sparsity="),
+        ("--target sparsity=1.5", "--target", "invalid", "1.5"),
+        ("--target macs", "--target", "invalid", "macs"),
+        ("--target latency_ms=3", "--target", "invalid", "structured"),
+        ("--target sparsity=0.5 --method structured", "--target", "invalid", "macs="),
+        ("--target sparsity=0.5 --method isp", "--method", "unknown", "did you mean 'issp'?"),
+        ("--target sparsity=0.5 --method issp method.alpa=1", "method.alpa", "unknown", "alpha"),
+        ("--target sparsity=0.5 --method issp method.alpha=2", "method.alpha", "invalid", "2"),
+        ("--target sparsity=0.5 --pattern 2:4", "--target", "invalid", "pattern"),
+        ("--pattern 4:4", "--pattern", None, "4:4"),
+        ("--pattern 2:4", "0.0.weight", None, "1 inputs"),
+        ("--pattern half", "--pattern", "invalid", "half"),
+        ("--target sparsity=0.5 --include layer9.*", "--include", None, "layer9.*"),
+        ("--target sparsity=0.5 --exclude *", "--include", None, ""),
+        ("--target params=0.001", "--target", "infeasible", "params=0.001"),
+        ("--target macs=0.5 --allocation erk", "--allocation", "conflict", "lgreco"),
+        ("--target macs=0.000001 --method structured", "--target", None, ""),
+        ("--target sparsity=0.5 --weights absent.npz", "absent.npz", None, ""),
+        ("--target sparsity=0.5 --pretrained", "own.py:small", None, "timm"),
+        ("--target sparsity=0.5 --data absent", "--data", "not_found", "absent"),
+        ("--target sparsity=0.5 data.mean=[0.5]", "--data", "invalid", "std"),
+        ("--target sparsity=0.5 train.warmup_epochs=3", "train", "invalid", "warmup_epochs"),
     ],
 )
-def test_what_a_user_gets_wrong(capsys: Capture, tmp_path: Path, arguments: tuple[str, ...], line: str) -> None:
-    said = refusal(capsys, "prune", "own.py:small", "-o", "out", *QUICK, *arguments)
-    assert line in said
+def test_what_a_user_gets_wrong(tmp_path: Path, arguments: str, where: str, code: Code | None, says: str) -> None:
+    with user_error(where, code, says=says):
+        command("prune", "own.py:small", "-o", "out", *QUICK, *arguments.split())
     assert not list((tmp_path / "out").glob("model.*"))
 
 
 @pytest.mark.parametrize(
-    ("model", "line"),
+    ("model", "where", "code", "says"),
     [
-        ("own.py:wrong", "MODEL: gives outputs (2, 7) for 2 images of 10 classes"),
-        ("timm:resnet81", "timm:resnet81: there is no such model in timm"),
-        ("resnet18", "MODEL: resnet18 is no network: timm:NAME"),
-        (".", "MODEL: . is no network: timm:NAME"),
-        ("edsr:blocks=2", "--scale: is missing: edsr enlarges images"),
+        ("own.py:wrong", "MODEL", "mismatch", "(2, 7)"),
+        ("timm:resnet81", "timm:resnet81", None, "resnet18"),
+        ("resnet18", "MODEL", "invalid", "timm:NAME"),
+        (".", "MODEL", "invalid", "timm:NAME"),
+        ("edsr:blocks=2", "--scale", "missing", "edsr"),
     ],
 )
-def test_what_is_no_network(capsys: Capture, model: str, line: str) -> None:
-    assert refusal(capsys, "prune", model, "-o", "out", "--target", "sparsity=0.5", *QUICK).startswith(line)
+def test_what_is_not_a_network(model: str, where: str, code: Code | None, says: str) -> None:
+    with user_error(where, code, says=says):
+        command("prune", model, "-o", "out", "--target", "sparsity=0.5", *QUICK)
 
 
 @pytest.mark.usefixtures("unmeasured")
@@ -291,15 +296,16 @@ def test_a_damaged_plan_is_named(capsys: Capture, tmp_path: Path) -> None:
         assert line in refusal(capsys, "prune", "out", "--target", "sparsity=0.6", "-o", "again", *QUICK)
 
 
-def test_an_output_that_is_taken_is_not_written_over(capsys: Capture, tmp_path: Path) -> None:
+def test_an_output_that_is_taken_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    line = refusal(capsys, "prune", "own.py:small", "-o", "out", "--target", "sparsity=0.5", *QUICK)
-    assert "is not empty; --resume goes on with the pruning in it" in line
-    line = refusal(capsys, "prune", "own.py:small", "-o", "out", "--resume", "--target", "sparsity=0.5", *QUICK)
-    assert "holds no pruning to resume" in line
+    arguments = ("prune", "own.py:small", "-o", "out", "--target", "sparsity=0.5", *QUICK)
+    with user_error("out", "conflict"):
+        command(*arguments)
+    with user_error("out", "not_found"):
+        command(*arguments, "--resume")
 
 
-def test_divergence_is_the_learning_rates(capsys: Capture) -> None:
-    line = refusal(capsys, "prune", "own.py:small", "-o", "out", "--target", "sparsity=0.5", *QUICK, "train.lr=1e30")
-    assert line.startswith("train.lr: the training loss is")
+def test_divergence_is_the_learning_rates() -> None:
+    with user_error("train.lr", "failed"):
+        command("prune", "own.py:small", "-o", "out", "--target", "sparsity=0.5", *QUICK, "train.lr=1e30")

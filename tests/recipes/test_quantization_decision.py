@@ -9,8 +9,8 @@ from espalier.export.comparison import Timed
 from espalier.export.timing import summarize
 from espalier.nas.measurement import Measurement
 from espalier.nas.paired import PairedDrop
-from espalier.recipes.commands.quantize.command import half_cause
 from espalier.recipes.commands.quantize.decision import FP32, Form, chosen, objection
+from espalier.recipes.commands.quantize.trial import half_cause
 from espalier.recipes.engine.int8_scheme import scheme_for
 
 AVX2 = {"cpu_architecture": "x86_64", "instructions": ["avx2"]}
@@ -97,6 +97,6 @@ def test_accuracy_here_and_time_there(
 
 def test_why_half_precision_is_no_gain() -> None:
     cpu = {"provider": "CPUExecutionProvider", "instructions": ["avx2"]}
-    assert "converted to fp32 around each operator" in half_cause("fp16", cpu)
-    assert "converted" not in half_cause("fp16", cpu | {"instructions": ["asimdhp"]})
-    assert "converted" not in half_cause("fp16", {"provider": "CUDAExecutionProvider"})
+    assert "converts fp16 to fp32" in half_cause("fp16", cpu)
+    assert "converts" not in half_cause("fp16", cpu | {"instructions": ["asimdhp"]})
+    assert "converts" not in half_cause("fp16", {"provider": "CUDAExecutionProvider"})

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from nas_command import leftovers, nas_here, refusal
+from nas_command import command, leftovers, nas_here
 from torch import nn
 
 from conftest import FinishedRun
@@ -21,10 +21,12 @@ from espalier.export.onnx import export_onnx
 from espalier.export.timing import summarize
 from espalier.nas.checkpoint import load_weights, save_weights
 from espalier.nas.data import load
+from espalier.nas.errors import Code
 from espalier.nas.measurement import Measurement
 from espalier.nas.models import network_factory
 from espalier.recipes.config.quantize_settings import quantize_settings
 from espalier.recipes.inputs.calibration import QuantizationImages
+from user_errors import user_error
 
 Capture = pytest.CaptureFixture[str]
 
@@ -163,7 +165,7 @@ def test_the_winner_is_kept_and_the_others_are_told_why(capsys: Capture, tmp_pat
     assert device.files == ["fp32.onnx", "int8-minmax.onnx", "fp32.onnx", "fp16.onnx"]
     card = (out / "README.md").read_text()
     assert "int8-minmax is kept: it takes 0.50 [0.50, 0.50] of fp32's time" in card
-    assert "converted to fp32 around each operator" in card
+    assert "converts fp16 to fp32 around each operator" in card
 
 
 def test_what_is_written_is_what_was_judged(capsys: Capture, tmp_path: Path, device: ByForm) -> None:
@@ -191,7 +193,7 @@ def test_fp32_stays_where_no_form_is_faster(
     assert (tmp_path / "out" / "model.onnx").stat().st_size == of(result, "fp32")["size_bytes"]
     line = "it is slower than fp32 (time x 1.50 [1.50, 1.50]): this processor has no 8-bit dot products (VNNI)"
     assert of(result, "int8-minmax")["refused"] == line
-    assert "It stays in fp32" in (tmp_path / "out" / "README.md").read_text()
+    assert "fp32 is kept on" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_form_may_not_lose_more_than_was_said(capsys: Capture, device: ByForm) -> None:
@@ -247,8 +249,8 @@ def test_an_onnx_file_with_a_fixed_batch(capsys: Capture, tmp_path: Path, device
     assert of(result, "fp32")["accuracy"]["value"] > 0.8  # of all 180 images, the last batch filled up
     kept = onnx.load(tmp_path / "out" / "model.onnx").graph
     assert kept.input[0].type.tensor_type.shape.dim[0].dim_value == 7
-    line = refusal(capsys, "quantize", "out/model.onnx", "-o", "again")
-    assert line.startswith("out/model.onnx: is quantised already")
+    with user_error("out/model.onnx", None):
+        command("quantize", "out/model.onnx", "-o", "again")
 
 
 def test_the_network_of_a_run_brings_its_normalisation(
@@ -281,31 +283,34 @@ def test_this_machine_times_a_form(capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "line"),
+    ("arguments", "where", "code", "says"),
     [
-        (("own.py:small", "--methods", "int4"), "methods.0: 'int4' is not possible; allowed: int8-minmax"),
-        (("own.py:small", "--methods", "fp16,fp16"), "methods: fp16, fp16 names one of them twice"),
-        (("own.py:small", "--max-drop", "2"), "max_drop: "),
-        (("own.py:small", "calibration_images=0"), "calibration_images: "),
-        (("own.py:small", "--data", "absent"), "--data: absent does not exist"),
-        (("own.py:seven",), "MODEL: gives outputs (7,) for an image, must give (10,)"),
-        (("absent.onnx",), "absent.onnx: cannot be read as ONNX"),
-        (("absent.onnx", "--weights", "w.safetensors"), "--weights: absent.onnx has its own weights"),
-        (("resnet18",), "MODEL: resnet18 is no network: timm:NAME"),
-        (("own.py:small", "--size", "16"), "MODEL: does not take images of 1x16x16"),
-        (("own.py:small", "--device", "nowhere"), "profile.device: 'nowhere' is not the address of a device"),
+        ("own.py:small --methods int4", "methods.0", "unknown", "int8-minmax"),
+        ("own.py:small --methods fp16,fp16", "--methods", "invalid", "fp16, fp16"),
+        ("own.py:small --max-drop 2", "--max-drop", "invalid", "2"),
+        ("own.py:small calibration_images=0", "calibration_images", "invalid", "0"),
+        ("own.py:small --data absent", "--data", "not_found", "absent"),
+        ("own.py:seven", "MODEL", "mismatch", "(7,)"),
+        ("absent.onnx", "absent.onnx", None, ""),
+        ("absent.onnx --weights w.safetensors", "--weights", "conflict", "absent.onnx"),
+        ("resnet18", "MODEL", "invalid", "timm:NAME"),
+        ("own.py:small --size 16", "MODEL", "mismatch", "1x16x16"),
+        ("own.py:small --device nowhere", "profile.device", None, "local"),
     ],
 )
-def test_what_a_user_gets_wrong(capsys: Capture, tmp_path: Path, arguments: tuple[str, ...], line: str) -> None:
-    assert refusal(capsys, "quantize", *arguments, "-o", "out").startswith(line)
+def test_what_a_user_gets_wrong(tmp_path: Path, arguments: str, where: str, code: Code | None, says: str) -> None:
+    with user_error(where, code, says=says):
+        command("quantize", *arguments.split(), "-o", "out")
     assert not list((tmp_path / "out").glob("model.*"))
 
 
-def test_the_folder_is_missing_or_taken(capsys: Capture, tmp_path: Path) -> None:
-    assert refusal(capsys, "quantize", "own.py:small") == "--output: is missing: the folder to write"
+def test_the_folder_is_missing_or_taken(tmp_path: Path) -> None:
+    with user_error("--output", "missing"):
+        command("quantize", "own.py:small")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    assert refusal(capsys, "quantize", "own.py:small", "-o", "out") == "out: is not empty"
+    with user_error("out", "conflict"):
+        command("quantize", "own.py:small", "-o", "out")
 
 
 @pytest.mark.slow

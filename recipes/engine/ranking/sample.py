@@ -39,7 +39,8 @@ def draw_sample(
         UserError: the table cannot be used, or is smaller than the sample.
     """
     if samples < LEAST:
-        raise UserError(f"{prefix}samples", f"a ranking needs at least {LEAST} architectures, not {samples}")
+        problem = f"a ranking needs at least {LEAST} architectures, not {samples}"
+        raise UserError(f"{prefix}samples", problem, code="out_of_range")
     table = read_table(path, space, [target], where=f"{prefix}table")
     rows = [(architecture, values[0]) for architecture, values in table.items()]
     what = "architectures"
@@ -47,6 +48,6 @@ def draw_sample(
         rows = list({space.isomorphism_class(row[0]): row for row in reversed(rows)}.values())[::-1]
         what = "architectures that compute different functions"
     if samples > len(rows):
-        raise UserError(f"{prefix}samples", f"the table has {len(rows)} {what}, not {samples}")
+        raise UserError(f"{prefix}samples", f"the table has {len(rows)} {what}, not {samples}", code="too_few")
     sampling = f"{samples:,} of the table's {len(rows):,} {what}, drawn uniformly without replacement, seed {seed}"
     return Sample(dict(random.Random(seed).sample(rows, samples)), sampling)
