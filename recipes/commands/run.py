@@ -75,7 +75,7 @@ def dry_run_summary(recipe: Recipe) -> dict[str, Any]:
 
 
 def run_summary(run: Run) -> dict[str, Any]:
-    """What a finished run has found, for JSON: counts, correlations, each trained network with its numbers and files."""
+    """What a finished run has found, for JSON: counts, correlations, trained networks with their numbers and files."""
     stages = run.stages
     search = None if stages.search is None else stages.search.model_dump(mode="json")
     return {
