@@ -11,13 +11,19 @@ from command_line_page import command_line_page
 from json_page import json_page
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
-from recipe_page import recipe_page
+from formulas import as_mathml
+from mkdocs.structure.pages import Page
+from recipe_page import prune_and_quantize_page, recipe_page
 
 GENERATED: dict[str, Callable[[], str]] = {
     "reference/command-line.md": command_line_page,
     "reference/recipe.md": recipe_page,
+    "reference/prune-and-quantize.md": prune_and_quantize_page,
     "reference/json.md": json_page,
 }
+TITLES = {"deployment": "Deployment", "predictors": "Predictors", "pruning": "Pruning", "scores": "Zero-cost scores"}
+TITLES |= {"selection": "Selection from a supernet", "supernets": "Supernets"}
+"""Titles of folders inside folders."""
 ORDER = ("index", "install", "first-run", "report", "images", "search", "supernets", "guided-search")
 """Pages that come first in their folder; the others follow by name."""
 
@@ -35,6 +41,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turn formulas into MathML, which browsers show without a script."""
+    return as_mathml(html)
+
+
 def _filled(nav: list[Any], docs: Path) -> list[Any]:
     filled: list[Any] = []
     for item in nav:
@@ -44,17 +55,22 @@ def _filled(nav: list[Any], docs: Path) -> list[Any]:
                 value = _filled(value, docs)
             elif value.endswith("/"):
                 value = _pages(docs, value.rstrip("/"))
-            filled.append({title: value})
+            if isinstance(value, list) or (docs / value).exists():
+                filled.append({title: value})
         else:
             filled.append(item)
     return filled
 
 
-def _pages(docs: Path, folder: str) -> list[str]:
-    """The pages of a folder and what is generated into it, in the order of `ORDER`, then by name."""
+def _pages(docs: Path, folder: str) -> list[Any]:
+    """The pages of a folder and what is generated into it, in the order of `ORDER`, then by name; then its folders."""
     written = {path.relative_to(docs).as_posix() for path in (docs / folder).glob("*.md")}
     generated = {path for path in GENERATED if path.startswith(f"{folder}/")}
-    return sorted(written | generated, key=_place)
+    inner = sorted(path.name for path in (docs / folder).iterdir() if path.is_dir())
+    return [
+        *sorted(written | generated, key=_place),
+        *({TITLES[name]: _pages(docs, f"{folder}/{name}")} for name in inner),
+    ]
 
 
 def _place(path: str) -> tuple[int, str]:

@@ -29,6 +29,28 @@ def recipe_page() -> str:
     return "\n".join([HEAD, *Sections(json.loads(json_schema()), _describe).lines()])
 
 
+PRUNE_HEAD = """\
+# Keys of prune and quantize
+
+The settings of `nas prune` and `nas quantize` beside their options, as `key=value` arguments: `nas prune MODEL train.epochs=5`.
+Generated from the schemas that they are checked with.
+"""
+
+
+def prune_and_quantize_page() -> str:
+    """The page of the settings of `nas prune` and `nas quantize` as Markdown."""
+    from espalier.recipes.config.prune_settings import PruneSettings
+    from espalier.recipes.config.quantize_settings import QuantizeSettings
+
+    return "\n".join(
+        [
+            PRUNE_HEAD,
+            *Sections(PruneSettings.model_json_schema(), _describe, "nas prune").lines(),
+            *Sections(QuantizeSettings.model_json_schema(), _describe, "nas quantize").lines(),
+        ]
+    )
+
+
 def _describe(key: str, name: str) -> Mapping[str, str]:
     """What the docstring of a space, a strategy or a pruning method says of its options."""
     from espalier.recipes.config import registry

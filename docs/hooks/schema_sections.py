@@ -13,6 +13,9 @@ from tables import cell, table
 Describe = Callable[[str, str], Mapping[str, str]]
 """The descriptions of the options of one member of a union: by the union's key and the member's name."""
 
+SCALED = "/Scaled"
+"""The other form of every integer; the head of the page explains it once."""
+
 
 @dataclass(frozen=True)
 class Sections:
@@ -21,21 +24,23 @@ class Sections:
     Args:
         schema: the JSON schema.
         describe: descriptions of options that the schema has none for.
+        title: heading of the keys that are in no section.
     """
 
     schema: Mapping[str, Any]
     describe: Describe
+    title: str = "Top level"
 
     def lines(self) -> Iterator[str]:
         """The top-level keys, then every section below them."""
-        yield "## Top level\n"
+        yield f"## {self.title}\n"
         yield from self._table(self.schema, {})
         yield from self._below(self.schema, "")
 
     def _below(self, section: Mapping[str, Any], path: str) -> Iterator[str]:
         for key, value in section.get("properties", {}).items():
             inner = f"{path}.{key}" if path else key
-            level = "#" * (inner.count(".") + 2)
+            level = "#" * min(inner.count(".") + 2, 5)
             if members := self._members(value):
                 yield f"{level} {inner}\n"
                 yield f"{_text(value)}\n"
@@ -76,8 +81,8 @@ class Sections:
         """The section that a key holds, alone or as an alternative to null."""
         for one in (value, *value.get("anyOf", ())):
             target = self._resolved(one)
-            if target.get("title") != "Scaled" and "$ref" in one and "properties" in target and one is not _SCALED:
-                return None if one["$ref"].endswith("/Scaled") else target
+            if "properties" in target and "$ref" in one and not one["$ref"].endswith(SCALED):
+                return target
         return None
 
     def _resolved(self, value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -88,7 +93,7 @@ class Sections:
         if self._members(value):
             return "a name or a section, see below"
         if "$ref" in value:
-            return "" if value["$ref"].endswith("/Scaled") else "section"
+            return "" if value["$ref"].endswith(SCALED) else "section"
         alternatives = value.get("anyOf") or value.get("oneOf")
         if alternatives:
             kinds = [kind for kind in map(self._kind, alternatives) if kind]
@@ -105,9 +110,6 @@ class Sections:
         named = {"integer": "integer", "number": "number", "boolean": "`true`, `false`", "null": "`null`"}
         text = named.get(str(kind), "path" if value.get("format") == "path" else "text" if kind == "string" else "")
         return text + _range(value)
-
-
-_SCALED: dict[str, Any] = {}
 
 
 def _range(value: Mapping[str, Any]) -> str:
