@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from command_line_page import command_line_page
+from formulas import as_mathml
 from json_page import json_page
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
-from formulas import as_mathml
 from mkdocs.structure.pages import Page
 from recipe_page import prune_and_quantize_page, recipe_page
 
@@ -21,10 +21,21 @@ GENERATED: dict[str, Callable[[], str]] = {
     "reference/prune-and-quantize.md": prune_and_quantize_page,
     "reference/json.md": json_page,
 }
-TITLES = {"deployment": "Deployment", "predictors": "Predictors", "pruning": "Pruning", "scores": "Zero-cost scores"}
-TITLES |= {"selection": "Selection from a supernet", "supernets": "Supernets"}
-"""Titles of folders inside folders."""
-ORDER = ("index", "install", "first-run", "report", "images", "search", "supernets", "guided-search")
+TITLES = {
+    "supernets": "Supernets",
+    "selection": "Selection from a supernet",
+    "scores": "Zero-cost scores",
+    "predictors": "Predictors",
+    "pruning": "Pruning",
+    "deployment": "Deployment",
+}
+"""Titles of folders inside folders, in their order."""
+ORDER = (
+    *("index", "install", "first-run", "report"),
+    *("images", "search", "supernets", "guided-search", "budgets", "rank", "prune", "quantize", "profile", "devices"),
+    *("command-line", "recipe", "prune-and-quantize", "json", "run-folder"),
+    *("scores", "pruning", "quantization", "latency", "speed"),
+)
 """Pages that come first in their folder; the others follow by name."""
 
 
@@ -66,7 +77,7 @@ def _pages(docs: Path, folder: str) -> list[Any]:
     """The pages of a folder and what is generated into it, in the order of `ORDER`, then by name; then its folders."""
     written = {path.relative_to(docs).as_posix() for path in (docs / folder).glob("*.md")}
     generated = {path for path in GENERATED if path.startswith(f"{folder}/")}
-    inner = sorted(path.name for path in (docs / folder).iterdir() if path.is_dir())
+    inner = [name for name in TITLES if (docs / folder / name).is_dir()]
     return [
         *sorted(written | generated, key=_place),
         *({TITLES[name]: _pages(docs, f"{folder}/{name}")} for name in inner),

@@ -13,11 +13,11 @@ from schema_sections import Sections, options_in
 HEAD = """\
 # Recipe keys
 
-Generated from the schema that recipes are checked with. `nas recipes schema` prints it, and `nas recipes copy` puts it beside
-a recipe, so that editors with YAML support complete and check keys.
+Generated from the schema that recipes are checked with. `nas recipes schema` prints it, and `nas recipes copy`
+puts it beside a recipe, so that editors with YAML support complete and check keys.
 
-A key can be set in the recipe or on the command line by its dotted path: `nas run my.yaml search.trials=60`. A section that
-is left out is a stage that is not run. Any integer can also be written `{full: F, least: L}`; it is then
+A key can be set in the recipe or on the command line by its dotted path: `nas run my.yaml search.trials=60`. A section
+that is left out is a stage that is not run. Any integer can also be written `{full: F, least: L}`; it is then
 `max(L, round(F * scale))`.
 """
 
@@ -32,8 +32,8 @@ def recipe_page() -> str:
 PRUNE_HEAD = """\
 # Keys of prune and quantize
 
-The settings of `nas prune` and `nas quantize` beside their options, as `key=value` arguments: `nas prune MODEL train.epochs=5`.
-Generated from the schemas that they are checked with.
+The settings of `nas prune` and `nas quantize` beside their options, as `key=value` arguments, such as
+`nas prune MODEL train.epochs=5`. Generated from the schemas that they are checked with.
 """
 
 
