@@ -13,8 +13,8 @@ HEAD = """\
 Generated from the command line itself. `nas COMMAND --help` prints the same.
 
 Every command that returns data takes `--json`. Invalid input is reported in one line that starts with the offending
-option, key or file. Exit codes: 0 success, 1 `nas doctor` found a problem, 2 invalid input or no result within the limits, 130
-interrupted.
+option, key or file. Exit codes: 0 success, 1 `nas doctor` found a problem, 2 invalid input or no result within the
+limits, 130 interrupted.
 """
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -52,7 +51,7 @@ def prune_and_quantize_page() -> str:
 
 
 def _describe(key: str, name: str) -> Mapping[str, str]:
-    """What the docstring of a space, a strategy or a pruning method says of its options."""
+    """What the docstrings of a space, a strategy or a pruning method, and of its bases, say of its options."""
     from espalier.recipes.config import registry
 
     tables: dict[str, Mapping[str, Any]] = {
@@ -63,4 +62,7 @@ def _describe(key: str, name: str) -> Mapping[str, str]:
     if name not in tables.get(key, {}):
         return {}
     module, _, attribute = tables[key][name].partition(":")
-    return options_in(inspect.getdoc(getattr(importlib.import_module(module), attribute)) or "")
+    described: dict[str, str] = {}
+    for base in reversed(getattr(importlib.import_module(module), attribute).__mro__):
+        described |= options_in(base.__doc__ or "")
+    return described

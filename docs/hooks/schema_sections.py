@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -135,7 +136,7 @@ def _text(value: Mapping[str, Any]) -> str:
 
 def options_in(docstring: str) -> dict[str, str]:
     """The arguments that a docstring in Google style describes, and its first sentence under the empty name."""
-    first, _, rest = docstring.partition("Args:")
+    first, _, rest = inspect.cleandoc(docstring).partition("Args:")
     found = {"": " ".join(first.strip().split("\n\n")[0].split())}
     name = ""
     for line in rest.split("\n\n")[0].splitlines():
@@ -144,4 +145,9 @@ def options_in(docstring: str) -> dict[str, str]:
             found[name] = match[2]
         elif name and line.strip():
             found[name] += f" {line.strip()}"
-    return {key: text[:1].upper() + text[1:] for key, text in found.items()}
+    return {key: _sentence(text) for key, text in found.items()}
+
+
+def _sentence(text: str) -> str:
+    """With a capital, unless it begins with a symbol."""
+    return text[:1].upper() + text[1:] if re.match(r"[a-z]{3,} |an? ", text) else text
