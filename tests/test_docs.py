@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import re
 import shutil
 import subprocess
@@ -28,7 +30,6 @@ RECIPE_KEYS = {"data", "space", "supernet", "rank", "select", "search", "train",
 SHORT_RUN = (
     *("data.limit=300", "space.channels=2", "supernet.epochs=1", "search.trials=3"),
     *("search.objectives=[accuracy,macs]", "train.front=1", "train.random=1", "train.epochs=1"),
-    *("profile.sessions=2", "profile.seconds=0.05"),
 )
 """Makes `quickstart` take seconds."""
 LATER: tuple[str, ...] = ("api.md", "extend/")
@@ -80,7 +81,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "own.py").write_text(own.text)
     _write_onnx(folder)
     _write_table(folder / "table.csv")
-    _run_here(["run", "quickstart", "-o", str(folder / "runs/mine"), *SHORT_RUN])
+    (folder / "device.json").write_text(json.dumps({"call_ms": 0.1, "operators_ms": {"*": 0.01}, "noise": 0.02}))
+    device = f"profile.device=replay:{folder / 'device.json'}"
+    _run_here(["run", "quickstart", "-o", str(folder / "runs/mine"), *SHORT_RUN, device])
     return folder
 
 
@@ -159,6 +162,43 @@ def test_recipes(block: Block) -> None:
             base[key] = {**known, **section} if extends else section
         document = base
     recipe_from(document)
+
+
+CELLS = "--space nasbench201:channels=2,cells=1 --image-size 8"
+JSON_COMMANDS = {
+    "run": "run quickstart -o runs/mine --resume",
+    "score": "score own.py:network --scores naswot,synflow --batch-size 8",
+    "rank": "rank --table table.csv --target accuracy --samples 10 --predictors naswot --batch-size 8",
+    "profile": "profile model.onnx --operators --concurrency 1 --batch 1,2 --seconds 0.05 --sessions 2",
+    "compare": "profile old.onnx new.onnx --seconds 0.05 --sessions 2",
+    "prune": "prune own.py:network --target sparsity=0.5 -o out train.epochs=1 profile.device=replay:device.json",
+    "quantize": "quantize own.py:network --methods fp16 -o out --device replay:device.json",
+    "lut-list": f"lut build {CELLS} --list",
+    "lut-build": f"lut build {CELLS} -o cells.json --device replay:device.json",
+    "devices": "devices local",
+}
+"""A command for each schema of `docs/reference/json.md`; `lut check` and `doctor` take too long for their few keys."""
+
+
+@pytest.mark.parametrize("name", JSON_COMMANDS)
+def test_json_is_as_documented(
+    name: str, desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `--json` prints fits its schema, and has no key that the page leaves out."""
+    import jsonschema
+
+    monkeypatch.syspath_prepend(ROOT / "docs/hooks")
+    schemas = importlib.import_module("json_schemas")
+    rows = schemas.tables((ROOT / "docs/reference/json.md").read_text())[name]
+    shutil.copytree(desk, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    answer = nas_here(capsys, *JSON_COMMANDS[name].split(), "--json")
+    assert answer.code == 0, answer.err
+    document = json.loads(answer.out)
+    jsonschema.validate(document, schemas.schema_of(rows))
+    first = document[0] if isinstance(document, list) else document
+    named = {re.split(r"[.\[]", path.removeprefix("[]."))[0] for path in rows}
+    assert first.keys() <= named
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:

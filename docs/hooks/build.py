@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from command_line_page import command_line_page
 from formulas import as_mathml
-from json_page import json_page
+from json_schemas import schema_of, tables
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -19,7 +20,6 @@ GENERATED: dict[str, Callable[[], str]] = {
     "reference/command-line.md": command_line_page,
     "reference/recipe.md": recipe_page,
     "reference/prune-and-quantize.md": prune_and_quantize_page,
-    "reference/json.md": json_page,
 }
 TITLES = {
     "supernets": "Supernets",
@@ -49,6 +49,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages."""
     for path, page in GENERATED.items():
         files.append(File.generated(config, path, content=page()))
+    for name, rows in tables((Path(config.docs_dir) / "reference/json.md").read_text()).items():
+        schema = json.dumps(schema_of(rows), indent=2)
+        files.append(File.generated(config, f"reference/schemas/{name}.json", content=schema))
     return files
 
 
