@@ -24,7 +24,7 @@ from espalier.nas.memory import keep_freed_memory
 from espalier.nas.super_resolution.batches import Patches, WholeImages
 from espalier.nas.super_resolution.files import load_pairs
 from espalier.nas.super_resolution.pairs import Pairs, bicubic
-from espalier.nas.super_resolution.quality import judged, psnr, shaved
+from espalier.nas.super_resolution.quality import crop_border, evaluated_luma, psnr
 from espalier.nas.super_resolution.task import SuperResolution
 from espalier.nas.training import TrainSettings, train
 from espalier.pruning.issp import HardThreshold, SoftShrink
@@ -128,7 +128,7 @@ def bicubic_psnr(pairs: Pairs) -> float:
     values = []
     for pair in pairs:
         images = (bicubic(pair.low, *pair.high.shape[1:]), pair.high)
-        values.append(psnr(*(shaved(judged(image.double() / 255), SCALE) for image in images)))
+        values.append(psnr(*(crop_border(evaluated_luma(image.double() / 255), SCALE) for image in images)))
     return sum(values) / len(values)
 
 

@@ -63,7 +63,7 @@ class TrainSettings(Settings):
     @model_validator(mode="after")
     def _some_epochs_after_the_warm_up(self) -> TrainSettings:
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs must be less than the {self.epochs} epochs, not {self.warmup_epochs:g}")
+            raise ValueError(f"warmup_epochs must be fewer than the {self.epochs} epochs, not {self.warmup_epochs:g}")
         return self
 
 

@@ -1,4 +1,4 @@
-"""One architecture judged: every number that was asked for, up to the first that rules it out."""
+"""Evaluating one architecture, until everything is known or a constraint is broken."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from espalier.nas.search.latency_cascade import CascadeResult, LatencyCascade
 
 @dataclass(frozen=True)
 class Candidate:
-    """An architecture that a search has finished with.
+    """An architecture that a search has evaluated.
 
     Attributes:
         trial: the number of the trial.
-        status: `complete`, `infeasible` (a constraint is broken) or `failed`.
-        values: every number found out, by evaluator name; those before the failure where there was one.
-        remarks: on values not to be trusted blindly, such as the verdict on a timing that was not stable.
-        reason: why it is infeasible or failed, else empty.
-        seconds: time that the evaluation took.
-        latency: under a limit on it, whether it was guessed or measured; None where it was not asked for.
+        architecture: the architecture.
+        status: `complete`, `infeasible` (it breaks a constraint) or `failed`.
+        values: all known numbers by evaluator name; after a failure, those before it.
+        remarks: on values that need caution, such as the verdict on a measurement that is not stable.
+        reason: why it is infeasible or failed; else empty.
+        seconds: duration of the evaluation.
+        latency: what is known of the latency; None if it was not needed or is not limited.
     """
 
     trial: int
@@ -39,7 +40,7 @@ class Candidate:
     latency: CascadeResult | None = None
 
     def to_record(self) -> dict[str, Any]:
-        """Plain JSON types; without the trial's number, which the trial itself knows."""
+        """Plain JSON types, without the number of the trial."""
         return {
             "architecture": json.loads(self.architecture.to_json()),
             "id": self.architecture.id,
@@ -53,7 +54,12 @@ class Candidate:
 
     @classmethod
     def from_record(cls, trial: int, record: Mapping[str, Any]) -> Candidate:
-        """The candidate of trial `trial` that `to_record` described."""
+        """The candidate that `to_record` described.
+
+        Args:
+            trial: the number of its trial.
+            record: what `to_record` returned.
+        """
         fields = {name: value for name, value in record.items() if name not in ("id", "architecture", "latency")}
         latency = CascadeResult.from_record(record["latency"]) if "latency" in record else None
         return cls(trial=trial, architecture=Architecture(record["architecture"]), latency=latency, **fields)
@@ -70,20 +76,21 @@ def evaluate_candidate(
     would_enter_front: Callable[[Mapping[str, float]], bool] = lambda values: True,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Candidate:
-    """Ask for what constraints and objectives name, constraints first, until one is broken or an evaluation fails.
+    """Evaluate constraints, then objectives, until a constraint is broken or an evaluation fails.
 
     Args:
         trial: the number of the trial.
-        architecture: to judge.
+        architecture: the architecture to evaluate.
         evaluators: by name, cheap ones first.
-        objectives: names of what must be known of a complete candidate.
+        objectives: names of the values that a complete candidate must have.
         constraints: what it must satisfy.
-        cascade: finds the latency, in the place of an evaluator, and limits it.
-        would_enter_front: whether a candidate with these values would enter the front; its latency is measured.
-        clock: tells the time, in seconds.
+        cascade: limits the latency, and replaces its evaluator.
+        would_enter_front: whether a candidate with some values would enter the Pareto front; then its latency must be
+            measured.
+        clock: returns the time in seconds.
 
     Raises:
-        CannotWrite: the disk is full; that is not the architecture's fault. Every other failure is recorded.
+        CannotWrite: the disk is full. Every other failure is recorded in the candidate.
     """
     started = clock()
     values: dict[str, float] = {}
@@ -96,7 +103,9 @@ def evaluate_candidate(
 
     limited = {constraint.name for constraint in constraints} | ({cascade.name} if cascade else set())
     wanted = [name for name in evaluators if name in limited or name in objectives]
-    for name in sorted(wanted, key=lambda name: name not in limited):  # stable: cheap first within each part
+    for name in sorted(
+        wanted, key=lambda name: name not in limited
+    ):  # a stable sort: cheap ones first within each part
         try:
             if cascade is not None and name == cascade.name:
                 result = cascade.evaluate(architecture)
@@ -130,7 +139,7 @@ def evaluate_candidate(
 
 
 def _measured(candidate: Candidate, cascade: LatencyCascade) -> Candidate:
-    """A complete candidate whose latency was guessed, after the measurement."""
+    """A complete candidate with an estimated latency, after measuring it."""
     try:
         result = cascade.with_measurement(candidate.architecture, candidate.latency)
     except CannotWrite:
@@ -151,24 +160,29 @@ def _measured(candidate: Candidate, cascade: LatencyCascade) -> Candidate:
 def nearest_miss(
     candidates: Collection[Candidate], constraints: Sequence[Constraint], cascade: LatencyCascade | None = None
 ) -> str:
-    """Why none of the candidates is complete: of the constraint that the largest share of those asked about it breaks,
-    the candidate that breaks it by the smallest share of its bound.
+    """Why no candidate is complete, as a clause for messages.
 
-    A candidate is asked up to the first constraint that it breaks. One that some keep is not why none is allowed.
+    Candidates are evaluated up to the first constraint that they break. The message names the constraint that the
+    largest share of its candidates breaks, and the candidate that breaks it by the smallest share of its bound.
+
+    Args:
+        candidates: all candidates.
+        constraints: of the search.
+        cascade: the limit on latency, if there is one.
     """
 
     def violation(constraint: Constraint, candidate: Candidate) -> float:
         value = candidate.values.get(constraint.name, math.nan)
         if cascade is not None and constraint.name == cascade.name and candidate.latency and candidate.latency.measured:
-            value = candidate.latency.measured.high  # what counts of a measurement
+            value = candidate.latency.measured.high  # the end of the interval that must be within the limit
         return constraint.violation(value) / (abs(constraint.bound) or 1)
 
     limits = [*constraints, *([cascade.constraint] if cascade else [])]
-    asked = [[(violation(limit, c), c) for c in candidates if math.isfinite(violation(limit, c))] for limit in limits]
-    misses = [[miss for miss in one if miss[0] > 0 and miss[1].status == "infeasible"] for one in asked]
+    checked = [[(violation(limit, c), c) for c in candidates if math.isfinite(violation(limit, c))] for limit in limits]
+    misses = [[miss for miss in one if miss[0] > 0 and miss[1].status == "infeasible"] for one in checked]
     if not any(misses):
         reasons = {candidate.reason for candidate in candidates}
         return f"no architecture could be evaluated ({'; '.join(sorted(reasons)) or 'the space is empty'})"
-    _, hardest = max(zip(asked, misses, strict=True), key=lambda pair: len(pair[1]) / (len(pair[0]) or 1))
+    _, hardest = max(zip(checked, misses, strict=True), key=lambda pair: len(pair[1]) / (len(pair[0]) or 1))
     _, nearest = min(hardest, key=lambda miss: miss[0])
-    return f"none of {len(candidates)} architectures is allowed; the nearest miss has {nearest.reason}"
+    return f"none of {len(candidates)} architectures satisfies all constraints; the nearest miss has {nearest.reason}"

@@ -15,13 +15,13 @@ from espalier.nas.pareto import non_dominated
 
 
 class RegularizedEvolutionSampler(BaseSampler):
-    """Ageing evolution: mutate the best of a random sample of the youngest `population_size` architectures.
+    """Ageing evolution: mutates the best of a random sample of the youngest `population_size` architectures.
 
     Real et al., "Regularized Evolution for Image Classifier Architecture Search", AAAI 2019, Algorithm 1. The first
     `population_size` proposals are uniform. After that, `sample_size` members are drawn from the population with
     replacement, and the best of them gets one choice, drawn uniformly, moved to another option, drawn uniformly.
-    Every finished trial joins the population and the oldest leaves it, however good. With several objectives the
-    best is a member of the sample that no other dominates, drawn uniformly among those.
+    Every finished trial joins the population, and the oldest member leaves it, however good it is. With several
+    objectives, the best is drawn uniformly from the members of the sample that no other member dominates.
 
     Args:
         population_size: P of the paper.
@@ -35,14 +35,14 @@ class RegularizedEvolutionSampler(BaseSampler):
         self._rng = np.random.default_rng(seed)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The choices are known from the trials that are there; before that, proposals are independent."""
+        """All choices once there is a full population; before that, proposals are independent."""
         population = self._population(study)
         return dict(population[-1].distributions) if len(population) >= self._population_size else {}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """A mutation of the sample's best."""
+        """A mutation of the best member of a random sample."""
         if not search_space:
             return {}
         population = self._population(study)
@@ -66,7 +66,13 @@ class RegularizedEvolutionSampler(BaseSampler):
 def mutate(
     parameters: Mapping[str, Any], distributions: Mapping[str, BaseDistribution], rng: np.random.Generator
 ) -> dict[str, Any]:
-    """The parameters with one choice, drawn uniformly, moved to another of its options, drawn uniformly."""
+    """A copy with one random choice moved to another random option.
+
+    Args:
+        parameters: of the parent.
+        distributions: the choices.
+        rng: makes both draws.
+    """
     child = dict(parameters)
     open_choices = [name for name in distributions if len(_options(distributions[name])) > 1]
     if open_choices:
@@ -77,7 +83,7 @@ def mutate(
 
 
 def uniform(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
-    """One of the options."""
+    """A uniform draw among the options of a choice."""
     options = _options(distribution)
     return options[rng.integers(len(options))]
 

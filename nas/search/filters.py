@@ -1,4 +1,4 @@
-"""Architectures that a cheap score ranks low are ruled out before anything costly is asked of them."""
+"""Filters: rule out architectures that a cheap score ranks low, before any costly evaluation."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from espalier.nas.search.scores import utilities
 
 @dataclass(frozen=True)
 class BestShare(Constraint):
-    """A limit on a score at a quantile of its values over random architectures. What is no number breaks it."""
+    """A limit on a score, at a quantile of its values over random architectures.
+
+    Attributes:
+        keep: share of random architectures that satisfy it.
+        among: number of random architectures that the quantile was found with.
+    """
 
     keep: float
     among: int
 
     def is_broken_by(self, value: float) -> bool:
-        """Whether the value is beyond the bound, or not a finite number."""
+        """Whether the value is beyond the bound or not finite."""
         return not math.isfinite(value) or self.violation(value) > 0
 
     def __str__(self) -> str:
@@ -28,9 +33,13 @@ class BestShare(Constraint):
 
 
 def best_share(evaluator: Evaluator, sample: Sequence[Architecture], keep: float, track: Track) -> BestShare:
-    """The constraint that the best `keep` of the sample satisfy, rounded up to a whole architecture.
+    """The constraint that the best `keep` of a sample satisfy, rounded up to a whole architecture.
 
-    Values that are not finite count as the worst of the sample.
+    Args:
+        evaluator: the score; values that are not finite count as worst.
+        sample: random architectures.
+        keep: share to keep.
+        track: shows progress.
     """
     ranked = sorted(utilities(evaluator, sample, track, f"filter by {evaluator.name}"), reverse=True)
     bound = ranked[math.ceil(keep * len(ranked)) - 1]

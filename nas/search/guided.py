@@ -1,4 +1,4 @@
-"""Proposals of any sampler, filtered by a guide: of several, only the best is evaluated."""
+"""Guided search: of several proposals of any sampler, only the one that a guide prefers is evaluated."""
 
 from __future__ import annotations
 
@@ -19,41 +19,53 @@ from espalier.nas.search.scores import Allowed, utility
 
 Floats = NDArray[np.float64]
 TRIES_EACH = 2
-"""Draws for each proposal wanted, before fewer are taken: a sampler that has converged repeats itself."""
+"""Draws for each wanted proposal before fewer are accepted: a sampler that has converged repeats itself."""
 
 
 class Guide(Protocol):
-    """Who says which proposals are promising."""
+    """Predicts which proposals are promising."""
 
     def utilities(self, study: Study, architectures: Sequence[Architecture]) -> Floats | None:
-        """A number for each architecture `(n,)`, the larger the better; `None` as long as there is nothing to say."""
+        """A number for each architecture; larger is better.
+
+        Args:
+            study: the study so far.
+            architectures: the proposals.
+
+        Returns:
+            `(n,)`; `None` while the guide cannot judge yet.
+        """
         ...
 
 
 class ScoreGuide:
-    """An evaluator that is asked, and learns nothing."""
+    """A guide by a fixed score.
+
+    Args:
+        evaluator: the score.
+    """
 
     def __init__(self, evaluator: Evaluator) -> None:
         self._evaluator = evaluator
 
     def utilities(self, study: Study, architectures: Sequence[Architecture]) -> Floats | None:
-        """Its numbers in the direction that is expected to be good; what is not a finite number ranks worst."""
+        """The scores, negated if lower is better; values that are not finite rank worst."""
         return np.array([utility(self._evaluator, architecture) for architecture in architectures])
 
 
 class GuidedSampler(BaseSampler):
-    """Draws up to k different proposals from another sampler and keeps the one that the guide likes best.
+    """Draws up to k different proposals from another sampler, and keeps the one that the guide prefers.
 
     The assisted searches of Zhang & Jia, "GradSign: Model Performance Inference with Theoretical Insights", ICLR 2022
-    (G-REA, G-Random, G-RL), after Abdelfattah et al., "Zero-Cost Proxies for Lightweight NAS", ICLR 2021. Proposals
-    that the study knows, or that are not allowed, are left out as long as others remain.
+    (G-REA, G-Random, G-RL), after Abdelfattah et al., "Zero-Cost Proxies for Lightweight NAS", ICLR 2021. Known
+    and forbidden proposals are left out as long as others remain.
 
     Args:
-        base: whose proposals they are.
-        guide: who judges them.
+        base: makes the proposals.
+        guide: chooses among them.
         distributions: the choices of the space.
         proposals: k.
-        allowed: what keeps the limits that are known without effort.
+        allowed: whether an architecture satisfies the limits that cost nothing to check.
     """
 
     def __init__(
@@ -69,36 +81,36 @@ class GuidedSampler(BaseSampler):
         self._distributions, self._proposals, self._allowed = dict(distributions), proposals, allowed
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """All choices: a proposal is judged as a whole."""
+        """All choices: proposals are compared as a whole."""
         return self._distributions
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The best of the proposals; the first where the guide has nothing to say."""
+        """The proposal that the guide prefers; the first one if the guide cannot judge yet."""
         proposals = self._draw(study, trial)
         architectures = [to_architecture(parameters) for parameters in proposals]
         utilities = self._guide.utilities(study, architectures) if len(proposals) > 1 else None
         return proposals[0 if utilities is None else int(np.argmax(utilities))]
 
     def sample_independent(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
-        """A draw of the other sampler."""
+        """A draw of the base sampler."""
         return self._base.sample_independent(study, trial, name, distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Hands on."""
+        """Forwarded to the base sampler."""
         self._base.before_trial(study, trial)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Hands on."""
+        """Forwarded to the base sampler."""
         self._base.after_trial(study, trial, state, values)
 
     def reseed_rng(self) -> None:
-        """Hands on."""
+        """Forwarded to the base sampler."""
         self._base.reseed_rng()
 
     def _draw(self, study: Study, trial: FrozenTrial) -> list[Parameters]:
-        """At least one proposal, at most k; all different, all new and allowed if any is."""
+        """One to k different proposals; only new and allowed ones if there are any."""
         known = {_key(past.params) for past in study.get_trials(deepcopy=False) if past.state.is_finished()}
         drawn: dict[tuple[Any, ...], Parameters] = {}
         good: dict[tuple[Any, ...], Parameters] = {}

@@ -1,4 +1,4 @@
-"""Proposals near the best that are known, and anywhere."""
+"""Proposals for surrogates: neighbours of the best known architectures, and uniform draws."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from espalier.nas.search.evolution import mutate, uniform
 
 
 class LocalSampler(BaseSampler):
-    """By turns a uniform draw, and one of the best architectures with one choice moved: proposals for a surrogate.
+    """Alternates between uniform draws and mutations of the best architectures: proposals for a surrogate.
 
     White, Neiswanger & Savani, "BANANAS: Bayesian Optimization with Neural Architectures for Neural Architecture
-    Search", AAAI 2021, section 4, optimise their acquisition over mutations of the best architectures evaluated so
-    far. Uniform draws among them keep the search from ending at a local optimum.
+    Search", AAAI 2021, section 4, optimise their acquisition function over mutations of the best architectures so
+    far. The uniform draws keep the search from ending at a local optimum.
 
     Args:
-        parents: how many of the best, by the first objective, are mutated.
+        parents: how many of the best architectures, by the first objective, are mutated.
         seed: of all draws.
     """
 
@@ -32,13 +32,13 @@ class LocalSampler(BaseSampler):
         self._near = False
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Look up the parents, for all proposals of this trial."""
+        """Find the parents for all proposals of this trial."""
         sign = -1 if study.directions[0] is StudyDirection.MAXIMIZE else 1
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         self._best = sorted(complete, key=lambda past: sign * past.values[0])[: self._parents]
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """All choices, once there is a parent and it is its turn."""
+        """All choices if the next proposal is a mutation; none for a uniform draw."""
         self._near = not self._near
         return dict(self._best[0].distributions) if self._best and self._near else {}
 

@@ -29,39 +29,38 @@ if TYPE_CHECKING:
     from espalier.nas.search.surrogate import Surrogate
 
 RECORD = "record"
-"""The user attribute of a trial that holds what was found out."""
+"""The user attribute of a trial with the record of its candidate."""
 MAX_UNPRODUCTIVE = 5
-"""Proposals in a row that bring nothing new before an unseen architecture is drawn uniformly instead."""
+"""Known architectures proposed in a row before an unseen one is drawn uniformly instead."""
 MAX_REJECTED = 500
-"""Architectures in a row that break a constraint before the search gives up."""
+"""Architectures in a row that break a constraint before the search stops."""
 MAX_FAILED = 10
-"""Failures in a row, without one success, before the search gives up: something general is wrong."""
+"""Failures in a row without any success before the search stops: something more general is wrong."""
 RECHECKED_ESTIMATES = 3
-"""Where nothing fits, the architectures of the lowest estimates that are measured before the search gives up."""
+"""If estimates rule out everything, how many of the lowest ones are measured before the search stops."""
 
 
 class Search:
-    """A study in progress, whose finished trials outlive the process.
+    """A study in progress. Its finished trials are stored, so that a killed search can be resumed.
 
     Args:
-        space: where architectures come from.
-        evaluators: what can be asked for by name, objectives, constraints and scores; asked in the order of the
-            mapping, so put cheap ones first.
+        space: the space to search.
+        evaluators: objectives, constraints and scores by name; evaluated in this order, so put cheap ones first.
         settings: see `SearchSettings`.
-        path: the file of the embedded storage.
+        path: the file of the study, if the settings name no other storage.
         name: the study's name in the storage.
         seed: of all proposals.
-        surrogate: learns from the search where the settings ask for it.
-        allowed: whether an architecture keeps the limits that are known without effort. Others are not proposed where
-            there is a choice.
-        cascade: finds the latency and limits it; then no candidate is on the front whose latency was not measured.
-        clock: tells the time that evaluations take, in seconds.
+        surrogate: a predictor to fit to the search, if the settings need one.
+        allowed: whether an architecture satisfies the limits that cost nothing to check. Others are proposed only if
+            nothing else is.
+        cascade: limits the latency. Then all candidates on the front have measured latencies.
+        clock: returns the time in seconds, for the durations of evaluations.
 
     Attributes:
-        stopped: why the search ended before all its trials, if it did.
+        stopped: why the search ended before all its trials; else empty.
 
     Raises:
-        UserError: something named has no evaluator, a surrogate is needed and missing, or the storage cannot be used.
+        UserError: a name has no evaluator, a surrogate is missing, or the storage cannot be used.
     """
 
     def __init__(
@@ -100,7 +99,7 @@ class Search:
             load_if_exists=True,
         )
         started = len(self.study.get_trials(deepcopy=False))
-        # A resumed search must not repeat the draws of its first part, so its samplers start elsewhere.
+        # A resumed search must not repeat the draws of its first part, so its samplers get another seed.
         self._distributions = distributions(space)
         self.study.sampler = sampler(
             settings, self.evaluators, surrogate, self._distributions, allowed=allowed, seed=seed + started
@@ -111,7 +110,7 @@ class Search:
         self._known = {candidate.architecture.id: candidate for candidate in self.candidates()}
 
     def candidates(self) -> list[Candidate]:
-        """All finished architectures, each once, in the order of their trials; of a second look, the last."""
+        """All evaluated architectures in the order of their trials; if one was evaluated again, the last result."""
         records = ((trial.number, _record(trial)) for trial in self.study.get_trials(deepcopy=False))
         found = [Candidate.from_record(number, record) for number, record in records if "architecture" in record]
         last = {candidate.architecture.id: candidate for candidate in found}
@@ -119,13 +118,13 @@ class Search:
 
     @property
     def duplicates(self) -> int:
-        """Proposals that had been evaluated before."""
+        """The number of proposals that had been evaluated before."""
         return sum("duplicate_of" in _record(trial) for trial in self.study.get_trials(deepcopy=False))
 
     def front(self) -> list[Candidate]:
-        """The complete candidates that no other dominates, best first by the first objective.
+        """The Pareto front: complete candidates that no other one dominates, the best by the first objective first.
 
-        Under a cascade they are all measured: one that was not was dominated by one that was.
+        With a latency cascade, all of them are measured: what was not measured is dominated by something that was.
         """
         complete = [c for c in self.candidates() if c.status == "complete" and self._is_measured(c)]
         values = [[c.values[o.name] for o in self.objectives] for c in complete]
@@ -135,12 +134,16 @@ class Search:
         return sorted(front, key=lambda c: c.values[first.name], reverse=first.direction == "maximize")
 
     def run(self, *, track: Track = silent) -> None:
-        """Evaluate architectures until `settings.trials` are complete or failed, or the space has no more.
+        """Evaluate architectures until `settings.trials` are complete or failed, or there are no more.
 
-        Sets `stopped` where it ends before that.
+        If it ends earlier, `stopped` says why.
+
+        Args:
+            track: shows progress.
 
         Raises:
-            UserError: nothing satisfies the constraints (with the nearest miss), or every evaluation fails.
+            UserError: no architecture satisfies the constraints (the message has the nearest miss), or every evaluation
+                fails.
         """
         self._resume_interrupted()
         done = sum(c.status != "infeasible" for c in self._known.values())
@@ -150,7 +153,7 @@ class Search:
             pass
 
     def _prepare(self, track: Track) -> None:
-        """Find the limits of the filters, and queue what the search begins with."""
+        """Find the limits of the filters, and enqueue the warm start."""
         from espalier.nas.search.filters import best_share
         from espalier.nas.search.warm_start import WARM_START, warm_start
 
@@ -163,7 +166,7 @@ class Search:
             warm_start(self.study, self._sample(start.candidates), self.evaluators[start.by], start.best, track)
 
     def _sample(self, count: int) -> list[Architecture]:
-        """The same architectures in each process that works on this study."""
+        """Random architectures, the same ones in every process that continues this study."""
         return draw(self.space, count, self.allowed, seed=self.seed)
 
     def _steps(self, trials: int) -> Iterator[Candidate]:
@@ -196,7 +199,7 @@ class Search:
             self.stopped = f"the space has only {self.space.size} architectures"
 
     def _recheck_estimates(self) -> Iterator[Candidate]:
-        """Measure those of the lowest estimates, where estimates have ruled out everything: they may be wrong."""
+        """Measure the lowest estimates, if estimates have ruled out everything: they may be wrong."""
         from espalier.nas.search.parameters import to_parameters
 
         cascade = self.cascade
@@ -204,7 +207,7 @@ class Search:
             return
         guessed = [c for c in self._known.values() if c.latency and c.latency.fidelity == "estimate"]
         for past in sorted(guessed, key=lambda c: c.values[cascade.name])[:RECHECKED_ESTIMATES]:
-            cascade.measure(past.architecture)  # it is now known, and no longer guessed
+            cascade.measure(past.architecture)  # from now on the measurement is known
             del self._known[past.architecture.id]
             self.study.enqueue_trial(to_parameters(past.architecture))
             candidate = self._next(unseen=False)
@@ -215,7 +218,7 @@ class Search:
         return self.cascade is None or (candidate.latency is not None and candidate.latency.fidelity == "measurement")
 
     def _would_enter_front(self, values: Mapping[str, float]) -> bool:
-        """Whether no complete and measured candidate dominates these values."""
+        """Whether no complete, measured candidate dominates these values."""
         certain = [c.values for c in self._known.values() if c.status == "complete" and self._is_measured(c)]
         points = [[row[o.name] for o in self.objectives] for row in (values, *certain)]
         return bool(non_dominated(points, [o.direction for o in self.objectives])[0])
@@ -224,7 +227,7 @@ class Search:
         return any(candidate.status == "complete" for candidate in self._known.values())
 
     def _next(self, *, unseen: bool) -> Candidate | None:
-        """Ask for an architecture, judge it and tell the result; `None` if it was known already."""
+        """Ask the study for an architecture, evaluate it and tell the result; `None` if it was known."""
         from espalier.nas.search.parameters import to_architecture, to_parameters
 
         if unseen:
@@ -235,8 +238,8 @@ class Search:
         known = self._known.get(architecture.id)
         if known is not None:
             trial.set_user_attr(RECORD, {"duplicate_of": known.trial})
-            # In a population a duplicate would only crowd out others and fill the study with trials to go through;
-            # TPE has to see it, or it goes on proposing it.
+            # In a population a duplicate would only displace others, and fill the study with trials to go through.
+            # TPE has to see it, or it would propose it again and again.
             self._tell(trial, known if self.settings.sampler == "tpe" else None)
             return None
         candidate = self._judge(trial.number, architecture)
@@ -247,7 +250,7 @@ class Search:
 
     def _judge(self, trial: int, architecture: Architecture) -> Candidate:
         if not self.space.contains(architecture):
-            return Candidate(trial, architecture, "infeasible", {}, {}, "the space rules it out", 0.0)
+            return Candidate(trial, architecture, "infeasible", {}, {}, "the constraints of the space rule it out", 0.0)
         return evaluate_candidate(
             trial,
             architecture,
@@ -260,7 +263,7 @@ class Search:
         )
 
     def _tell(self, trial: Trial, candidate: Candidate | None) -> None:
-        """Finish the trial with the candidate's values, or as failed where there is nothing to learn from it."""
+        """Finish the trial with the candidate's values, or as failed if it has none."""
         from optuna.trial import TrialState
 
         if candidate is not None and candidate.status == "complete":
@@ -269,12 +272,12 @@ class Search:
             self.study.tell(trial, state=TrialState.FAIL)
 
     def _resume_interrupted(self) -> None:
-        """Close the trials that a killed process left open, and put their architectures first in the queue."""
+        """Close the trials that a killed process left open, and enqueue their architectures."""
         from optuna.trial import TrialState
 
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             record = _record(trial)
-            if record.get("status") == "complete":  # killed between the record and the end
+            if record.get("status") == "complete":  # killed between writing the record and finishing the trial
                 values = [record["values"][o.name] for o in self.objectives]
                 self.study.tell(trial.number, values)
                 continue
@@ -290,12 +293,12 @@ class Search:
 
 
 def _record(trial: FrozenTrial) -> dict[str, Any]:
-    """What was found out in a trial; empty while it runs."""
+    """The record of a trial's candidate; empty while it runs."""
     return trial.user_attrs.get(RECORD, {})
 
 
 def _cached(evaluators: Mapping[str, Evaluator], names: Sequence[str]) -> dict[str, Evaluator]:
-    """The evaluators, of which those of these names are not asked twice about an architecture."""
+    """The evaluators; those with these names evaluate each architecture only once."""
     for name in names:
         find_evaluator(evaluators, name, where="search")
     return {

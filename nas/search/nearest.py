@@ -1,4 +1,4 @@
-"""The nearest architecture that keeps a limit: a local search over changes of one choice at a time."""
+"""The nearest feasible architecture: a local search that changes one choice at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from espalier.nas.architecture import Architecture
 from espalier.nas.space import SearchSpace
 
 TRIES = 6
-"""Architectures that are asked for certain before the next change is made: where guesses are good, the first fits."""
+"""Neighbours that are checked before the next change is made; with good estimates the first one fits."""
 
 
 def nearest_feasible(
@@ -19,23 +19,24 @@ def nearest_feasible(
     fits: Callable[[Architecture], bool],
     utility: Callable[[Architecture], float],
 ) -> Architecture | None:
-    """An architecture that fits, few changes from `start`, and as good as can be had for that.
+    """A feasible architecture that is few changes from `start`, and as good as possible for that.
 
-    Of all changes of one choice that make the network lighter, those expected to fit are tried, the best first. If none
-    of them fits, the change is made that gives up the least utility for each unit of usage taken off,
+    Among all neighbours with a lower usage, those expected to fit are checked, the best first. If none of them fits,
+    the search moves to the neighbour that loses the least utility for each unit of usage saved,
 
         argmin_a (utility(now) - utility(a)) / (usage(now) - usage(a)),
 
-    the greedy rule of the knapsack problem, and the search goes on from there.
+    the greedy rule of the knapsack problem, and continues from there.
 
     Args:
-        start: what was chosen, and does not fit.
-        usage: about what share of the limit an architecture takes; cheap, and at most 1 where it is expected to fit.
-        fits: whether it does; may be costly, and may make `usage` wiser.
-        utility: how good it is; asked once about each.
+        space: the space of the architectures.
+        start: the chosen architecture, which does not fit.
+        usage: estimate of the share of the limit that an architecture uses; cheap, at most 1 if it should fit.
+        fits: whether an architecture fits; may be costly, and may improve `usage`.
+        utility: how good an architecture is; called once for each.
 
     Returns:
-        None where nothing lighter is left, and nothing that was tried fits.
+        The architecture; None if no checked one fits and no neighbour has a lower usage.
     """
     tried = {start}
     known: dict[Architecture, float] = {}
@@ -67,7 +68,7 @@ def nearest_feasible(
 
 
 def neighbours(space: SearchSpace, architecture: Architecture) -> Iterator[Architecture]:
-    """The architectures of the space that differ in one choice."""
+    """The architectures of the space that differ from another one in exactly one choice."""
     for name, choice in space.choices().items():
         for option in choice.options:
             changed = architecture.replace(name, option)

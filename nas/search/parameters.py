@@ -1,4 +1,4 @@
-"""Architectures as Optuna's parameters, which are plain scalars."""
+"""Conversion between architectures and Optuna's parameters, which are plain scalars."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from espalier.nas.architecture import Architecture, Option
 from espalier.nas.space import SearchSpace
 
 Parameters = dict[str, Any]
-"""One option for each choice, a tuple of inputs as its JSON."""
+"""One option for each choice; tuples of inputs are written as JSON."""
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """The choices of a space, in its order."""
+    """The choices of a space as distributions, in its order."""
     return {
         choice.name: CategoricalDistribution([_to_optuna(option) for option in choice.options])
         for choice in space.choices().values()

@@ -1,4 +1,4 @@
-"""Searches over a table of what architectures reach: seconds instead of GPU years."""
+"""Simulated searches on a benchmark table, which take seconds instead of GPU years."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from espalier.nas.objective import Evaluator
 
 
 class VirtualClock:
-    """Seconds that pass when something is looked up, and not otherwise. Calling it tells the time."""
+    """A clock that advances only when a value is looked up. Calling it returns the time in seconds."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -21,7 +21,7 @@ class VirtualClock:
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         self._now += seconds
 
 
@@ -31,15 +31,16 @@ def replay(
     table: Mapping[Architecture, tuple[float, float]],
     clock: VirtualClock,
 ) -> Evaluator:
-    """An evaluator that looks a value up, and lets the time pass that the evaluation took.
+    """An evaluator that looks values up, and advances a clock by the time that the evaluation took.
 
     Args:
-        name, direction: of the evaluator.
+        name: of the evaluator.
+        direction: of the evaluator.
         table: value and seconds of each architecture.
-        clock: the one that the search is given, so that its candidates carry the table's seconds.
+        clock: must also be the clock of the search, so that candidates have the table's seconds.
 
     Returns:
-        The evaluator; it fails for an architecture that is not in the table.
+        The evaluator; it fails for architectures that are not in the table.
     """
 
     def look_up(architecture: Architecture) -> Estimate:

@@ -1,4 +1,4 @@
-"""Samplers by name: who proposes the next architecture."""
+"""Samplers by name. A sampler proposes the next architecture."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ def sampler(
     allowed: Allowed,
     seed: int,
 ) -> BaseSampler:
-    """The sampler of the settings under its guide, if it has one.
+    """The sampler of the settings, with its guide if it has one.
 
     Args:
-        evaluators: the guide among them.
-        surrogate: the one that learns, if it is needed.
+        settings: of the search.
+        evaluators: by name, including the guide's.
+        surrogate: the predictor that is fitted to the search, if one is needed.
         distributions: the choices of the space.
         allowed: see `GuidedSampler`.
         seed: of all draws.
 
     Raises:
-        UserError: a surrogate is needed, and there is none.
+        UserError: a surrogate is needed, but there is none.
     """
     base = make_sampler(
         settings.sampler, seed=seed, population_size=settings.population_size, sample_size=settings.sample_size
     )
     if settings.learns and surrogate is None:
-        raise UserError("search", "a surrogate is asked for, and none is given", code="missing")
+        raise UserError("search", "the settings need a surrogate, but there is none", code="missing")
     guide: Guide
     if surrogate is not None and settings.learns:
         guide = SurrogateGuide(surrogate, settings.surrogate, seed=seed)
@@ -57,9 +58,13 @@ def sampler(
 
 
 def make_sampler(name: SamplerName, *, seed: int, population_size: int, sample_size: int) -> BaseSampler:
-    """A sampler; the population and tournament sizes are those of the evolutionary ones.
+    """A sampler by name.
 
-    The one of `surrogate` is only the source of the proposals that the surrogate chooses from.
+    Args:
+        name: `surrogate` makes the proposals that the surrogate then chooses from.
+        seed: of all draws.
+        population_size: of nsga2 and regularized_evolution; number of parents for surrogate.
+        sample_size: tournament size of regularized_evolution.
     """
     if name == "random":
         return RandomSampler(seed=seed)
@@ -73,9 +78,9 @@ def make_sampler(name: SamplerName, *, seed: int, population_size: int, sample_s
 
 
 class NSGA2Sampler(NSGAIISampler):
-    """NSGA-II with queued architectures in its population, too.
+    """NSGA-II whose population also contains queued architectures.
 
-    Optuna assigns a trial to a generation when it first asks for a proposal, which it does not for a queued one.
+    Optuna assigns a trial to a generation with its first proposal, which a queued trial does not have.
     """
 
     _generation_of = (-1, 0)

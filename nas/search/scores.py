@@ -1,4 +1,4 @@
-"""Evaluators as scores, which are asked about many architectures before the search evaluates one."""
+"""Evaluators as scores, for comparing many architectures before the search evaluates one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from espalier.nas.progress import Track
 from espalier.nas.space import SearchSpace
 
 Allowed = Callable[[Architecture], bool]
-"""Whether an architecture keeps the limits that are known without effort."""
+"""Whether an architecture satisfies the limits that cost nothing to check."""
 DRAWS_EACH = 100
-"""Draws for each architecture wanted, before it is taken that there are no more."""
+"""Draws for each wanted architecture before the search for more ends."""
 
 
 def utility(evaluator: Evaluator, architecture: Architecture) -> float:
-    """The evaluator's number, negated where lower is expected to be better; -inf where it is not a finite number."""
+    """The evaluator's number, negated if lower is expected to be better; -inf if it is not finite."""
     result = evaluator.evaluate(architecture)
     if isinstance(result, Measurement):
         return -result.latency_ms
@@ -30,17 +30,30 @@ def utility(evaluator: Evaluator, architecture: Architecture) -> float:
 
 
 def utilities(evaluator: Evaluator, sample: Sequence[Architecture], track: Track, purpose: str) -> list[float]:
-    """The utility of each architecture of a sample; `purpose` is shown."""
+    """The utility of each architecture of a sample.
+
+    Args:
+        evaluator: the score.
+        sample: the architectures.
+        track: shows progress.
+        purpose: the label of the progress.
+    """
     return [utility(evaluator, architecture) for architecture in track(sample, purpose, len(sample))]
 
 
 def draw(space: SearchSpace, count: int, allowed: Allowed, *, seed: int) -> list[Architecture]:
-    """Up to `count` different architectures that are allowed, drawn uniformly; fewer where no more are found.
+    """Up to `count` different allowed architectures, drawn uniformly; fewer if no more are found.
 
-    With one seed, a shorter list is the beginning of a longer one.
+    With the same seed, a shorter list is the beginning of a longer one.
+
+    Args:
+        space: where they are drawn from.
+        count: how many.
+        allowed: the limits that they must satisfy.
+        seed: of the draws.
 
     Raises:
-        UserError: there is none.
+        UserError: none is allowed.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn: dict[str, Architecture] = {}
@@ -52,6 +65,6 @@ def draw(space: SearchSpace, count: int, allowed: Allowed, *, seed: int) -> list
             drawn[architecture.id] = architecture
     if not drawn:
         raise UserError(
-            "search.constraints", f"none of {DRAWS_EACH * count} random architectures is allowed", code="infeasible"
+            "search.constraints", f"none of {DRAWS_EACH * count} random architectures satisfies them", code="infeasible"
         )
     return list(drawn.values())

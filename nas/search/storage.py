@@ -1,4 +1,4 @@
-"""Where a study is kept: a journal in the run folder, or any database that Optuna can reach."""
+"""Storage of a study: a journal in the run folder, or any database that Optuna supports."""
 
 from __future__ import annotations
 
@@ -17,13 +17,19 @@ if TYPE_CHECKING:
 
 
 class RunJournal(BaseJournalBackend):
-    """An append-only file of one JSON line for each change, written by the one process that owns the run folder.
+    """An append-only file with one JSON line for each change, written by the process that owns the run folder.
 
-    Optuna's own file journal takes a lock file and waits for the disk at every change, several times a trial; the
-    run folder's lock makes the first needless, and surviving a kill does not need the second: what has been handed
-    to the kernel stays when the process dies.
+    Optuna's own file journal takes a lock file and syncs the disk at every change, several times for each trial. Here
+    the run folder is locked already, and no sync is needed to survive a killed process: what the kernel has received
+    is written all the same.
 
     A line that was cut off, by a kill or a full disk, is removed when the file is opened.
+
+    Args:
+        path: the file; created if needed.
+
+    Raises:
+        UserError: the file is damaged, or cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,20 +49,22 @@ class RunJournal(BaseJournalBackend):
         try:
             logs = [json.loads(line) for line in content[:whole].splitlines()]
         except ValueError as error:
-            raise UserError(str(self._path), f"damaged study ({error})", code="unreadable") from error
+            raise UserError(str(self._path), f"the study is damaged ({error})", code="unreadable") from error
         for number, log in enumerate(logs, start=1):
             if not isinstance(log, dict) or "op_code" not in log:
                 raise UserError(
-                    str(self._path), f"damaged study (line {number} is not a change of a study)", code="unreadable"
+                    str(self._path),
+                    f"the study is damaged (line {number} is not a change of a study)",
+                    code="unreadable",
                 )
         return logs
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """The changes from the given number on."""
+        """The changes, starting with the given number."""
         return iter(self._logs[log_number_from:])
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add changes to the end."""
+        """Append changes."""
         lines = [json.dumps(log, separators=(",", ":")) for log in logs]
         try:
             self._file.write(("\n".join(lines) + "\n").encode())
@@ -67,7 +75,11 @@ class RunJournal(BaseJournalBackend):
 
 
 def open_storage(url: str | None, path: Path) -> BaseStorage:
-    """Optuna storage at `url`, or embedded in the file `path` where there is no URL.
+    """Optuna storage at a URL, or in a file.
+
+    Args:
+        url: of a database; None for the file.
+        path: the file.
 
     Raises:
         UserError: the database cannot be reached, or the file is damaged.
@@ -77,10 +89,12 @@ def open_storage(url: str | None, path: Path) -> BaseStorage:
         journal = RunJournal(path)
         try:
             return JournalStorage(journal)
-        except (LookupError, AssertionError, TypeError, ValueError) as error:  # the journal makes no sense
-            raise UserError(str(path), f"damaged study ({type(error).__name__}: {error})", code="unreadable") from error
+        except (LookupError, AssertionError, TypeError, ValueError) as error:  # changes that do not fit together
+            raise UserError(
+                str(path), f"the study is damaged ({type(error).__name__}: {error})", code="unreadable"
+            ) from error
     try:
         return get_storage(url)
-    except Exception as error:  # every database driver raises its own kind
+    except Exception as error:  # database drivers raise exceptions of their own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError("search.storage", f"{url}: {reason}", code="unavailable") from error

@@ -1,4 +1,4 @@
-"""A guide that learns from the study it guides."""
+"""A guide that is fitted to the study it guides."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ from espalier.nas.search.settings import Acquisition, SurrogateSettings
 
 
 class Surrogate(Learner, Protocol):
-    """A learner that says how sure it is."""
+    """A learner with uncertainty."""
 
     def mean_and_std(self, architectures: Sequence[Architecture]) -> tuple[Floats, Floats]:
-        """Expected values `(n,)` and their standard deviations `(n,)`, in the unit of what was learnt from."""
+        """Expected values `(n,)` and their standard deviations `(n,)`, in the unit of the history."""
         ...
 
 
 class SurrogateGuide:
-    """An acquisition function of a surrogate, which is fitted to the first objective of the complete candidates.
+    """The acquisition function of a surrogate that is fitted to the first objective of the complete candidates.
 
-    It learns their normal scores, z = Φ⁻¹((rank - 1/2) / n), not their values: most of the spread of the values lies
-    among bad architectures, and a standard deviation made of it would promise much where there is nothing to find.
+    It is fitted to their normal scores, z = Φ⁻¹((rank - 1/2) / n), not to their values. Most of the spread of the
+    values is among bad architectures, and would make the standard deviations too large everywhere.
     Salinas, Shen & Perrone, "A Quantile-based Approach for Hyperparameter Transfer Learning", ICML 2020.
 
     Args:
-        surrogate: what is fitted.
-        settings: when, and what is asked of it.
+        surrogate: the predictor to fit.
+        settings: when to fit it, and the acquisition function.
         seed: of the draws of `thompson`.
     """
 
     def __init__(self, surrogate: Surrogate, settings: SurrogateSettings, *, seed: int) -> None:
         self._surrogate, self._settings = surrogate, settings
         self._rng = np.random.default_rng(seed)
-        self._learnt_from = 0
+        self._fitted_to = 0
         self._best = 0.0
 
     def utilities(self, study: Study, architectures: Sequence[Architecture]) -> Floats | None:
-        """The acquisition function, after a fit if enough is new; `None` while the history is too short."""
+        """The acquisition function, after a new fit if it is due; `None` while the history is too short."""
         sign = 1 if study.directions[0] is StudyDirection.MAXIMIZE else -1
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         history = {to_architecture(trial.params): trial.values[0] for trial in complete}
         if len(history) < self._settings.least_history:
             return None
-        if not self._learnt_from or len(history) - self._learnt_from >= self._settings.refit_every:
+        if not self._fitted_to or len(history) - self._fitted_to >= self._settings.refit_every:
             z = normal_scores(list(history.values()))
             self._surrogate.fit(list(zip(history, z.tolist(), strict=True)))
-            self._learnt_from, self._best = len(history), float((sign * z).max())
+            self._fitted_to, self._best = len(history), float((sign * z).max())
         mean, std = self._surrogate.mean_and_std(architectures)
         return ACQUISITIONS[self._settings.acquisition](sign * mean, std, self._best, self._settings.beta, self._rng)
 
@@ -84,5 +84,6 @@ ACQUISITIONS: Mapping[Acquisition, Callable[[Floats, Floats, float, float, np.ra
     "thompson": lambda mean, std, best, beta, rng: rng.normal(mean, std),
     "expected_improvement": lambda mean, std, best, beta, rng: expected_improvement(mean, std, best),
 }
-"""Of upward means and stds, the best value so far and β: what is expected; the optimist's bound mean + β std; a draw
-for each architecture (independent Thompson sampling of BANANAS, AAAI 2021, section 4); the expected improvement."""
+"""Functions of means and standard deviations (larger is better), the best value so far, and β: the mean; the upper
+confidence bound mean + β std; a draw for each architecture (the independent Thompson sampling of BANANAS, AAAI 2021,
+section 4); and the expected improvement."""

@@ -1,4 +1,4 @@
-"""A search that begins with the best of many random architectures by a cheap score."""
+"""Warm start: a search starts with the best of many random architectures, by a cheap score."""
 
 from __future__ import annotations
 
@@ -13,14 +13,21 @@ from espalier.nas.search.parameters import to_parameters
 from espalier.nas.search.scores import utilities
 
 WARM_START = "warm_start"
-"""The user attribute of a study that holds the ids of the architectures that it began with."""
+"""The user attribute of a study with the ids of its first architectures."""
 
 
 def warm_start(study: Study, sample: Sequence[Architecture], evaluator: Evaluator, best: int, track: Track) -> None:
-    """Put the `best` of the sample into the study's queue, best first; none that has no value. Once for each study.
+    """Enqueue the best architectures of a sample, best first. Call it once for each study.
 
-    The warm-up of Abdelfattah et al., "Zero-Cost Proxies for Lightweight NAS", ICLR 2021. A study that is killed half
-    way through gets each of them once all the same, if the sample is the same.
+    The warm-up of Abdelfattah et al., "Zero-Cost Proxies for Lightweight NAS", ICLR 2021. If the process is killed in
+    between, calling it again with the same sample enqueues no architecture twice.
+
+    Args:
+        study: the study.
+        sample: random architectures; those without a finite score are left out.
+        evaluator: the score.
+        best: how many to enqueue.
+        track: shows progress.
     """
     values = utilities(evaluator, sample, track, f"warm start by {evaluator.name}")
     order = sorted(range(len(sample)), key=lambda i: -values[i])

@@ -22,19 +22,20 @@ COLUMN = "mean_ms"
 
 
 def pixel1_table(path: Path, space: MobileNet) -> CostTable:
-    """The table of `space` in milliseconds; it knows the default widths at 224 x 224 pixels only.
+    """The latency table of a MobileNet space, in milliseconds.
 
     Args:
         path: a CSV file, gzipped or not, with columns `op` (see `conv_key`, `block_key`) and `mean_ms`.
+        space: with the default widths, for images of 224 x 224 pixels.
 
     Raises:
-        UserError: the file cannot be read, or has no entry for a layer of this space; the entry is named.
+        UserError: the file cannot be read, or has no entry for a layer of this space.
     """
     entries = _read(path)
 
     def latency(key: str) -> float:
         if key not in entries:
-            raise UserError(str(path), f"has no entry {key}", allowed=entries, given=key)
+            raise UserError(str(path), f"contains no entry {key}", allowed=entries, given=key)
         return entries[key]
 
     blocks = layer_sites(space)
@@ -109,6 +110,6 @@ def _read(path: Path) -> dict[str, float]:
     entries: dict[str, float] = {}
     for row in rows:
         if not re.fullmatch(r"\d+(\.\d+)?", row[COLUMN] or ""):
-            raise UserError(str(path), f"{row['op']} has {COLUMN} {row[COLUMN]!r}, which is no number")
+            raise UserError(str(path), f"{COLUMN} of {row['op']} must be a number, not {row[COLUMN]!r}")
         entries[row["op"]] = float(row[COLUMN])
     return entries

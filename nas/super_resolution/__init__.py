@@ -1,4 +1,4 @@
-"""Super-resolution: images at two resolutions, networks that make large ones of small ones, and how they are judged."""
+"""Super-resolution: pairs of small and large images, networks that upscale, and their evaluation."""
 
 from espalier.nas.super_resolution.batches import Patches, WholeImages
 from espalier.nas.super_resolution.files import load_pairs

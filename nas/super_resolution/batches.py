@@ -1,4 +1,4 @@
-"""Batches of super-resolution: random patches to train on, whole images to judge by."""
+"""Batches for super-resolution: random patches for training, whole images for evaluation."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from espalier.nas.super_resolution.pairs import Pairs
 from espalier.nas.task import Batch
 
 SYMMETRIES = 8
-"""Of a square: four rotations, each as it is or mirrored."""
+"""Of a square: four rotations, each with and without a reflection."""
 
 
 class Patches:
-    """Batches of random patches, the same place of an image at both resolutions; every iteration is one epoch.
+    """Batches of random patches, at the same position of an image at both resolutions. Every iteration is one epoch.
 
-    An epoch shows every image `per_image` times, in a new order, without the last batch where it is not full. As in
-    `nas.data.Batches`, starting an epoch draws from `generator` and nothing later does: its state saved between two
-    epochs resumes exactly, and a half-read epoch counts as a whole one.
+    An epoch shows every image `per_image` times in a new order, without a last batch that is not full. As in
+    `nas.data.Batches`, only the start of an epoch draws from `generator`: its state, saved between two epochs, resumes
+    exactly, and a partly read epoch counts as a whole one.
 
     Args:
         pairs: the training images.
-        patch: side of a small patch in pixels; the large one's is `pairs.scale` times as long.
+        patch: side of a small patch in pixels; that of the large patch is `pairs.scale` times as long.
         batch_size: patches per batch.
         generator: a CPU generator.
         per_image: patches of each image in an epoch.
-        augment: rotate by multiples of 90 degrees and mirror, each of the eight ways equally often.
-        device: where the batches are; the images stay where they are, for those of large sets do not fit.
+        augment: rotate and mirror patches, with equal probability for each of the eight symmetries.
+        device: of the batches; the images are not moved, for large sets would not fit.
 
     Raises:
         UserError: an image smaller than a patch, or not enough patches for one batch.
@@ -48,13 +48,15 @@ class Patches:
         device: torch.device | str = "cpu",
     ) -> None:
         if min(patch, batch_size, per_image) < 1:
-            raise ValueError(f"patches need positive numbers, not {patch}, {batch_size} and {per_image}")
+            raise ValueError(
+                f"patch, batch_size and per_image must be positive, not {patch}, {batch_size} and {per_image}"
+            )
         for pair in pairs:
             height, width = pair.low.shape[1:]
             if min(height, width) < patch:
                 raise UserError(
                     pair.name,
-                    f"is {width}x{height} when small, smaller than a patch of {patch}x{patch}",
+                    f"the small image is {width}x{height}, smaller than a patch of {patch}x{patch}",
                     code="too_few",
                 )
         if len(pairs) * per_image < batch_size:
@@ -85,21 +87,21 @@ class Patches:
             pair, p, s = self.pairs[index], self.patch, self.pairs.scale
             height, width = pair.low.shape[1:]
             top, left = int(y * (height - p + 1)), int(x * (width - p + 1))
-            small.append(symmetric(pair.low[:, top : top + p, left : left + p], way))
-            large.append(symmetric(pair.high[:, s * top : s * (top + p), s * left : s * (left + p)], way))
+            small.append(apply_symmetry(pair.low[:, top : top + p, left : left + p], way))
+            large.append(apply_symmetry(pair.high[:, s * top : s * (top + p), s * left : s * (left + p)], way))
         return tuple(self._placed(torch.stack(patches)) for patches in (small, large))  # type: ignore[return-value]
 
     def _placed(self, pixels: Tensor) -> Tensor:
-        """Moved as bytes, then as networks see them."""
-        return self.pairs.seen(pixels.to(self._device)).contiguous(memory_format=torch.channels_last)
+        """Moved to the device as bytes, then converted to the input of networks."""
+        return self.pairs.to_input(pixels.to(self._device)).contiguous(memory_format=torch.channels_last)
 
 
 class WholeImages:
-    """One batch for each image, of its whole area; without randomness.
+    """One batch for each whole image, without randomness.
 
     Args:
         pairs: the images.
-        device: where the batches are.
+        device: of the batches.
     """
 
     def __init__(self, pairs: Pairs, *, device: torch.device | str = "cpu") -> None:
@@ -113,18 +115,26 @@ class WholeImages:
     def __iter__(self) -> Iterator[Batch]:
         """(x `(1, C, h, w)`, y `(1, C, s h, s w)`), float32 from 0 to 1, C as in `Pairs.channels`."""
         for pair in self.pairs:
-            yield tuple(self.pairs.seen(image.to(self._device)[None]) for image in (pair.low, pair.high))  # type: ignore[misc]
+            yield tuple(self.pairs.to_input(image.to(self._device)[None]) for image in (pair.low, pair.high))  # type: ignore[misc]
 
 
-def symmetric(image: Tensor, way: int) -> Tensor:
-    """One of the eight symmetric forms of images `(..., H, W)`: rotated `way % 4` times by 90 degrees, then mirrored if
-    `way` is 4 or more. The memory is shared where it can be.
+def apply_symmetry(image: Tensor, way: int) -> Tensor:
+    """Apply one of the eight symmetries of the square to images.
+
+    Args:
+        image: `(..., H, W)`; the result shares its memory if possible.
+        way: rotate `way % 4` times by 90 degrees, then mirror if it is 4 or more.
     """
     turned = torch.rot90(image, way % 4, (-2, -1))
     return turned.flip(-1) if way >= 4 else turned
 
 
-def undone(image: Tensor, way: int) -> Tensor:
-    """The image of which `symmetric` with the same `way` makes this one."""
+def undo_symmetry(image: Tensor, way: int) -> Tensor:
+    """The inverse of `apply_symmetry`.
+
+    Args:
+        image: `(..., H, W)`.
+        way: as for `apply_symmetry`.
+    """
     straight = image.flip(-1) if way >= 4 else image
     return torch.rot90(straight, -(way % 4), (-2, -1))

@@ -1,4 +1,4 @@
-"""Images to super-resolve, from a folder or a zip file."""
+"""Reading images for super-resolution from a folder or a zip file."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 PNG_DEPTH = 24
-"""Where in a PNG file the bits per channel stand."""
+"""Position of the bits per channel in a PNG file."""
 
 
 def load_pairs(path: Path, scale: int, *, low: Path | None = None, grey: bool = False) -> Pairs:
-    """All images of a folder or zip file, nested folders included, sorted by name, each at two resolutions.
+    """All images of a folder or zip file and its nested folders, sorted by name, each at two resolutions.
 
     Args:
-        path: the large images, `0001.png`; their right and bottom edges are cut to a multiple of the scale.
+        path: the large images, such as `0001.png`; cropped at the right and bottom to a multiple of the scale.
         scale: how many times as many pixels they have on each side.
-        low: the small images, `0001x2.png` or `0001.png` for `0001.png`; without them PIL's bicubic filter makes them.
-        grey: take grey images too, as RGB of three equal channels; Set14 has some.
+        low: the small images, `0001x2.png` or `0001.png` for `0001.png`; if None, PIL's bicubic filter makes them.
+        grey: also accept grey images, as RGB with three equal channels; Set14 has some.
 
     Raises:
-        UserError: no such folder or zip file, no image in it, one that cannot be read or is not RGB with 8 bits per
-            channel, or that is smaller than `scale`, a small image that is missing or has another size, or more
-            pixels than memory holds.
+        UserError: there is no such folder or zip file, or no image in it; an image cannot be read, is not RGB with 8
+            bits per channel, or is smaller than `scale`; a small image is missing or has another size; or the images
+            do not fit into memory.
     """
     if scale < 2:
         raise UserError("scale", f"must be at least 2, not {scale}", code="out_of_range")
@@ -51,7 +51,9 @@ def load_pairs(path: Path, scale: int, *, low: Path | None = None, grey: bool = 
         def pair(name: str) -> Pair:
             high = _decoded(large[name], grey)
             if min(high.shape[1:]) < scale:
-                raise UserError(large[name].where, f"is {_size(high)}, too small for 1/{scale} of it", code="too_few")
+                raise UserError(
+                    large[name].where, f"is {_size(high)}, too small to be divided by {scale}", code="too_few"
+                )
             if small is None:
                 return Pair.degraded(name, high, scale)
             return _with_small(name, high, _small(small, name, scale, str(low)), scale, grey)
@@ -67,14 +69,19 @@ def load_pairs(path: Path, scale: int, *, low: Path | None = None, grey: bool = 
 
 @dataclass(frozen=True)
 class _File:
-    """An image that is not read yet. where: its name in an error."""
+    """An image file that is not read yet.
+
+    Attributes:
+        where: its name in messages.
+        open: opens the file.
+    """
 
     where: str
     open: Callable[[], IO[bytes]]
 
     @contextmanager
     def image(self) -> Iterator[tuple[Image.Image, bytes]]:
-        """The image, not decoded yet, and the first bytes of the file; whatever goes wrong is the user's to know."""
+        """The image, not decoded yet, and the first bytes of the file. Every problem becomes a UserError."""
         from PIL import Image
 
         try:
@@ -88,7 +95,7 @@ class _File:
 
 
 def _files(path: Path, archives: ExitStack) -> dict[str, _File]:
-    """The images below a folder, or in a zip file that stays open with `archives`, by their path in it."""
+    """The images in a folder, or in a zip file that stays open with `archives`, by their path inside."""
     if not path.exists():
         raise UserError(str(path), "does not exist", code="not_found")
     if path.is_dir():
@@ -98,11 +105,11 @@ def _files(path: Path, archives: ExitStack) -> dict[str, _File]:
         try:
             archive = archives.enter_context(zipfile.ZipFile(path))
         except zipfile.BadZipFile as error:
-            raise UserError(str(path), "is neither a folder nor a zip file of images", code="unreadable") from error
+            raise UserError(str(path), "must be a folder or a zip file of images", code="unreadable") from error
         found = {name: _File(f"{path}/{name}", partial(archive.open, name)) for name in archive.namelist()}
     images = {name: file for name, file in sorted(found.items()) if _is_image(PurePosixPath(name))}
     if not images:
-        raise UserError(str(path), f"holds no images ({', '.join(SUFFIXES)})", code="too_few")
+        raise UserError(str(path), f"contains no images ({', '.join(SUFFIXES)})", code="too_few")
     return images
 
 
@@ -120,29 +127,29 @@ def _decoded(file: _File, grey: bool) -> Tensor:
     import numpy as np
 
     with file.image() as (image, head):
-        deep = image.format == "PNG" and head[PNG_DEPTH] == 16  # PIL would halve the depth without a word
+        deep = image.format == "PNG" and head[PNG_DEPTH] == 16  # PIL would silently halve the depth
         if deep or image.mode not in (("RGB", "L") if grey else ("RGB",)):
-            kind = "has 16" if deep else f"is of mode {image.mode}"
+            kind = "has 16 bits" if deep else f"has mode {image.mode}"
             raise UserError(file.where, f"must be RGB with 8 bits per channel, but {kind}", code="unsupported")
         pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def _pixels(file: _File) -> int:
-    """The number of pixels that the file's header says it has."""
+    """The number of pixels according to the file's header."""
     with file.image() as (image, _):
         return image.width * image.height
 
 
 def _by_name(folder: Path, files: Mapping[str, _File]) -> dict[str, _File]:
-    """By the name without folder and suffix."""
+    """The files by their names without folder and suffix."""
     named: dict[str, _File] = {}
     for name, file in files.items():
         stem = PurePosixPath(name).stem
         if stem in named:
             raise UserError(
                 str(folder),
-                f"holds two images of the name {stem}: {named[stem].where} and {file.where}",
+                f"contains two images with the name {stem}: {named[stem].where} and {file.where}",
                 code="conflict",
             )
         named[stem] = file
@@ -154,7 +161,7 @@ def _small(small: Mapping[str, _File], name: str, scale: int, folder: str) -> _F
     for candidate in (f"{stem}x{scale}", stem):
         if candidate in small:
             return small[candidate]
-    raise UserError(folder, f"has no {stem}x{scale}.png for {name}", code="not_found")
+    raise UserError(folder, f"contains no {stem}x{scale}.png for {name}", code="not_found")
 
 
 def _with_small(name: str, high: Tensor, file: _File, scale: int, grey: bool) -> Pair:
@@ -162,7 +169,7 @@ def _with_small(name: str, high: Tensor, file: _File, scale: int, grey: bool) ->
     height, width = (side // scale for side in high.shape[1:])
     if tuple(low.shape[1:]) != (height, width):
         raise UserError(
-            file.where, f"is {_size(low)}, and 1/{scale} of {name} ({_size(high)}) is {width}x{height}", code="mismatch"
+            file.where, f"is {_size(low)}, but 1/{scale} of {name} ({_size(high)}) is {width}x{height}", code="mismatch"
         )
     return Pair(name, low, high[:, : scale * height, : scale * width].contiguous())
 

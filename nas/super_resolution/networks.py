@@ -18,38 +18,37 @@ from espalier.nas.user_code import Reference
 from espalier.nas.user_network import user_network_factory
 
 NETWORKS: Mapping[str, type[nn.Module]] = {"edsr": EDSR, "swinir": SwinIRLight, "vdsr": VDSR}
-"""Each takes its options by keyword, and the scale, if it depends on it, first."""
+"""Each takes its options as keyword arguments; those that depend on a scale have an argument `scale`."""
 OWN = "FILE.py:FUNCTION"
 
 
 def super_resolution_factory(text: str, scale: int | None = None) -> Callable[[], nn.Module]:
-    """Makes networks with fresh weights, from `NAME`, `NAME:key=value,key=value` or `FILE.py:FUNCTION`.
-
-    Those of a user's file take no arguments, and are meant for the scale.
+    """A function that makes networks with fresh weights, from `NAME:key=value,key=value` or `FILE.py:FUNCTION`.
 
     Args:
-        text: a name in `NETWORKS` and options of its constructor, of which the scale is one: `edsr:scale=2,blocks=8`;
-            or a function, or class, in a Python file.
-        scale: how many times as many pixels the network gives on each side; None if the text has it. VDSR, which
-            gives as many as it gets, does not depend on it.
+        text: a name in `NETWORKS`, with options of its constructor that may include the scale, such as
+            `edsr:scale=2,blocks=8`; or a function or class in a Python file, which is called without arguments and must
+            be made for the scale.
+        scale: factor between the sides of output and input; None if it is in the text. VDSR does not depend on it, for
+            its input has the size of its output.
 
     Raises:
-        UserError: no such network, option, file or function, a value that will not do, or no scale, or two.
+        UserError: no such network, option, file or function; an invalid value; or the scale is missing or given twice.
     """
     name, _, given = text.partition(":")
     if name.endswith(".py"):
         return user_network_factory(Reference(name, given))
     if name not in NETWORKS:
-        raise UserError(text, f"there is no network {name!r}", allowed=[*NETWORKS, OWN], given=name)
+        raise UserError(text, f"unknown network {name!r}", allowed=[*NETWORKS, OWN], given=name)
     options = _options(name, given)
     if "scale" in _hints(name):
         if scale is None and "scale" not in options:
-            raise UserError(f"{name}.scale", f"is missing, as in {name}:scale=2", code="missing")
+            raise UserError(f"{name}.scale", f"is missing; for example {name}:scale=2", code="missing")
         if scale is not None and options.setdefault("scale", scale) != scale:
-            raise UserError(f"{name}.scale", f"is {options['scale']}, where {scale} is asked for", code="conflict")
+            raise UserError(f"{name}.scale", f"is {options['scale']}, but must be {scale} here", code="conflict")
     make = partial(NETWORKS[name], **options)
     try:
-        # What does not fit together is said now. Not on the meta device: its random numbers take seconds to import.
+        # Report options that do not fit together now; not on the meta device, whose random numbers are slow to import.
         with torch.random.fork_rng(devices=[]):
             make()
     except UserError as error:
@@ -58,14 +57,14 @@ def super_resolution_factory(text: str, scale: int | None = None) -> Callable[[]
 
 
 def with_scale(text: str, scale: int) -> str:
-    """The same network by a name that holds the scale, where it depends on one: `edsr:scale=2,blocks=8`."""
+    """The same network with the scale in its name, if it depends on one: `edsr:scale=2,blocks=8`."""
     name, _, given = text.partition(":")
     missing = "scale" in _hints(name) and "scale" not in _options(name, given)
     return f"{name}:{','.join(filter(None, (f'scale={scale}' if missing else '', given)))}"
 
 
 def on_luma(network: nn.Module) -> bool:
-    """Whether a network wants the Y of an enlarged image instead of a small RGB image: its attribute `on_luma`."""
+    """Whether a network takes the Y of an upscaled image instead of a small RGB image: its attribute `on_luma`."""
     return bool(getattr(network, "on_luma", False))
 
 

@@ -1,4 +1,4 @@
-"""Images at two resolutions, held in memory as bytes."""
+"""Images at two resolutions, in memory as bytes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 from espalier.nas.errors import UserError
+from espalier.nas.hashing import DIGITS
 from espalier.nas.super_resolution.quality import PEAK, luma
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """One image, small and large. Tensors are shared, not copied: treat them as read-only.
+    """One image at two resolutions. Tensors are shared, not copied: treat them as read-only.
 
     Attributes:
-        name: what an error calls it.
+        name: in messages.
         low: uint8 RGB `(3, h, w)`.
         high: uint8 RGB `(3, s h, s w)`, s the scale.
 
@@ -37,19 +38,21 @@ class Pair:
             if image.dtype != torch.uint8 or image.ndim != 3 or len(image) != 3 or 0 in image.shape:
                 raise ValueError(f"{self.name}: pixels must be uint8 (3, H, W), not {image.dtype} {tuple(image.shape)}")
         if tuple(self.high.shape[1:]) != tuple(self.scale * side for side in self.low.shape[1:]):
-            raise ValueError(f"{self.name}: {tuple(self.high.shape)} is no multiple of {tuple(self.low.shape)}")
+            raise ValueError(f"{self.name}: {tuple(self.high.shape)} is not a multiple of {tuple(self.low.shape)}")
 
     @property
     def scale(self) -> int:
-        """How many times as many pixels the large image has on each side."""
+        """Factor between the sides of the large and the small image."""
         return self.high.shape[1] // self.low.shape[1]
 
     @classmethod
     def degraded(cls, name: str, high: Tensor, scale: int) -> Pair:
-        """An image and what PIL's bicubic filter makes of it, once it is cropped to a multiple of `scale`.
+        """An image, and the small image that PIL's bicubic filter makes of it.
 
         Args:
-            high: uint8 RGB `(3, H, W)`, at least `scale` pixels on each side.
+            name: in messages.
+            high: cropped to a multiple of `scale`; uint8 RGB `(3, H, W)`, at least `scale` pixels on each side.
+            scale: factor between the sides.
         """
         height, width = (side // scale for side in high.shape[1:])
         high = high[:, : scale * height, : scale * width].contiguous()
@@ -57,7 +60,13 @@ class Pair:
 
 
 def bicubic(pixels: Tensor, height: int, width: int) -> Tensor:
-    """`pixels`, uint8 RGB `(3, H, W)`, resized by PIL's bicubic filter, which widens its kernel to make smaller."""
+    """Resize an image with PIL's bicubic filter, which is antialiased.
+
+    Args:
+        pixels: uint8 RGB `(3, H, W)`.
+        height: of the result.
+        width: of the result.
+    """
     import numpy as np
     from PIL import Image
 
@@ -71,12 +80,12 @@ class Pairs(Sequence[Pair]):
     """Images of any sizes at two resolutions.
 
     Attributes:
-        pairs: at least one.
-        name: what a report calls them.
-        on_luma: networks get and give Y instead of RGB.
+        pairs: at least one, all with the same scale.
+        name: of these images in reports.
+        on_luma: whether networks take and return Y instead of RGB.
 
     Raises:
-        ValueError: there are none, or they differ in scale.
+        ValueError: there are no pairs, or they differ in scale.
     """
 
     pairs: tuple[Pair, ...]
@@ -85,7 +94,9 @@ class Pairs(Sequence[Pair]):
 
     def __post_init__(self) -> None:
         if len({pair.scale for pair in self.pairs}) != 1:
-            raise ValueError(f"{self.name}: one scale is needed, not {sorted({pair.scale for pair in self.pairs})}")
+            raise ValueError(
+                f"{self.name}: all pairs must have one scale, not {sorted({pair.scale for pair in self.pairs})}"
+            )
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -98,32 +109,39 @@ class Pairs(Sequence[Pair]):
 
     @property
     def scale(self) -> int:
-        """How many times as many pixels the large images have on each side."""
+        """Factor between the sides of large and small images."""
         return self.pairs[0].scale
 
     @property
     def channels(self) -> int:
-        """Of what networks get and give: 3 for RGB, 1 for Y."""
+        """Channels of the networks' inputs and outputs: 3 for RGB, 1 for Y."""
         return 1 if self.on_luma else 3
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256[:12] of all pixels and shapes, and whether networks see Y. Names do not count."""
+        """A short SHA-256 of all pixels and shapes, and of `on_luma`, but not of names."""
         shapes = [[list(pair.low.shape), list(pair.high.shape)] for pair in self.pairs]
         digest = hashlib.sha256(json.dumps([shapes, self.on_luma]).encode())
         for pair in self.pairs:
             for image in (pair.low, pair.high):
                 digest.update(image.contiguous().numpy().data)
-        return digest.hexdigest()[:12]
+        return digest.hexdigest()[:DIGITS]
 
     def split(self, validation: int, *, seed: int) -> tuple[Pairs, Pairs]:
-        """Training images and `validation` others, the same for the same seed, each in the order they have here.
+        """Split off validation images, the same ones for the same seed.
+
+        Args:
+            validation: number of validation images.
+            seed: of the selection.
+
+        Returns:
+            Training and validation images, each in the original order.
 
         Raises:
-            UserError: not at least one image for each.
+            UserError: one of the two parts would be empty.
         """
         if not 1 <= validation < len(self):
-            problem = f"must leave images to train on: 1 to {len(self) - 1} of the {len(self)}, not {validation}"
+            problem = f"must be 1 to {len(self) - 1} of the {len(self)} images, not {validation}"
             raise UserError("data.validation", problem, code="out_of_range")
         held_back = set(torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:validation].tolist())
         train = tuple(pair for index, pair in enumerate(self.pairs) if index not in held_back)
@@ -131,14 +149,18 @@ class Pairs(Sequence[Pair]):
         return replace(self, pairs=train), replace(self, pairs=rest)
 
     def upscaled_luma(self) -> Pairs:
-        """For networks that sharpen the Y of an image that bicubic interpolation has enlarged, as VDSR does.
+        """The pairs for networks that take the Y of a bicubically upscaled image, such as VDSR.
 
-        The small images become as large as the large ones, so the scale is 1 and patches are as large as well.
+        The small images get the size of the large ones, so the scale becomes 1.
         """
         enlarged = (replace(pair, low=bicubic(pair.low, *pair.high.shape[1:])) for pair in self.pairs)
         return replace(self, pairs=tuple(enlarged), on_luma=True)
 
-    def seen(self, pixels: Tensor) -> Tensor:
-        """Bytes of RGB `(B, 3, H, W)` as networks see them: float32 from 0 to 1, `(B, 3, H, W)` or Y `(B, 1, H, W)`."""
+    def to_input(self, pixels: Tensor) -> Tensor:
+        """The input of networks: float32 from 0 to 1, RGB `(B, 3, H, W)` or Y `(B, 1, H, W)`.
+
+        Args:
+            pixels: uint8 RGB `(B, 3, H, W)`.
+        """
         scaled = pixels.to(torch.float32)
         return (luma(scaled) if self.on_luma else scaled) / PEAK

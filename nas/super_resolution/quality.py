@@ -1,4 +1,4 @@
-"""How near an upscaled image is to the true one: PSNR and SSIM of Y, as papers on super-resolution report them."""
+"""PSNR and SSIM of Y between upscaled and true images, as papers on super-resolution report them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ K1, K2 = 0.01, 0.03
 def luma(pixels: Tensor) -> Tensor:
     """Y of ITU-R BT.601 with 16 for black and 235 for white: Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255.
 
-    The formula of MATLAB's rgb2ycbcr, without its rounding; PIL's YCbCr has another range, 0 to 255.
+    The formula of MATLAB's rgb2ycbcr without its rounding. PIL's YCbCr differs: it has the range 0 to 255.
 
     Args:
         pixels: R, G and B from 0 to 255, `(..., 3, H, W)`.
@@ -29,15 +29,15 @@ def luma(pixels: Tensor) -> Tensor:
     return 16 + (pixels.to(dtype) * weights.view(3, 1, 1)).sum(-3, keepdim=True)
 
 
-def judged(image: Tensor) -> Tensor:
-    """What of an image in 0 to 1 is compared, on the scale of 0 to 255.
+def evaluated_luma(image: Tensor) -> Tensor:
+    """The Y of an image, on which metrics are computed.
 
     Args:
-        image: `(3, H, W)` RGB, which is first made of bytes, as a file would hold it: rounded and clamped. Or
-            `(1, H, W)`, which is Y already, clamped and not rounded.
+        image: from 0 to 1. RGB `(3, H, W)` is first rounded and clamped to bytes, as a file would store it;
+            Y `(1, H, W)` is clamped, but not rounded.
 
     Returns:
-        Y, float64 `(H, W)`; what is not a number stays so.
+        Y from 0 to 255, float64 `(H, W)`; NaN stays NaN.
     """
     scaled = image.double() * PEAK
     if len(image) == 1:
@@ -45,37 +45,43 @@ def judged(image: Tensor) -> Tensor:
     return luma(scaled.round().clamp(0, PEAK))[0]
 
 
-def shaved(image: Tensor, border: int) -> Tensor:
-    """`(H, W)` without `border` pixels on each side.
+def crop_border(image: Tensor, border: int) -> Tensor:
+    """An image without its border.
+
+    Args:
+        image: `(H, W)`.
+        border: pixels to remove on each side.
 
     Raises:
-        ValueError: nothing is left.
+        ValueError: nothing would be left.
     """
     height, width = image.shape
     if min(height, width) <= 2 * border:
-        raise ValueError(f"nothing is left of {width}x{height} pixels without a border of {border}")
+        raise ValueError(f"an image of {width}x{height} pixels is too small to remove a border of {border}")
     return image[border : height - border, border : width - border]
 
 
 def psnr(image: Tensor, true: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB, 10 log10(255^2 / mean squared error); inf for images that are equal.
+    """Peak signal-to-noise ratio in dB, 10 log10(255^2 / mean squared error); inf for equal images.
 
     Args:
-        image, true: of one shape, on the scale of 0 to 255.
+        image: on the scale of 0 to 255.
+        true: of the same shape and scale.
     """
     error = float((image.double() - true.double()).square().mean())
     return math.inf if error == 0 else 10 * math.log10(PEAK**2 / error)
 
 
 def ssim(image: Tensor, true: Tensor) -> float:
-    """Structural similarity, at most 1: the mean over all windows that lie wholly in the image.
+    """Structural similarity, at most 1: the mean over all windows inside the image.
 
     Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", equations 13 to 16:
     Gaussian windows of 11x11 with sigma 1.5, C1 = (0.01 * 255)^2, C2 = (0.03 * 255)^2,
     (2 mx my + C1)(2 sxy + C2) / ((mx^2 + my^2 + C1)(sx^2 + sy^2 + C2)).
 
     Args:
-        image, true: float `(H, W)` on the scale of 0 to 255.
+        image: float `(H, W)` on the scale of 0 to 255.
+        true: of the same shape and scale.
 
     Raises:
         ValueError: a side is shorter than the window.
@@ -91,7 +97,7 @@ def ssim(image: Tensor, true: Tensor) -> float:
 
 
 def _windowed(images: Tensor) -> Tensor:
-    """Gaussian means of `(N, H, W)` over every window, `(N, H - 10, W - 10)`."""
+    """Gaussian means of `(N, H, W)` over all windows, `(N, H - 10, W - 10)`."""
     offsets = torch.arange(WINDOW, dtype=images.dtype, device=images.device) - WINDOW // 2
     window = torch.exp(-(offsets**2) / (2 * SIGMA**2))
     window = window / window.sum()

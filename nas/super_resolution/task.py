@@ -1,4 +1,4 @@
-"""The task of super-resolution: how a network that enlarges images is trained and judged."""
+"""The task of super-resolution: its loss and its metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from espalier.nas.device import autocast
-from espalier.nas.super_resolution.quality import judged, psnr, shaved, ssim
+from espalier.nas.super_resolution.quality import crop_border, evaluated_luma, psnr, ssim
 from espalier.nas.task import Batch
 
 T = TypeVar("T")
@@ -21,7 +21,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Quality:
-    """What an upscaled image is worth. psnr_db: inf where it is exactly the true one. ssim: at most 1."""
+    """The quality of an upscaled image.
+
+    Attributes:
+        psnr_db: in dB; inf if it equals the true image.
+        ssim: at most 1.
+    """
 
     psnr_db: float
     ssim: float
@@ -29,13 +34,13 @@ class Quality:
 
 @dataclass(frozen=True)
 class SuperResolution:
-    """A larger image for each image, all values from 0 to 1.
+    """Upscaling images with values from 0 to 1.
 
-    Networks of three channels get and give RGB. Those of one get the Y of an image that is enlarged already, and give
-    Y (see `Pairs.upscaled_luma`). Both are judged by Y, without a border as wide as the scale.
+    Networks of three channels take and return RGB. Those of one channel take the Y of an upscaled image, and return Y
+    (see `Pairs.upscaled_luma`). Both are evaluated on Y, without a border as wide as the scale.
 
     Attributes:
-        scale: how many times as many pixels an image gets on each side.
+        scale: factor between the sides of output and input.
     """
 
     scale: int
@@ -45,26 +50,32 @@ class SuperResolution:
         return F.l1_loss(outputs.float(), targets)
 
     def evaluate(self, model: nn.Module, batches: Iterable[Batch], *, full_precision: bool = True) -> float:
-        """Mean PSNR in dB over all images, with the model in evaluation mode; inf if one image is exactly right.
+        """Mean PSNR in dB over all images, with the model in evaluation mode; inf if one image is exact.
 
         Args:
-            model: enlarges images.
+            model: upscales images.
             batches: small images and the true large ones (see `WholeImages`).
             full_precision: without autocast, whose bf16 rounds bright pixels by up to half a level of 255.
 
         Raises:
-            ValueError: there is no image to judge by, or one smaller than its border.
+            ValueError: there are no images, or one is smaller than its border.
         """
         values = self._each(model, batches, full_precision, psnr)
         return math.fsum(values) / len(values)
 
     def measure(self, model: nn.Module, batches: Iterable[Batch], *, full_precision: bool = True) -> list[Quality]:
-        """PSNR and SSIM of each image, in their order; otherwise as `evaluate`."""
+        """PSNR and SSIM of each image.
+
+        Args:
+            model: as for `evaluate`.
+            batches: as for `evaluate`.
+            full_precision: as for `evaluate`.
+        """
         return self._each(model, batches, full_precision, lambda y, true: Quality(psnr(y, true), ssim(y, true)))
 
     @torch.no_grad()
     def _each(
-        self, model: nn.Module, batches: Iterable[Batch], full_precision: bool, judge: Callable[[Tensor, Tensor], T]
+        self, model: nn.Module, batches: Iterable[Batch], full_precision: bool, metric: Callable[[Tensor, Tensor], T]
     ) -> list[T]:
         was_training = model.training
         model.eval()
@@ -73,9 +84,9 @@ class SuperResolution:
             with nullcontext() if full_precision else autocast(x.device):
                 outputs = model(x)
             if outputs.shape != y.shape:
-                raise ValueError(f"the network gives {tuple(outputs.shape)} where {tuple(y.shape)} is true")
+                raise ValueError(f"the network returns {tuple(outputs.shape)} instead of {tuple(y.shape)}")
             for output, true in zip(outputs, y, strict=True):
-                values.append(judge(*(shaved(judged(image), self.scale) for image in (output, true))))
+                values.append(metric(*(crop_border(evaluated_luma(image), self.scale) for image in (output, true))))
         model.train(was_training)
         if not values:
             raise ValueError("no images to evaluate on")

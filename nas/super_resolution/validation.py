@@ -1,4 +1,4 @@
-"""What a network is worth on a set of images, and how far that can be said from so many of them."""
+"""The quality of a network on a set of images, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from espalier.nas.intervals import bootstrap_interval
-from espalier.nas.super_resolution.batches import SYMMETRIES, WholeImages, symmetric, undone
+from espalier.nas.super_resolution.batches import SYMMETRIES, WholeImages, apply_symmetry, undo_symmetry
 from espalier.nas.super_resolution.pairs import Pairs
 from espalier.nas.super_resolution.task import Quality, SuperResolution
 
 RESAMPLES = 10_000
 FEW = 20
-"""Images below which a percentile interval is known to be too narrow."""
+"""With fewer images, percentile intervals are known to be too narrow."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class MeanOfImages:
     Attributes:
         value: the mean.
         n: how many images.
-        interval: 95 % bootstrap interval over images; None for one image, or where a value is not finite.
+        interval: 95 % bootstrap interval over images; None for one image, or if a value is not finite.
     """
 
     value: float
@@ -35,7 +35,7 @@ class MeanOfImages:
     interval: tuple[float, float] | None
 
     def text(self, digits: int = 2) -> str:
-        """`33.67 [31.02, 36.41], n = 5 (few)`."""
+        """As text, such as `33.67 [31.02, 36.41], n = 5 (few)`."""
         ends = "" if self.interval is None else " [{:.{d}f}, {:.{d}f}]".format(*self.interval, d=digits)
         return f"{self.value:.{digits}f}{ends}, n = {self.n}{' (few)' if self.n < FEW else ''}"
 
@@ -43,8 +43,8 @@ class MeanOfImages:
 def mean_of_images(values: Sequence[float]) -> MeanOfImages:
     """The mean with its percentile bootstrap interval (see `espalier.nas.intervals.bootstrap_interval`).
 
-    Images differ much more than networks do, so two networks are compared by the mean of their differences on the same
-    images (see `gain`), not by two intervals.
+    Images differ much more than networks do. Compare two networks by the mean of their differences on the same images
+    (see `gain`), not by their intervals.
 
     Raises:
         ValueError: there are no values.
@@ -60,12 +60,12 @@ def mean_of_images(values: Sequence[float]) -> MeanOfImages:
 
 @dataclass(frozen=True)
 class Validation:
-    """A network on a set of images.
+    """The quality of a network on a set of images.
 
     Attributes:
-        name: of the set.
-        scale: of the enlargement.
-        images: names and qualities, in their order.
+        name: of the images.
+        scale: factor between the sides of output and input.
+        images: name and quality of each image.
     """
 
     name: str
@@ -74,12 +74,12 @@ class Validation:
 
     @property
     def psnr_db(self) -> MeanOfImages:
-        """Infinite, without an interval, where an image is exactly right."""
+        """Mean PSNR; infinite, without an interval, if an image is exact."""
         return mean_of_images([quality.psnr_db for _, quality in self.images])
 
     @property
     def ssim(self) -> MeanOfImages:
-        """The mean of all images."""
+        """Mean SSIM."""
         return mean_of_images([quality.ssim for _, quality in self.images])
 
 
@@ -94,12 +94,14 @@ def validate(
     """PSNR and SSIM of each image of `pairs`.
 
     Args:
-        task: says how they are judged.
+        task: defines the metrics.
         model: on `device`.
-        self_ensemble: average the outputs for the eight symmetric forms of each image, at eight times the time.
+        pairs: the images.
+        device: where to compute.
+        self_ensemble: average the outputs for the eight symmetries of each image, which takes eight times as long.
 
     Raises:
-        ValueError: the network gives images of another size, or one is too small for SSIM.
+        ValueError: the network returns images of another size, or an image is too small for SSIM.
     """
     whole = WholeImages(pairs, device=device)
     qualities = task.measure(SelfEnsemble(model) if self_ensemble else model, whole)
@@ -107,18 +109,22 @@ def validate(
 
 
 def gain(one: Validation, other: Validation) -> MeanOfImages:
-    """By how many dB the first network is better than the other, over the same images, pair by pair.
+    """The mean paired difference in PSNR between two networks on the same images, in dB.
+
+    Args:
+        one: positive differences mean that this one is better.
+        other: the network to compare with.
 
     Raises:
         ValueError: the images or scales differ.
     """
     if (one.scale, [name for name, _ in one.images]) != (other.scale, [name for name, _ in other.images]):
-        raise ValueError("the two networks were judged on different images")
+        raise ValueError("the two networks were evaluated on different images")
     return mean_of_images([a.psnr_db - b.psnr_db for (_, a), (_, b) in zip(one.images, other.images, strict=True)])
 
 
 class SelfEnsemble(nn.Module):
-    """The mean of a network's outputs for all rotations and reflections of its input, each turned back.
+    """The mean of a network's outputs for all symmetries of its input, each undone.
 
     Lim et al., https://arxiv.org/abs/1707.02921, section 3.4: EDSR+.
     """
@@ -128,5 +134,5 @@ class SelfEnsemble(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        outputs = [undone(self.model(symmetric(x, way)), way) for way in range(SYMMETRIES)]
+        outputs = [undo_symmetry(self.model(apply_symmetry(x, way)), way) for way in range(SYMMETRIES)]
         return torch.stack(outputs).mean(dim=0)

@@ -209,7 +209,7 @@ def test_wrong_batches() -> None:
         Batches(images(), 5, mean=MEAN, std=STD, shuffle=True)
     with pytest.raises(ValueError, match="need a generator"):
         Batches(images(), 5, mean=MEAN, std=STD, augment=Augment(flip=True))
-    with pytest.raises(ValueError, match="not 0 by 5"):
+    with pytest.raises(ValueError, match="not 0 images in batches of 5"):
         Batches(images().subset(torch.empty(0, dtype=torch.int64)), 5, mean=MEAN, std=STD)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from espalier.nas.errors import Code
 from espalier.nas.super_resolution import Pair, Pairs, Patches, WholeImages, load_pairs
-from espalier.nas.super_resolution.batches import SYMMETRIES, symmetric, undone
+from espalier.nas.super_resolution.batches import SYMMETRIES, apply_symmetry, undo_symmetry
 from espalier.nas.super_resolution.pairs import bicubic
 from user_errors import user_error
 
@@ -187,9 +187,9 @@ def test_pairs_are_checked() -> None:
     low = torch.zeros(3, 4, 4, dtype=torch.uint8)
     with pytest.raises(ValueError, match="must be uint8"):
         Pair("a", low.float(), low)
-    with pytest.raises(ValueError, match="is no multiple"):
+    with pytest.raises(ValueError, match="not a multiple"):
         Pair("a", low, torch.zeros(3, 8, 12, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="one scale is needed, not \\[2, 3\\]"):
+    with pytest.raises(ValueError, match="one scale, not \\[2, 3\\]"):
         Pairs((*numbered(1), *numbered(1, scale=3)), "mixed")
     with pytest.raises(ValueError, match="one scale"):
         Pairs((), "none")
@@ -244,7 +244,7 @@ def test_all_eight_ways_are_drawn() -> None:
 @pytest.mark.parametrize("way", range(SYMMETRIES))
 def test_symmetries_are_undone(way: int) -> None:
     image = torch.arange(24).view(1, 4, 6)
-    assert torch.equal(undone(symmetric(image, way), way), image)
+    assert torch.equal(undo_symmetry(apply_symmetry(image, way), way), image)
 
 
 def test_an_epoch_shows_each_image_equally_often() -> None:

@@ -182,7 +182,7 @@ def test_when_nothing_fits_the_nearest_miss_is_told(
     monkeypatch.setattr("espalier.nas.search.loop.MAX_REJECTED", 30)
     line = refusal(capsys, "run", "search.yaml", "-o", "run", "budget.latency_ms=1", "space.channels=4")
     assert line.startswith("budget: none of ")
-    assert "architectures is allowed; the nearest miss has latency_ms = " in line
+    assert "architectures satisfies all constraints; the nearest miss has latency_ms = " in line
     assert line.endswith("], measured, not latency_ms <= 1")
 
 

@@ -257,13 +257,13 @@ def empty_record(run: Path) -> str:
 def damage_journal(run: Path) -> str:
     (run / "stages" / "search.json").unlink()
     (run / "study.journal").write_bytes(b"garbage\n" + (run / "study.journal").read_bytes())
-    return "study.journal: damaged study"
+    return "study.journal: the study is damaged"
 
 
 def foreign_journal(run: Path) -> str:
     (run / "stages" / "search.json").unlink()
     (run / "study.journal").write_text("{}\n")
-    return "study.journal: damaged study (line 1 is not a change of a study)"
+    return "study.journal: the study is damaged (line 1 is not a change of a study)"
 
 
 def damage_supernet(run: Path) -> str:
