@@ -1,7 +1,7 @@
-"""Elastic layers: one set of weights for layers of several sizes, opened by gates.
+"""Elastic layers: one set of weights for layers of several sizes, selected by gates.
 
-Every size, of channels, kernels, heads, hidden units or depth, is a part of the next larger one. On a path the part is
-cut out (sliced execution: fast, as training along single paths and export need it). In a mixture the whole is run and
-each entry counts by its coverage (masked execution: differentiable in the gates). At one-hot gates both compute what
-the plain network that `SearchSpace.build` extracts computes.
+The layer of each size (channels, kernels, heads, hidden units, depth) is a part of the layer of the next size. On a
+single path, this part is sliced out, which is fast. In a mixture, the whole layer is run and each entry is weighted by
+its coverage, which is differentiable in the gates. With one-hot gates, both compute exactly what the plain network of
+`SearchSpace.build` computes.
 """

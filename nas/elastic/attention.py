@@ -1,4 +1,4 @@
-"""The parts of an elastic transformer block: attention with elastic heads, and the hidden layer between two others."""
+"""The parts of an elastic transformer block: attention with elastic heads, and an elastic MLP."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from espalier.nas.gates import Gates
 
 
 class ElasticAttention(nn.Module):
-    """Self-attention with an elastic number of heads of a fixed size, so that fewer heads are a part of more.
+    """Self-attention with an elastic number of heads of a fixed size; fewer heads are a part of more heads.
 
         MHA(x) = sum_j W_o[:, j] softmax(q_j k_j^T / sqrt(head size)) v_j + b_o
 
-    Queries, keys and values have weights of their own, in which a head is a block of rows: no choice of heads or
-    embedding cuts through one. Gated, head j counts by its coverage, which is the mixture of the outputs; superposed,
-    the coverage enters queries, keys, values and the projection.
+    Queries, keys and values have separate weights, in which a head is a block of rows, so that no number of heads cuts
+    through one. In the mode `gate`, the output of head j is weighted by its coverage, which gives the mixture of the
+    outputs; in `superpose`, the coverage enters queries, keys, values and the projection.
 
     Args:
         embedding: features of the tokens.
-        heads: how many.
+        heads: number of heads.
         head_size: features of a head.
-        mode: what a mixture does.
+        mode: what a mixture of sizes does.
     """
 
     def __init__(self, embedding: Dim, heads: Dim, *, head_size: int, mode: Mode) -> None:
@@ -44,11 +44,11 @@ class ElasticAttention(nn.Module):
 
 
 class Attend(nn.Module):
-    """softmax(q k^T / sqrt(head size)) v, head by head; nothing to learn.
+    """softmax(q k^T / sqrt(head size)) v for each head; without parameters.
 
     Args:
         inner: features of all heads together.
-        head_size: of one.
+        head_size: features of one head.
     """
 
     def __init__(self, inner: Dim, *, head_size: int) -> None:
@@ -68,8 +68,8 @@ class ElasticMLP(nn.Module):
 
     Args:
         embedding: features of the tokens.
-        hidden: features between.
-        mode: what a mixture does.
+        hidden: features of the hidden layer.
+        mode: what a mixture of sizes does.
     """
 
     def __init__(self, embedding: Dim, hidden: Dim, *, mode: Mode) -> None:

@@ -1,4 +1,4 @@
-"""Elastic convolutions: input and output channels, kernel size, full or depthwise."""
+"""Elastic convolutions, full or depthwise, in their channels and kernel size."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from espalier.nas.gates import Gates
 class ElasticConv2d(ElasticLayer):
     """A convolution whose smaller versions use the leading channels and the centre of the kernel.
 
-    Its padding keeps height and width (at a stride of 1) whatever the kernel, and is that of the largest open kernel in
-    a mixture: a smaller kernel inside it, with zeros around, sees the same pixels.
+    With a stride of 1 its padding keeps height and width for every kernel size. In a mixture it is the padding of the
+    largest open kernel, inside which smaller kernels are surrounded by zeros and so see the same pixels.
 
     Args:
-        inputs, outputs: channels.
-        kernel: size, an odd number, or what decides it (see `kernel_dim`).
-        stride, dilation: as of any convolution.
-        inset: pixels that each edge of the output lies further inside, by so much less padding.
-        depthwise: whether each channel is convolved alone; `inputs` and `outputs` are then one dim.
-        bias: whether it has one.
+        inputs: channels.
+        outputs: channels.
+        kernel: size, an odd number, or a dim of it (see `kernel_dim`).
+        stride: as for any convolution.
+        dilation: as for any convolution.
+        inset: reduce the padding by this many pixels, so that the output is smaller by as much on each side.
+        depthwise: convolve each channel alone; `inputs` and `outputs` must then be the same dim.
+        bias: whether there is a bias.
         mode: what a mixture of channels does; kernels are always superposed.
 
     Raises:
@@ -68,7 +70,7 @@ class ElasticConv2d(ElasticLayer):
     _ring: Tensor
 
     def reset_parameters(self) -> None:
-        """As torch's convolutions start, at the largest size."""
+        """Initialise as torch does, at the largest size."""
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
         if self.bias is not None:
             bound = self.weight[0].numel() ** -0.5
@@ -82,12 +84,12 @@ class ElasticConv2d(ElasticLayer):
         return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, groups)
 
     def effective(self, gates: Gates) -> tuple[Tensor, Tensor | None]:
-        """The weight and the bias that count under these gates."""
+        """The weight and bias under these gates."""
         weight, bias = self._cut(gates)
         return self._entangled(weight, gates), None if bias is None else self._bias_coverage.apply(bias, gates)
 
     def extract(self, gates: Gates) -> nn.Conv2d:
-        """The plain convolution of a path."""
+        """The plain convolution on a path."""
         weight, bias = self._cut(gates)
         out, into, side, _ = weight.shape
         layer = nn.Conv2d(
@@ -115,7 +117,7 @@ class ElasticConv2d(ElasticLayer):
         return weight[:, :, side, side], None if self.bias is None else self.bias[:out]
 
     def _entangled(self, weight: Tensor, gates: Gates) -> Tensor:
-        """`W * M`, with the mask over the rings of the kernel, its last axis, spread over height and width."""
+        """`W * M`, with the last axis of the mask, over the rings of the kernel, expanded to height and width."""
         first = (len(self._ring) - weight.shape[-1]) // 2
         side = slice(first, first + weight.shape[-1])
         for axes, mask in self._coverage(gates):
@@ -134,21 +136,21 @@ class ElasticConv2d(ElasticLayer):
 
 
 def kernel_dim(*choices: ElasticChoice, size: Callable[..., int] | None = None) -> Dim:
-    """The dim of a kernel's rings: its size is how many there are around and with the centre, (k + 1) / 2.
+    """The dim of a kernel's rings. A kernel of size k has (k + 1) / 2 of them, the centre included.
 
     Args:
-        choices: what the kernel size depends on; nothing for a fixed one.
-        size: the kernel size of their options.
+        *choices: what the kernel size depends on; none for a fixed size.
+        size: kernel size as a function of the choices' options; by default the option of the only choice.
 
     Raises:
-        ValueError: a kernel size is not odd, so that it has no centre.
+        ValueError: a kernel size is even, so that the kernel has no centre.
     """
     measure = size or (lambda option: option)
 
     def rings(*options: float) -> int:
         kernel = measure(*options)
         if kernel % 2 == 0:
-            raise ValueError(f"a kernel of {kernel} has no centre")
+            raise ValueError(f"a kernel of size {kernel} has no centre")
         return (kernel + 1) // 2
 
     return Dim(choices, rings)

@@ -1,12 +1,12 @@
-"""What the networks of an elastic space cost: exact, and differentiable in the gates.
+"""The costs of an elastic space's networks; exact, and differentiable in the gates.
 
-The cost of a layer depends on the few choices that decide its sizes, and on those by which it is run at all. Over
-architectures drawn choice by choice its expectation is therefore a multilinear form,
+The cost of a layer depends on the few choices that decide its sizes, and on those that decide whether it is run. If
+architectures are drawn choice by choice, the expected cost is therefore a multilinear form,
 
     E = fixed + sum_t sum_(o_1, ..., o_m) F_t[o_1, ..., o_m] prod_k p^(k)_(o_k)
 
 with one term t for each set of choices that some layers depend on together (for widths, kernels and heads: products of
-sums of coverages). Costs are multiply-accumulates for one image or numbers in parameters, as `nas.cost.count` counts.
+sums of coverages). Costs are multiply-accumulates for one image or numbers of parameters, see `nas.cost.count`.
 """
 
 from __future__ import annotations
@@ -34,14 +34,19 @@ Indices = Mapping[str, int]
 
 @runtime_checkable
 class Conditional(Protocol):
-    """A module that runs some of its parts only under some options of a choice."""
+    """A module that runs some of its parts only for some options of a choice."""
 
     def conditions(self) -> Mapping[str, tuple[Choice, frozenset[int]]]:
-        """For each part, by its path inside: the choice, and the options under which it is run."""
+        """For each part, by its path inside: the choice, and the options for which it is run."""
 
 
 class ElasticCosts:
     """The costs of a space's networks in one unit; made by `elastic_costs` and `espalier.nas.cost.block_table`.
+
+    Args:
+        unit: of all numbers.
+        space: the space.
+        terms: the F_t by the names of their choices, float64 with an axis for each choice; the empty tuple for `fixed`.
 
     Attributes:
         unit: of all numbers.
@@ -60,7 +65,7 @@ class ElasticCosts:
         self._moved: dict[tuple[torch.device, torch.dtype], list[tuple[tuple[str, ...], Tensor]]] = {}
 
     def cost(self, architecture: Architecture) -> float:
-        """The cost of one architecture: that of its built network."""
+        """The cost of one architecture, which is that of its built network."""
         indices = self._space.gates(architecture)
         return sum(float(term[tuple(indices[name] for name in names)]) for names, term in self._terms.items())
 
@@ -73,7 +78,7 @@ class ElasticCosts:
         """E, a differentiable scalar, of architectures drawn choice by choice.
 
         Args:
-            probabilities: `(options,)` for each choice that costs depend on; others are not looked at.
+            probabilities: `(options,)` for each choice that costs depend on; further ones are ignored.
         """
         like = next(iter(probabilities.values()))
         total = like.new_zeros(())
@@ -85,7 +90,12 @@ class ElasticCosts:
         return total
 
     def marginal(self, name: str, indices: Indices) -> list[float]:
-        """The part of the cost that depends on a choice, for each of its options, the others as they are."""
+        """The part of the cost that depends on one choice, for each of its options.
+
+        Args:
+            name: of the choice.
+            indices: the options of the other choices.
+        """
         options = self._space.choices()[name].options
         total = torch.zeros(len(options), dtype=torch.float64)
         for names in self._by_name.get(name, ()):
@@ -117,10 +127,14 @@ class ElasticCosts:
 
 
 def elastic_costs(space: SearchSpace, unit: Literal["macs", "params"]) -> ElasticCosts:
-    """The costs of a space whose choices are elastic, or between layers. Runs on the meta device only.
+    """The costs of a space with elastic choices and layer choices. Runs on the meta device only.
 
-    Every choice is opened, so that every layer is met with the shape of its input; each layer is then counted for each
-    joint option of the choices that it depends on.
+    One forward pass with all options open finds every layer and the shape of its input. Each layer is then counted for
+    each joint option of the choices that it depends on.
+
+    Args:
+        space: any space without choices between inputs.
+        unit: what to count.
 
     Raises:
         UserError: the space has choices between inputs.
@@ -129,7 +143,7 @@ def elastic_costs(space: SearchSpace, unit: Literal["macs", "params"]) -> Elasti
     for choice in choices.values():
         if isinstance(choice, InputChoice):
             problem = (
-                f"costs are a sum over layers, which the InputChoice {choice.name!r} beside elastic choices is not"
+                f"costs cannot be counted layer by layer with both elastic choices and the InputChoice {choice.name!r}"
             )
             raise UserError("space", problem, code="unsupported")
     meta = copy.deepcopy(space).to("meta").eval()
@@ -138,7 +152,7 @@ def elastic_costs(space: SearchSpace, unit: Literal["macs", "params"]) -> Elasti
     seen: set[nn.Module] = set()
     for path, module, shape in _visits(meta):
         if unit == "params" and module in seen:
-            continue  # a layer that is run twice has its parameters once
+            continue  # a layer that is run twice has only one set of parameters
         seen.add(module)
         own = _names(module)
         runs: dict[str, frozenset[int]] = {}
@@ -160,7 +174,7 @@ def elastic_costs(space: SearchSpace, unit: Literal["macs", "params"]) -> Elasti
 
 
 def _visits(meta: SearchSpace) -> list[tuple[str, nn.Module, Shape]]:
-    """Path, module and input shape without the batch, of every run of a layer that may cost something."""
+    """Path, module and input shape (without the batch) of every run of a layer that may have a cost."""
     visits: list[tuple[str, nn.Module, Shape]] = []
 
     def record(path: str) -> Any:
@@ -179,12 +193,12 @@ def _visits(meta: SearchSpace) -> list[tuple[str, nn.Module, Shape]]:
     with torch.no_grad():
         meta(torch.empty((1, *meta.input_shape), device="meta"), gates)
     for hook in hooks:
-        hook.remove()  # counting a layer runs it again
+        hook.remove()  # counting runs the layers again
     return visits
 
 
 def _conditions(meta: SearchSpace) -> Iterator[tuple[str, Choice, frozenset[int]]]:
-    """Path, choice and options under which what lies there is run."""
+    """Path, choice, and the options for which the module at this path is run."""
     for path, module in meta.named_modules():
         if isinstance(module, LayerChoice):
             for index, option in enumerate(module.options):
@@ -195,12 +209,12 @@ def _conditions(meta: SearchSpace) -> Iterator[tuple[str, Choice, frozenset[int]
 
 
 def _names(module: nn.Module) -> frozenset[str]:
-    """The choices that decide its sizes."""
+    """The choices that decide a module's sizes."""
     return frozenset(part.name for part in module.modules() if isinstance(part, Choice))
 
 
 def _cost(module: nn.Module, shape: Shape, indices: Indices) -> Cost:
-    """Of a layer on a path, for an input of this shape at the largest sizes."""
+    """The cost of a layer on a path; `shape` is that of its input at the largest sizes."""
     if isinstance(module, Attend):
         tokens, inner = shape[0], module.inner.size(indices)
         return Cost(params=0, macs=2 * tokens * tokens * inner)

@@ -1,4 +1,4 @@
-"""Elastic depth: how many of the blocks of a stage are run."""
+"""Elastic depth: the number of blocks of a stage that are run."""
 
 from __future__ import annotations
 
@@ -12,31 +12,34 @@ from espalier.nas.gates import Gates, Mixture
 
 
 class ElasticDepth(nn.Module):
-    """The first L of some blocks, in a row.
+    """Runs the first L of a sequence of blocks.
 
-    In a mixture with weights theta of the depths L_1 < ... < L_n: `superpose` runs the deepest that is open and returns
-    `sum_i theta_i x_(L_i)` of what comes out after each depth; `gate` scales the branch F_l of each block (l from 0),
-    `x_(l+1) = x_l + v_l F_l(x_l)` with `v_l = sum of theta_i with L_i > l`, and needs one stream only. At one-hot gates
-    both are the first L blocks.
+    In a mixture with weights theta of the depths L_1 < ... < L_n: `superpose` runs the deepest open one and returns
+    the mixture of the outputs after each depth, `sum_i theta_i x_(L_i)`; `gate` scales the branch F_l of each block (l
+    from 0), `x_(l+1) = x_l + v_l F_l(x_l)` with `v_l = sum of theta_i with L_i > l`, and needs one stream only. With
+    one-hot gates both run the first L blocks.
 
     Args:
-        choice: between depths.
-        mode: what a mixture does.
-        blocks: as many as the largest depth; called `block(x, gates, strength)`, with a strength other than None
-            to scale their branches by, where not every open depth runs them.
+        choice: the choice of depth.
+        blocks: as many as the largest depth. They are called as `block(x, gates, strength)` and must scale their
+            branches by the strength, which is None if every open depth runs the block.
+        mode: what a mixture of depths does.
+
+    Raises:
+        ValueError: the depths do not match the number of blocks.
     """
 
     def __init__(self, choice: ElasticChoice, blocks: Sequence[nn.Module], *, mode: Mode) -> None:
         super().__init__()
         depths = choice.options
         if depths[-1] != len(blocks) or depths[0] < 1:
-            raise ValueError(f"choice {choice.name}: depths {depths} for {len(blocks)} blocks")
+            raise ValueError(f"choice {choice.name}: depths {depths} do not match {len(blocks)} blocks")
         self.choice = choice
         self.blocks = nn.ModuleList(blocks)
         self.mode = mode
 
     def conditions(self) -> Mapping[str, tuple[Choice, frozenset[int]]]:
-        """The depths by which each block is run."""
+        """The depths for which each block is run."""
         depths = self.choice.options
         return {
             f"blocks.{index}": (self.choice, frozenset(i for i, depth in enumerate(depths) if depth > index))

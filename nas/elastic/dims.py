@@ -1,4 +1,4 @@
-"""Sizes that choices decide, and how much of each entry is in use under given gates."""
+"""Dimensions whose sizes are decided by choices, and the coverage of their entries under given gates."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from espalier.nas.gates import Gates, Mixture
 
 @dataclass(frozen=True, eq=False)
 class Extent:
-    """How far a dimension reaches.
+    """The used part of a dimension.
 
     Attributes:
-        size: the leading entries to compute: those of the path, or of the largest open option of a mixture.
-        coverage: how much each of them counts, `(size,)`; None on a path, where all count in full.
+        size: number of leading entries to compute: those of the path, or of the largest open option of a mixture.
+        coverage: the weight of each entry, `(size,)`; None on a path, where all weights are 1.
     """
 
     size: int
@@ -28,17 +28,17 @@ class Extent:
 
 
 class Dim(nn.Module):
-    """A size that choices decide: `size(o_1, ..., o_m)` of their options.
+    """A dimension whose size is decided by choices: `size(o_1, ..., o_m)` of their options.
 
-    Under gates that weigh the options by theta, entry p counts by its coverage
+    Under gates with weights theta, entry p is weighted by its coverage
 
         u_p = sum_o theta_o 1[p < size(o)],    theta_o = prod_k theta^(k)_(o_k)
 
-    with o over the joint options. u does not increase, and is 0 or 1 where theta is one-hot.
+    with o over the joint options. u does not increase with p, and is 0 or 1 if theta is one-hot.
 
     Args:
-        choices: what the size depends on; nothing for a fixed size. Dims of one choice are decided together.
-        size: of their options, in that order; at least 1. By default the one option itself.
+        choices: what the size depends on; none for a fixed size. Dims with the same choice are decided together.
+        size: the size as a function of the choices' options, at least 1; by default the option of the only choice.
 
     Attributes:
         largest: the size of the largest joint option.
@@ -60,12 +60,12 @@ class Dim(nn.Module):
         self._coverage = Coverage([self])
 
     def extent(self, gates: Gates) -> Extent:
-        """How far it reaches under these gates."""
+        """The used part under these gates."""
         masks = self._coverage(gates)
         return Extent(self.size(gates), masks[0][1] if masks else None)
 
     def size(self, gates: Gates) -> int:
-        """The leading entries to compute under these gates; see `Extent`."""
+        """The number of leading entries to compute under these gates, see `Extent`."""
         return max(self._sizes[joint] for joint in open_joints(self.choices, gates))
 
     def size_of(self, joint: Joint) -> int:
@@ -73,7 +73,7 @@ class Dim(nn.Module):
         return self._sizes[joint]
 
     def times(self, factor: int) -> Dim:
-        """A dim of `factor` entries for each of this one's, decided by the same choices."""
+        """A dim that is `factor` times as large, decided by the same choices."""
         return Dim(list(self.choices), lambda *options: factor * self._measure(*options))  # type: ignore[arg-type]
 
     def extra_repr(self) -> str:
@@ -83,31 +83,36 @@ class Dim(nn.Module):
 class Coverage:
     """The masks of a tensor whose axes are dims.
 
-    The weight of a layer, entangled by superposition, is `W * M` with
+    Under superposition, the weight of a layer is `W * M` with
 
         M[p_1, ..., p_n] = sum_o theta_o 1[p_1 < size_1(o)] ... 1[p_n < size_n(o)]
 
     over the joint options of all choices (Sukthanker et al., "Weight-Entanglement Meets Gradient-Based NAS", 2024,
-    algorithm 2, which adds up the padded slices themselves). Axes that share no choice separate: M is the outer product
-    of a mask for each group of axes that do.
+    algorithm 2, which adds up the padded slices themselves). Axes without a common choice are independent: M is the
+    outer product of one mask for each group of axes that share choices.
 
     Args:
-        dims: of the axes, in their order.
+        dims: the dims of the axes, in order.
     """
 
     def __init__(self, dims: Sequence[Dim]) -> None:
         self._groups = [_Group([dims[axis] for axis in axes], axes) for axes in _connected(dims)]
 
     def __call__(self, gates: Gates) -> list[tuple[tuple[int, ...], Tensor]]:
-        """For each group of axes that is not on a path: the axes, and their mask over the open sizes.
+        """The axes and the mask of each group that is not on a path.
 
-        Masks are in the precision of the gates, `(size of the first axis, ...)`.
+        Masks have the open sizes `(size of the first axis, ...)`, in the precision of the gates.
         """
         masks = ((group.axes, group.mask(gates)) for group in self._groups)
         return [(axes, mask) for axes, mask in masks if mask is not None]
 
     def apply(self, tensor: Tensor, gates: Gates) -> Tensor:
-        """`tensor * M`; the tensor's axes are the dims, cut to their open sizes."""
+        """`tensor * M`.
+
+        Args:
+            tensor: its axes are the dims, cut to their open sizes.
+            gates: of this forward pass.
+        """
         for axes, mask in self(gates):
             shape = [1] * tensor.dim()
             for axis, size in zip(axes, mask.shape, strict=True):
@@ -117,7 +122,7 @@ class Coverage:
 
 
 class _Group:
-    """Axes that share choices, and their joint mask."""
+    """A group of axes that share choices, with their joint mask."""
 
     def __init__(self, dims: Sequence[Dim], axes: tuple[int, ...]) -> None:
         self.axes = axes
@@ -129,7 +134,7 @@ class _Group:
         self._tables: dict[tuple[object, ...], list[Tensor]] = {}
 
     def mask(self, gates: Gates) -> Tensor | None:
-        """Over the open sizes of the axes; None on a path."""
+        """The mask over the open sizes of the axes; None on a path."""
         theta = joint_weights(self._choices, gates)
         if theta is None:
             return None
@@ -154,22 +159,22 @@ class _Group:
 
 
 def fixed(size: int) -> Dim:
-    """A size that nothing decides."""
+    """A dim of a fixed size."""
     return Dim((), lambda: size)
 
 
 def as_dim(size: int | Dim) -> Dim:
-    """A dim, of a bare number a fixed one."""
+    """The dim itself, or a fixed dim of this size."""
     return fixed(size) if isinstance(size, int) else size
 
 
 def open_joints(choices: Iterable[nn.Module], gates: Gates) -> tuple[Joint, ...]:
-    """The joint options that are open: one option on a path, the active ones of a mixture."""
+    """The open joint options: one option of each choice on a path, the active options of a mixture."""
     return tuple(itertools.product(*(_open(choice, gates) for choice in choices)))  # type: ignore[arg-type]
 
 
 def joint_weights(choices: Iterable[Choice], gates: Gates) -> Tensor | None:
-    """Theta of `open_joints`, in their order; None where every choice is on a path."""
+    """The weights theta of `open_joints`, in their order; None if every choice is on a path."""
     found = [choice.gate(gates) for choice in choices]
     factors = [_active_weights(gate) for gate in found if isinstance(gate, Mixture)]
     return functools.reduce(lambda a, b: torch.outer(a, b).flatten(), factors) if factors else None

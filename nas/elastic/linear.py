@@ -17,9 +17,10 @@ class ElasticLinear(ElasticLayer):
     """A linear layer whose smaller versions use the leading features.
 
     Args:
-        inputs, outputs: features.
-        bias: whether it has one.
-        mode: what a mixture does.
+        inputs: features.
+        outputs: features.
+        bias: whether there is a bias.
+        mode: what a mixture of sizes does.
     """
 
     def __init__(self, inputs: int | Dim, outputs: int | Dim, *, bias: bool = True, mode: Mode) -> None:
@@ -34,7 +35,7 @@ class ElasticLinear(ElasticLayer):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """As torch's linear layers start, at the largest size."""
+        """Initialise as torch does, at the largest size."""
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
         if self.bias is not None:
             bound = self.weight.shape[1] ** -0.5
@@ -46,13 +47,13 @@ class ElasticLinear(ElasticLayer):
         return F.linear(x, weight, bias)
 
     def effective(self, gates: Gates) -> tuple[Tensor, Tensor | None]:
-        """The weight and the bias that count under these gates."""
+        """The weight and bias under these gates."""
         weight, bias = self._cut(gates)
         weight = self._coverage.apply(weight, gates)
         return weight, None if bias is None else self._bias_coverage.apply(bias, gates)
 
     def extract(self, gates: Gates) -> nn.Linear:
-        """The plain linear layer of a path."""
+        """The plain linear layer on a path."""
         weight, bias = self._cut(gates)
         layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
         layer.weight, layer.bias = copied(weight), copied(bias)  # type: ignore[assignment]
@@ -64,13 +65,13 @@ class ElasticLinear(ElasticLayer):
 
 
 class ElasticParameter(Elastic):
-    """A parameter of its own, such as position embeddings, whose last axis is elastic.
+    """A parameter whose last axis is elastic, such as position embeddings.
 
     Args:
-        shape: of the axes before.
-        features: the last axis.
-        std: of its truncated normal start.
-        mode: of mixtures.
+        shape: the sizes of the other axes.
+        features: the dim of the last axis.
+        std: of the truncated normal initialisation.
+        mode: what a mixture of sizes does.
     """
 
     def __init__(self, shape: Sequence[int], features: Dim, *, std: float, mode: Mode) -> None:
@@ -83,13 +84,13 @@ class ElasticParameter(Elastic):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """N(0, std), cut off at two standard deviations."""
+        """Initialise from N(0, std^2), truncated at two standard deviations."""
         nn.init.trunc_normal_(self.weight, std=self.std)
 
     def forward(self, gates: Gates) -> Tensor:
-        """The part that counts, `(*shape, features)`."""
+        """The parameter under these gates, `(*shape, features)`."""
         return self._coverage.apply(self.weight[..., : self.features.size(gates)], gates)
 
     def extract(self, gates: Gates) -> nn.Parameter:
-        """The part of a path."""
+        """The part of the parameter on a path."""
         return nn.Parameter(self.weight[..., : self.features.size(gates)].detach().clone())

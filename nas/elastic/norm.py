@@ -12,16 +12,18 @@ from espalier.nas.gates import Gates
 
 
 class ElasticBatchNorm2d(nn.BatchNorm2d, ElasticLayer):
-    """A batch norm whose smaller versions use the leading channels, in parameters and running statistics alike.
+    """A batch norm whose smaller versions use the leading channels of parameters and running statistics.
 
-    Each channel is normalised alone, so a path computes what its own network would with the statistics of the batch.
-    Running statistics mix all that has passed, and stand for no single path. Under superposition a mixture scales
-    gamma and beta by the coverage; scaling a channel before the norm would be undone by it.
+    Each channel is normalised alone, so with batch statistics a path computes what its own network would. Running
+    statistics average over all paths and fit none of them. Under superposition, a mixture scales gamma and beta by the
+    coverage: a scale before the norm would have no effect.
 
     Args:
-        channels: their dim.
-        eps, momentum, affine: as of any batch norm.
-        mode: what a mixture does.
+        channels: the dim of the channels.
+        eps: as for any batch norm.
+        momentum: as for any batch norm.
+        affine: as for any batch norm.
+        mode: what a mixture of sizes does.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class ElasticBatchNorm2d(nn.BatchNorm2d, ElasticLayer):
         )
 
     def extract(self, gates: Gates) -> nn.BatchNorm2d:
-        """The plain batch norm of a path."""
+        """The plain batch norm on a path."""
         size = self.dims[0].size(gates)
         layer = nn.BatchNorm2d(size, self.eps, self.momentum, self.affine).to(self.running_mean)
         state = {name: tensor if tensor.dim() == 0 else tensor[:size] for name, tensor in self.state_dict().items()}
@@ -62,17 +64,17 @@ class ElasticBatchNorm2d(nn.BatchNorm2d, ElasticLayer):
 
 
 class ElasticLayerNorm(ElasticLayer):
-    """A layer norm over the features that are in use.
+    """A layer norm over the used features.
 
     In a mixture with coverage u, in both modes:
 
         mu = sum u x / sum u,    var = sum u (x - mu)^2 / sum u,    y = u (gamma (x - mu) / sqrt(var + eps) + beta)
 
-    which at one-hot gates are the moments of the path's own features, not those of the zeros beside them.
+    With one-hot gates these are the moments of the path's own features, without the zeros of the others.
 
     Args:
         features: the dim of the last axis.
-        eps: as of any layer norm.
+        eps: as for any layer norm.
     """
 
     def __init__(self, features: Dim, *, eps: float = 1e-6) -> None:
@@ -83,7 +85,7 @@ class ElasticLayerNorm(ElasticLayer):
         self.bias = nn.Parameter(torch.zeros(features.largest))
 
     def reset_parameters(self) -> None:
-        """Gamma = 1, beta = 0."""
+        """Initialise gamma to 1 and beta to 0."""
         nn.init.ones_(self.weight)
         nn.init.zeros_(self.bias)
 
@@ -100,7 +102,7 @@ class ElasticLayerNorm(ElasticLayer):
         return torch.addcmul(u * bias, centred * torch.rsqrt(variance + self.eps), u * weight)
 
     def extract(self, gates: Gates) -> nn.LayerNorm:
-        """The plain layer norm of a path."""
+        """The plain layer norm on a path."""
         size = self.dims[0].size(gates)
         layer = nn.LayerNorm(size, self.eps, device=self.weight.device, dtype=self.weight.dtype)
         layer.load_state_dict({"weight": self.weight[:size].detach(), "bias": self.bias[:size].detach()})

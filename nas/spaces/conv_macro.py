@@ -20,22 +20,22 @@ from espalier.nas.space import SearchSpace
 from espalier.nas.spaces.options import Kernels
 
 CHANNELS = ((8, 16, 32), (16, 32, 64), (32, 64, 128), (64, 128, 256))
-"""Of each searched convolution, to choose from."""
+"""Channels of each searched convolution to choose from."""
 FIXED_CHANNELS = 256
-"""Of the last convolution."""
+"""Channels of the last convolution."""
 HIDDEN = (256, 128, 64)
 """Features of the classifier's hidden layers."""
 POOLED = (1, 2)
-"""Which convolutions, counted from 0, are followed by a max-pool."""
+"""The convolutions, counted from 0, that are followed by a max-pool."""
 
 
 class ConvMacro(SearchSpace):
-    """Four searched convolutions and a fixed one, then three hidden layers and the output; no norms.
+    """Four searched convolutions and a fixed one, three hidden layers, and the output layer; without norms.
 
     Choices `channels_1`, `kernel_1`, ..., `kernel_4`. After the second and the third convolution a max-pool halves
     height and width; dropout of whole channels follows the third and the fixed one, whose 7x7 kernel has a padding of
-    2. Images of 32 x 32 pixels give 256 x 6 x 6 features. Dropout draws anew for what is open, so mixtures and paths
-    are the same networks in evaluation only, or with `dropout` 0.
+    2. Images of 32 x 32 pixels give 256 x 6 x 6 features. Dropout depends on the open channels, so mixtures and
+    paths compute the same only in evaluation mode, or with `dropout` 0.
 
     Args:
         input_shape: `(channels, height, width)` of an image.
@@ -43,11 +43,11 @@ class ConvMacro(SearchSpace):
         width: factor of all channels and hidden features.
         kernels: kernel sizes to choose from, odd numbers.
         dropout: probability.
-        reductions: how many of the two max-pools there are; the first is left out first.
+        reductions: number of max-pools; with one, the first is left out.
         entanglement: what a mixture of widths does, see `espalier.nas.elastic.layer.Mode`.
 
     Raises:
-        UserError: widths are so narrow that two of them coincide, or images so small that nothing is left of them.
+        UserError: the width is so small that two numbers of channels coincide, or the images are too small.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ConvMacro(SearchSpace):
         if min(sides) < 1:
             pixels = "x".join(map(str, input_shape[1:]))
             raise UserError(
-                "space.reductions", f"{reductions} max-pools leave nothing of images of {pixels}", code="out_of_range"
+                "space.reductions", f"images of {pixels} are too small for {reductions} max-pools", code="out_of_range"
             )
         self.input_shape = input_shape
         self.num_classes = num_classes
@@ -77,7 +77,9 @@ class ConvMacro(SearchSpace):
             widths = [max(1, round(width * option)) for option in choices]
             if len(set(widths)) < len(widths):
                 raise UserError(
-                    "space.width", f"{width:g} times the channels {list(choices)} gives {widths}", code="out_of_range"
+                    "space.width",
+                    f"{width:g} is too small: the channels {list(choices)} become {widths}",
+                    code="out_of_range",
                 )
             outputs = Dim([ElasticChoice(f"channels_{i + 1}", widths)])
             kernel = kernel_dim(ElasticChoice(f"kernel_{i + 1}", kernels))
@@ -102,12 +104,12 @@ class ConvMacro(SearchSpace):
 
 
 class ConvLayer(nn.Module):
-    """A convolution, ReLU, its gate, and what follows.
+    """A convolution, ReLU, its gate, and further layers.
 
     Args:
         conv: the convolution.
-        outputs: its channels.
-        after: layers that keep each channel to itself.
+        outputs: its output channels.
+        *after: layers that treat each channel alone.
     """
 
     def __init__(self, conv: ElasticConv2d, outputs: Dim, *after: nn.Module) -> None:

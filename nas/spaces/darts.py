@@ -23,24 +23,24 @@ from espalier.nas.spaces.layers import with_affine
 
 
 class Darts(SearchSpace):
-    """Stem, a stack of cells of which those at one and two thirds halve the image and double the channels, head.
+    """Stem, a stack of cells, head. The cells at one and two thirds halve the image and double the channels.
 
-    All cells of a kind, normal or reduction, make the same decisions: an operation for each of the fourteen edges
-    `source -> node`, and for each node with more than two incoming edges which two of them are kept. A cell reads
-    the outputs of the two cells before it and gives its four nodes side by side. The batch norms of a supernet's
-    cells have no scale and shift; those of a built network have, except behind pooling, where neither has them.
+    All cells of a kind, normal or reduction, share their decisions: an operation for each of the fourteen edges
+    `source -> node`, and which two incoming edges are kept, for each node with more than two of them. A cell reads the
+    outputs of the two cells before it, and concatenates its four nodes. The batch norms in a supernet's cells have no
+    scale and shift. Those of a built network do, except after pooling.
 
     Args:
         input_shape: `(channels, height, width)` of an image; height and width divisible by 4.
         num_classes: number of outputs.
-        variant: which operations an edge can have. S0 those of the paper, S5 the same without `none`; the small
-            spaces on which DARTS fails: S1 two for each edge, S2 `skip_connect` and `sep_conv_3x3`, S3 these and
-            `none`, S4 `noise` and `sep_conv_3x3`.
-        channels: of a node in the first cells (papers: 16 in the search, 36 for the final network).
+        variant: the operations of an edge. S0 has those of the paper, S5 the same without `none`. S1 to S4 are the
+            small spaces on which DARTS fails: S1 has two operations for each edge, S2 `skip_connect` and
+            `sep_conv_3x3`, S3 these and `none`, S4 `noise` and `sep_conv_3x3`.
+        channels: of the nodes in the first cells (papers: 16 in the search, 36 for the final network).
         cells: number of cells, at least 3 (papers: 8 in the search, 20 for the final network).
 
     Raises:
-        UserError: the image size does not survive two halvings, or there are less than 3 cells.
+        UserError: height or width is not divisible by 4, or there are fewer than 3 cells.
     """
 
     def __init__(
@@ -55,11 +55,13 @@ class Darts(SearchSpace):
         super().__init__()
         if input_shape[1] % 4 or input_shape[2] % 4:
             size = "x".join(map(str, input_shape[1:]))
-            raise UserError("data.size", f"darts halves images twice: {size} is not divisible by 4", code="unsupported")
+            raise UserError(
+                "data.size", f"darts halves images twice, but {size} is not divisible by 4", code="unsupported"
+            )
         if cells < 3:
             raise UserError(
                 "space.cells",
-                f"darts has normal cells and two reduction cells: {cells} is less than 3",
+                f"darts needs at least 3 cells, of which two are reduction cells, not {cells}",
                 code="out_of_range",
             )
         self.input_shape = input_shape
@@ -82,11 +84,11 @@ class Darts(SearchSpace):
         return self.head(last)
 
     def choice_groups(self) -> Sequence[Collection[str]]:
-        """The choices of normal cells, and those of reduction cells."""
+        """The choices of normal cells and those of reduction cells."""
         return [[name for name in self.choices() if name.startswith(kind)] for kind in KINDS]
 
     def to_stand_alone(self, network: fx.GraphModule) -> fx.GraphModule:
-        """Gives the cells' batch norms a scale of 1 and a shift of 0, except those behind pooling."""
+        """Gives the cells' batch norms a scale of 1 and a shift of 0, except those after pooling."""
         for name, module in list(network.named_modules()):
             if isinstance(module, nn.BatchNorm2d) and not module.affine and "_pool_" not in name:
                 network.set_submodule(name, with_affine(module))
@@ -95,7 +97,7 @@ class Darts(SearchSpace):
     def parse(self, text: str, *, where: str = "architecture") -> Architecture:
         """An architecture from the `Genotype(...)` of the papers, or from its JSON.
 
-        A genotype says nothing of the edges that are not kept: they get their first operation.
+        A genotype does not contain the edges that are not kept; they get their first operation.
 
         Raises:
             UserError: neither of the two, or not of this space.
@@ -112,13 +114,13 @@ class Darts(SearchSpace):
         return self.check(Architecture(options), where=where)
 
     def format(self, architecture: Architecture) -> str:
-        """The genotype of an architecture, or its JSON where the genotype would lose the edges that are not kept."""
+        """The genotype of an architecture, or its JSON if it has more than a genotype can hold."""
         cells = {kind: [edge for node in NODES for edge in _kept(architecture, kind, node)] for kind in KINDS}
         text = genotype.write(cells)
         return text if self.parse(text) == architecture else architecture.to_json()
 
     def isomorphism_class(self, architecture: Architecture) -> str:
-        """The kept edges through which something passes, by node: an edge with `none` is like one not kept."""
+        """The kept edges by node, without those with the operation `none`, which are equivalent to edges not kept."""
         nodes = (
             "+".join(
                 f"{operation}~{source}" for operation, source in _kept(architecture, kind, node) if operation != "none"
@@ -129,7 +131,7 @@ class Darts(SearchSpace):
         return "|".join(nodes)
 
     def diagram(self, architecture: Architecture) -> list[Edge]:
-        """The kept arrows of a normal cell, then of a reduction cell behind it."""
+        """The kept edges of a normal cell, followed by those of a reduction cell."""
         arrows: list[Edge] = []
         source, targets = "input", ("normal cell", "output")
         for kind, target in zip(KINDS, targets, strict=True):

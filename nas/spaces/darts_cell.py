@@ -52,14 +52,14 @@ _S1 = {
 
 
 class Cell(nn.Module):
-    """Two inputs, four nodes that each sum their kept edges, and the four side by side as output.
+    """Two inputs, four nodes that each sum their kept edges, and the concatenated nodes as output.
 
     Args:
-        variant: which operations there are.
-        kind: `normal` or `reduce`; in the latter the edges out of the inputs have stride 2.
+        variant: see `Darts`.
+        kind: `normal` or `reduce`; in the latter, edges from the inputs have stride 2.
         channels_in: channels of the two inputs, the outputs of the two cells before.
         channels: of a node.
-        reduced: whether the cell right before was a reduction, so that the first input is twice as large.
+        reduced: whether the previous cell is a reduction, so that the first input is twice as large.
     """
 
     def __init__(
@@ -85,9 +85,16 @@ class Cell(nn.Module):
 
 
 class Node(nn.Module):
-    """A choice of operation for each earlier node, and from node 3 on one of the two edges that are kept.
+    """A choice of operation for each earlier node and, from node 3 on, a choice of the two edges to keep.
 
-    Edges that cannot be kept under the gates are not run.
+    Edges that the gates do not keep are not run.
+
+    Args:
+        variant: see `Darts`.
+        kind: of the cell.
+        node: its index in the cell, 2 to 5.
+        channels: of the node.
+        stride: of the edges from the cell's inputs.
     """
 
     def __init__(self, variant: Variant, kind: str, node: int, channels: int, *, stride: int) -> None:
@@ -101,7 +108,7 @@ class Node(nn.Module):
         self.kept = InputChoice(node_name(kind, node), node, chosen=2, edges=names) if node > 2 else None
 
     def forward(self, states: Sequence[Tensor], gates: Gates) -> Tensor | None:
-        """The sum of what the edges make of the earlier nodes `states`; None where nothing passes."""
+        """The sum of the kept edges, applied to the earlier nodes `states`; None if all operations are `none`."""
         if self.kept is None:
             return total([edge(x, gates) for edge, x in zip(self.edges, states, strict=True)])
         gate = self.kept.gate(gates)
@@ -116,20 +123,28 @@ def edge_name(kind: str, node: int, source: int) -> str:
 
 
 def node_name(kind: str, node: int) -> str:
-    """The name of the choice of the edges that a node keeps."""
+    """The name of the choice of a node's kept edges."""
     return f"{kind}_node_{node}"
 
 
 def operations(variant: Variant, kind: str, node: int) -> list[list[str]]:
-    """The names of the operations of each edge into a node, by increasing source, in the order of the papers."""
+    """The names of the operations of each edge into a node, by source, in the order of the papers."""
     edges = _S1[kind][node].split() if variant == "S1" else [_EVERY_EDGE[variant]] * node
     return [[_OPERATIONS[short] for short in edge.split("|")] for edge in edges]
 
 
 def operation(name: str, channels: int, *, stride: int) -> nn.Module | None:
-    """An operation of an edge; it keeps the shape `(batch, channels, height, width)` or halves height and width.
+    """An operation of an edge, which keeps the image's height and width or halves them.
 
-    `none` is None: nothing passes. A batch norm follows pooling, so that all operations give the same scale.
+    Pooling is followed by a batch norm, so that the outputs of all operations have the same scale.
+
+    Args:
+        name: of the operation.
+        channels: of input and output.
+        stride: 1 or 2.
+
+    Returns:
+        The operation; None for `none`.
     """
     if name == "none":
         return None

@@ -1,8 +1,8 @@
-"""A search space in which each network also has a precision and a sparsity, so that all three are searched together.
+"""A search space whose networks also have a precision and a sparsity, so that all three are searched together.
 
-The two are choices of the wrapped space beside its own: samplers, surrogates, ids and run folders need to know nothing
-more. They decide nothing in the forward pass. A supernet is trained without them, and what they mean is up to whoever
-writes the network out: zeros in its weights, and the form of its file.
+Precision and sparsity are two more choices, so samplers, surrogates, ids and run folders work as usual. They have no
+effect on the forward pass: a supernet is trained without them. They are applied when a network is exported, as the
+format of its file and as zeros in its weights.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _NOTATION = re.compile(
 
 
 class Deployed(SearchSpace):
-    """The networks of `network_space`, each in every precision at every sparsity.
+    """The networks of another space, each in every precision at every sparsity.
 
     Args:
-        network_space: the space to wrap; its weights are this one's.
-        precision: forms of the file; the first is that of an architecture whose notation names none.
-        sparsity: shares of zeros among the prunable weights; likewise.
+        network_space: the space to wrap, whose weights are used.
+        precision: the available precisions; the first one is used if the notation of an architecture has none.
+        sparsity: the available shares of zeros among the prunable weights; likewise.
 
     Raises:
-        ValueError: a choice of the wrapped space has the name of one of the two.
+        ValueError: the wrapped space has a choice with one of these names.
     """
 
     def __init__(
@@ -57,12 +57,18 @@ class Deployed(SearchSpace):
         return cast(Tensor, self.network_space(x, gates))
 
     def network(self, architecture: Architecture) -> Architecture:
-        """The architecture in the wrapped space: without its precision and sparsity."""
+        """The architecture in the wrapped space, without precision and sparsity."""
         own = (PRECISION, SPARSITY)
         return Architecture({name: option for name, option in architecture.items() if name not in own})
 
     def with_deployment(self, network: Architecture, precision: str, sparsity: float) -> Architecture:
-        """The architecture of this space for one of the wrapped space; the inverse of `network`."""
+        """The architecture of this space, from one of the wrapped space; the inverse of `network`.
+
+        Args:
+            network: an architecture of the wrapped space.
+            precision: one of the available ones.
+            sparsity: one of the available ones.
+        """
         return Architecture({**network, PRECISION: precision, SPARSITY: sparsity})
 
     def choice_groups(self) -> Sequence[Collection[str]]:
@@ -77,7 +83,7 @@ class Deployed(SearchSpace):
         return self.with_deployment(network, str(drawn[0]), cast(float, drawn[1]))
 
     def mutate(self, architecture: Architecture, generator: torch.Generator) -> Architecture:
-        for _ in range(100):  # a space with demands beyond its choices may not allow every neighbour
+        for _ in range(100):  # with further constraints in the space, not every neighbour is valid
             mutant = super().mutate(architecture, generator)
             if self.contains(mutant):
                 return mutant

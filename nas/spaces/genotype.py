@@ -15,13 +15,21 @@ _FORM = "not of the form Genotype(normal=[('operation', source), ...], normal_co
 
 
 def write(cells: Mapping[str, Edges]) -> str:
-    """The notation of both kinds of cell."""
+    """The notation of both kinds of cell.
+
+    Args:
+        cells: the edges by kind.
+    """
     parts = (f"{kind}={list(cells[kind])}, {kind}_concat={_ALL_NODES[0]}" for kind in KINDS)
     return f"Genotype({', '.join(parts)})"
 
 
 def read(text: str, *, where: str) -> dict[str, list[tuple[str, int]]]:
-    """The edges of both kinds of cell. The text is taken apart, never run.
+    """The edges of both kinds of cell. The text is parsed, never executed.
+
+    Args:
+        text: the notation.
+        where: its source, for messages.
 
     Raises:
         UserError: another form, an output that is not all four nodes, or a node whose two sources are not different
@@ -31,7 +39,9 @@ def read(text: str, *, where: str) -> dict[str, list[tuple[str, int]]]:
     cells = {}
     for kind in KINDS:
         if ast.unparse(arguments[f"{kind}_concat"]) not in _ALL_NODES:
-            raise UserError(f"{where}.{kind}_concat", "a cell's output is all of its nodes", allowed=_ALL_NODES[:1])
+            raise UserError(
+                f"{where}.{kind}_concat", "a cell's output must be all of its nodes", allowed=_ALL_NODES[:1]
+            )
         cells[kind] = _edges(arguments[kind], f"{where}.{kind}")
     return cells
 
@@ -53,11 +63,13 @@ def _edges(expression: ast.expr, where: str) -> list[tuple[str, int]]:
     try:
         edges = [(str(operation), int(source)) for operation, source in ast.literal_eval(expression)]
     except (ValueError, TypeError) as error:
-        raise UserError(where, f"{ast.unparse(expression)} is not a list of ('operation', source)") from error
+        raise UserError(where, f"must be a list of ('operation', source), not {ast.unparse(expression)}") from error
     if len(edges) != 2 * len(NODES):
-        raise UserError(where, f"{len(edges)} edges where two into each of four nodes are {2 * len(NODES)}")
+        raise UserError(where, f"must have {2 * len(NODES)} edges, two into each of four nodes, not {len(edges)}")
     for i, node in enumerate(NODES):
         first, second = (source for _, source in edges[2 * i : 2 * i + 2])
         if first == second or not {first, second} <= set(range(node)):
-            raise UserError(where, f"node {node} has sources {first} and {second}, not two different earlier nodes")
+            raise UserError(
+                where, f"node {node} must have two different earlier nodes as sources, not {first} and {second}"
+            )
     return edges

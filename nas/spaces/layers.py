@@ -1,4 +1,4 @@
-"""Layers that several cell-based spaces share. All convolutions are without bias, all batch norms follow one."""
+"""Layers of cell-based spaces. Convolutions have no bias, and a batch norm follows them."""
 
 from __future__ import annotations
 
@@ -35,9 +35,14 @@ def sep_conv(channels: int, kernel: int, *, stride: int, affine: bool) -> nn.Seq
 
 
 class FactorizedReduce(nn.Module):
-    """ReLU, two 1x1 convolutions of stride 2, the second shifted by one pixel, side by side, then batch norm.
+    """ReLU, two concatenated 1x1 convolutions of stride 2, the second shifted by one pixel, and batch norm.
 
-    Halves height and width, which must be even. `channels_out` must be even too.
+    It halves height and width, which must be even.
+
+    Args:
+        channels_in: of the input.
+        channels_out: of the output, even.
+        affine: whether the batch norm has a scale and a shift.
     """
 
     def __init__(self, channels_in: int, channels_out: int, *, affine: bool) -> None:
@@ -53,7 +58,7 @@ class FactorizedReduce(nn.Module):
 
 
 class Noise(nn.Module):
-    """Fresh N(0, 1) of the strided input's shape, from torch's global generator; nothing else of the input."""
+    """Noise from N(0, 1) in the shape of the strided input, drawn from torch's global generator."""
 
     def __init__(self, *, stride: int) -> None:
         super().__init__()
@@ -64,7 +69,7 @@ class Noise(nn.Module):
 
 
 def with_affine(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
-    """The same batch norm with a scale of 1 and a shift of 0."""
+    """A copy of a batch norm with a scale of 1 and a shift of 0."""
     buffer = next(norm.buffers())
     affine = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum, device=buffer.device, dtype=buffer.dtype)
     affine.load_state_dict(norm.state_dict(), strict=False)

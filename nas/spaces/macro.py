@@ -1,4 +1,4 @@
-"""NAS-Bench-Macro: eight layers, each an inverted bottleneck of one of two sizes or an identity, 6,561 networks.
+"""NAS-Bench-Macro: eight layers, each an identity or an inverted bottleneck of one of two sizes; 6,561 networks.
 
 Su et al., "Prioritized Architecture Sampling with Monto-Carlo Tree Search", CVPR 2021, section 4.
 """
@@ -20,9 +20,9 @@ from espalier.nas.spaces.macro_entangled import EXPANSIONS, EntangledLayer
 from espalier.nas.spaces.mobilenet import conv_bn, divisible, keep_last, mbconv
 
 OPTIONS = ("identity", "mb3_k3", "mb6_k5")
-"""In the order of the benchmark's digits: nothing, expansion 3 and kernel 3, expansion 6 and kernel 5."""
+"""In the order of the benchmark's digits: identity, expansion 3 and kernel 3, expansion 6 and kernel 5."""
 STRIDES = (2, 2, 2)
-"""Of the first layer of each stage."""
+"""Strides of the first layer of each stage."""
 WIDTHS = (32, 64, 128, 256, 1280)
 
 Cells = Annotated[tuple[PositiveInt, ...], Field(min_length=3, max_length=3)]
@@ -30,22 +30,22 @@ Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=5, max_length=5)]
 
 
 class Macro(SearchSpace):
-    """Stem, three stages of layers `layer_1`, `layer_2`, ... to be chosen, 1x1 convolution, head.
+    """Stem, three stages of searched layers `layer_1`, `layer_2`, ..., 1x1 convolution, head.
 
-    The first layer of a stage changes the shape; there `identity` is a 1x1 convolution of its stride with a batch
-    norm. With the defaults, images of 32 x 32 pixels and ten classes, every network has exactly the benchmark's
-    parameters, and its MACs but for the ten of the classifier's bias, which the benchmark does not count.
+    The first layer of a stage changes the shape; its `identity` is a 1x1 convolution of the same stride with a batch
+    norm. With the defaults, images of 32 x 32 pixels and ten classes, every network has exactly the parameters of the
+    benchmark, and its MACs plus ten for the bias of the classifier, which the benchmark does not count.
 
     Args:
         input_shape: `(channels, height, width)` of an image.
         num_classes: number of outputs.
-        width: factor of all channels, rounded to multiples of 8; the last convolution is made narrower too.
+        width: factor of all channels, including those of the last convolution, rounded to multiples of 8.
         widths: channels of the stem, the three stages and the last convolution.
         cells: layers in each stage.
-        reductions: how many of the three strides of 2 there are; the earliest are left out.
-        entanglement: null gives every option of a layer weights of its own; else the smaller bottleneck is a part of
-            the larger one, options are expansions (0 for `identity`), and this is what a mixture of them does, see
-            `espalier.nas.elastic.layer.Mode`. The notation stays the benchmark's.
+        reductions: number of strides of 2, up to three; the earliest are left out.
+        entanglement: null gives every option of a layer its own weights. Else the smaller bottleneck is a part of the
+            larger one, the options are expansions (0 for `identity`), and this is what a mixture of them does, see
+            `espalier.nas.elastic.layer.Mode`. The notation is that of the benchmark in both cases.
 
     Raises:
         UserError: more than three reductions.
@@ -70,8 +70,8 @@ class Macro(SearchSpace):
         self.stem = nn.Sequential(*conv_bn(input_shape[0], stem, 3), nn.ReLU6())
         self._options: tuple[str, ...] | tuple[int, ...] = OPTIONS if entanglement is None else EXPANSIONS
         self.layers = nn.ModuleList()
-        self._stages: list[list[str]] = []  # the names of their layers
-        self._skippable: set[str] = set()  # layers whose identity is a true one
+        self._stages: list[list[str]] = []  # names of the layers by stage
+        self._skippable: set[str] = set()  # layers whose identity changes nothing
         channels = stem
         for stage, count, first_stride in zip(stages, cells, keep_last(STRIDES, reductions), strict=True):
             names = [f"layer_{len(self.layers) + i + 1}" for i in range(count)]
@@ -96,14 +96,14 @@ class Macro(SearchSpace):
         return self.head(self.last(x))
 
     def parse(self, text: str, *, where: str = "architecture") -> Architecture:
-        """An architecture from a digit for each layer, as the benchmark writes it: `00120210`.
+        """An architecture from one digit for each layer, as in the benchmark: `00120210`.
 
         Raises:
             UserError: another number of digits, or one that is not 0, 1 or 2.
         """
         names, digits = list(self.choices()), text.strip()
         if len(digits) != len(names) or not set(digits) <= set("012"):
-            raise UserError(where, f"{text!r} is not {len(names)} digits from 0 to {len(OPTIONS) - 1}")
+            raise UserError(where, f"must be {len(names)} digits from 0 to {len(OPTIONS) - 1}, not {text!r}")
         return Architecture({name: self._options[int(digit)] for name, digit in zip(names, digits, strict=True)})
 
     def format(self, architecture: Architecture) -> str:
@@ -111,9 +111,9 @@ class Macro(SearchSpace):
         return "".join(str(self._options.index(architecture[name])) for name in self.choices())
 
     def isomorphism_class(self, architecture: Architecture) -> str:
-        """The digits of each stage without its true identities: where in a stage these stand changes nothing.
+        """The digits of each stage without identities, whose position in a stage has no effect.
 
-        With the defaults there are 9 * 21 * 21 = 3,969 classes, which are exactly the benchmark's different rows.
+        With the defaults there are 9 * 21 * 21 = 3,969 classes, exactly the different rows of the benchmark.
         """
         digits = dict(zip(self.choices(), self.format(architecture), strict=True))
         kept = [
@@ -124,7 +124,7 @@ class Macro(SearchSpace):
 
 
 class Residual(nn.Module):
-    """What a layer does, plus its input: `y = x + o(x)`."""
+    """An operation plus its input: `y = x + o(x)`."""
 
     def __init__(self, operation: nn.Module) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class Residual(nn.Module):
 
 
 def layer(name: str, in_channels: int, out_channels: int, *, stride: int) -> LayerChoice:
-    """The three options of a layer; the inverted bottlenecks add their input where it has their output's shape."""
+    """The three options of a layer; inverted bottlenecks add their input if the shape stays the same."""
     keeps = stride == 1 and in_channels == out_channels
     small = mbconv(in_channels, out_channels, 3, expansion=3, stride=stride)
     large = mbconv(in_channels, out_channels, 5, expansion=6, stride=stride)

@@ -1,4 +1,4 @@
-"""A layer of NAS-Bench-Macro with one set of weights: the smaller bottleneck is a part of the larger one."""
+"""A layer of NAS-Bench-Macro with entangled weights: the smaller bottleneck is a part of the larger one."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from espalier.nas.spaces.mobilenet import conv_bn
 from espalier.nas.spaces.mobilenetv3 import InvertedBottleneck
 
 EXPANSIONS = (0, 3, 6)
-"""0 for the identity."""
+"""Expansions of the options; 0 for the identity."""
 KERNELS = {3: 3, 6: 5}
-"""By expansion."""
+"""Kernel sizes by expansion."""
 
 
 class EntangledLayer(nn.Module):
-    """Identity, or an inverted bottleneck F of expansion 3 and kernel 3, or 6 and 5, by one choice.
+    """One choice between identity and an inverted bottleneck F with expansion 3 and kernel 3, or 6 and 5.
 
     In a mixture with weights theta and strength v = theta_3 + theta_6,
 
-        y = x + v F(x)  where the shape stays,    y = theta_0 I(x) + v F(x)  where it changes
+        y = x + v F(x)  if the shape stays,    y = theta_0 I(x) + v F(x)  if it changes
 
-    with F mixed as any elastic layers are and I a 1x1 convolution with a norm, entangled with nothing. To the coverage
-    of F's channels and kernel, theta_0 counts as theta_3 does: that F is not run under `identity` is v's part.
+    F is mixed like any elastic layer; I is a 1x1 convolution with a norm and weights of its own. In the coverage of F's
+    channels and kernel, theta_0 counts like theta_3, for v alone accounts for `identity`.
 
     Args:
         name: of the choice.
-        in_channels, out_channels, stride: of the layer.
-        mode: what a mixture does.
+        in_channels: of the input.
+        out_channels: of the output.
+        stride: of the layer.
+        mode: what a mixture of sizes does.
     """
 
     def __init__(self, name: str, in_channels: int, out_channels: int, *, stride: int, mode: Mode) -> None:
@@ -54,7 +56,7 @@ class EntangledLayer(nn.Module):
         self.identity = nn.Identity() if keeps else nn.Sequential(*conv_bn(in_channels, out_channels, 1, stride=stride))
 
     def conditions(self) -> Mapping[str, tuple[Choice, frozenset[int]]]:
-        """The options by which each part is run."""
+        """The options for which each part is run."""
         return {"identity": (self.choice, frozenset({0})), "bottleneck": (self.choice, frozenset({1, 2}))}
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:

@@ -1,4 +1,4 @@
-"""The MobileNet space of ProxylessNAS: 21 inverted bottlenecks, each with a kernel size and an expansion, or skipped.
+"""The MobileNet space of ProxylessNAS: kernel sizes and expansions of 21 inverted bottlenecks.
 
 Cai, Zhu & Han, "ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware", ICLR 2019.
 """
@@ -17,9 +17,9 @@ from espalier.nas.gates import Gates
 from espalier.nas.space import SearchSpace
 
 OPERATIONS = {f"k{kernel}e{expansion}": (kernel, expansion) for kernel in (3, 5, 7) for expansion in (3, 6)}
-"""Kernel size of the depthwise convolution and factor by which a block widens, by name."""
+"""Kernel size of the depthwise convolution and expansion of a block, by name."""
 STRIDES = (2, 2, 2, 2, 1, 2, 1)
-"""Of the stem and the first block of each stage."""
+"""Strides of the stem and of the first block of each stage."""
 WIDTHS = (32, 16, 24, 40, 80, 96, 192, 320, 1280)
 
 Cells = Annotated[tuple[PositiveInt, ...], Field(min_length=6, max_length=6)]
@@ -29,18 +29,18 @@ Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=9, max_length=9)]
 class MobileNet(SearchSpace):
     """Stem, one fixed block, six stages of searched blocks `block_1`, `block_2`, ..., 1x1 convolution, head.
 
-    A block offers inverted bottlenecks with kernels of 3, 5 or 7 and expansions of 3 or 6, and where it keeps the
-    shape and so has a shortcut also `zero`, which leaves the shortcut alone: the block is skipped. With the defaults
-    there are 6^6 7^15 architectures. Images of any size do; with `reductions` of 5 they are divided by 32.
+    The options of a block are inverted bottlenecks with kernels of 3, 5 or 7 and expansions of 3 or 6. Blocks that keep
+    the shape add their input, and have the further option `zero`, which skips the block. With the defaults there are
+    6^6 7^15 architectures. Images can have any size; with 5 `reductions`, height and width are divided by 32.
 
     Args:
         input_shape: `(channels, height, width)` of an image.
         num_classes: number of outputs.
-        width: factor of all channels, rounded to multiples of 8; the last convolution is never made narrower.
+        width: factor of all channels, rounded to multiples of 8; factors below 1 do not apply to the last convolution.
         widths: channels of the stem, the fixed block, the six stages and the last convolution.
         cells: blocks in each of the six stages.
-        reductions: how many of the five strides of 2 there are; the earliest are left out (5 for images of 224
-            pixels, 3 for 32).
+        reductions: number of strides of 2, up to five; the earliest are left out (5 for images of 224 pixels, 3 for
+            32).
 
     Raises:
         UserError: more than five reductions.
@@ -83,17 +83,25 @@ class MobileNet(SearchSpace):
         return self.head(self.last(x))
 
     def initialise(self, network: nn.Module) -> None:
-        """Fresh weights: of convolutions N(0, 2 / (out_channels kernel^2)), else torch's defaults."""
+        """Initialise convolutions from N(0, 2 / (out_channels kernel^2)), all else as torch does."""
         super().initialise(network)
         he_fan_out(network)
 
 
 class Block(nn.Module):
-    """An inverted bottleneck to be chosen, plus the block's input where the shape stays: `y = x + o(x)`.
+    """A choice of inverted bottlenecks, plus the input if the shape stays the same: `y = x + o(x)`.
+
+    Args:
+        name: of the choice.
+        in_channels: of the input.
+        out_channels: of the output.
+        stride: of the block.
 
     Attributes:
-        in_channels, out_channels, stride: of the block.
-        shortcut: whether it adds its input.
+        in_channels: of the input.
+        out_channels: of the output.
+        stride: of the block.
+        shortcut: whether the input is added.
     """
 
     def __init__(self, name: str, in_channels: int, out_channels: int, *, stride: int) -> None:
@@ -118,9 +126,16 @@ class Block(nn.Module):
 
 
 def mbconv(in_channels: int, out_channels: int, kernel: int, *, expansion: int, stride: int) -> nn.Sequential:
-    """An inverted bottleneck: widen by `expansion` (not at all for 1), depthwise convolution, project.
+    """An inverted bottleneck: 1x1 convolution to more channels, depthwise convolution, 1x1 projection.
 
     Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018, table 1.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        kernel: size of the depthwise convolution.
+        expansion: factor of the channels in between; 1 leaves out the first convolution.
+        stride: of the depthwise convolution.
     """
     hidden = in_channels * expansion
     widen = [] if expansion == 1 else [*conv_bn(in_channels, hidden, 1), nn.ReLU6()]
@@ -145,20 +160,26 @@ def divisible(channels: float) -> int:
 
 
 def keep_last(strides: tuple[int, ...], reductions: int) -> tuple[int, ...]:
-    """The strides with only the last `reductions` of those above 1.
+    """The strides with only the last `reductions` of those above 1; the others become 1.
+
+    Args:
+        strides: all strides.
+        reductions: how many to keep.
 
     Raises:
-        UserError: there are not so many.
+        UserError: there are fewer.
     """
     places = [i for i, stride in enumerate(strides) if stride > 1]
     if not 0 <= reductions <= len(places):
-        raise UserError("space.reductions", f"{reductions} is not between 0 and {len(places)}", code="out_of_range")
+        raise UserError(
+            "space.reductions", f"must be between 0 and {len(places)}, not {reductions}", code="out_of_range"
+        )
     dropped = places[: len(places) - reductions]
     return tuple(1 if i in dropped else stride for i, stride in enumerate(strides))
 
 
 def he_fan_out(network: nn.Module) -> None:
-    """Draws all convolutions from N(0, 2 / (out_channels kernel^2)), elastic ones at their largest size."""
+    """Initialise all convolutions from N(0, 2 / (out_channels kernel^2)), elastic ones at their largest size."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | ElasticConv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out")

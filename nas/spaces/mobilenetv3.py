@@ -28,7 +28,7 @@ from espalier.nas.spaces.options import Kernels, Sizes
 WIDTHS = (16, 16, 24, 40, 80, 112, 160, 960, 1280)
 """Channels of the stem, the fixed block, the five stages and the last two layers."""
 STRIDES = (2, 2, 2, 2, 1, 2)
-"""Of the stem and the first block of each stage."""
+"""Strides of the stem and of the first block of each stage."""
 STAGES: tuple[tuple[type[nn.Module], bool], ...] = (
     (nn.ReLU, False),
     (nn.ReLU, True),
@@ -36,7 +36,7 @@ STAGES: tuple[tuple[type[nn.Module], bool], ...] = (
     (nn.Hardswish, True),
     (nn.Hardswish, True),
 )
-"""Activation of a stage's blocks, and whether they squeeze and excite."""
+"""Activation of a stage's blocks, and whether they have squeeze-and-excitation."""
 EPS = 1e-5
 
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=9, max_length=9)]
@@ -45,10 +45,10 @@ Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=9, max_length=9)]
 class MobileNetV3(SearchSpace):
     """Stem, one fixed block, five stages of elastic inverted bottlenecks, two 1x1 convolutions, head.
 
-    Choices `depth_s` for each stage, and `kernel_s_i`, `expansion_s_i` for its block i. The first block of a stage
-    changes the shape and is always run; the others add their input. A smaller kernel is the centre of a larger one: the
-    matrices that the paper learns to transform kernels are left out, since with them a small kernel is no part of a
-    large one. With the defaults there are 2 10^19 architectures.
+    The choices are `depth_s` for each stage s, and `kernel_s_i` and `expansion_s_i` for its block i. The first block of
+    a stage changes the shape and is always run; the others add their input. A smaller kernel is the centre of a larger
+    one. The paper's learned kernel transformations are left out, since with them a small kernel would not be a part of
+    a large one. With the defaults there are 2 10^19 architectures.
 
     Args:
         input_shape: `(channels, height, width)` of an image.
@@ -57,10 +57,10 @@ class MobileNetV3(SearchSpace):
         widths: channels of the stem, the fixed block, the five stages, the last convolution and the layer after the
             pool.
         depths: numbers of blocks of a stage to choose from.
-        kernels: sizes of a block's depthwise convolution, odd numbers.
-        expansions: factors by which a block widens.
-        reductions: how many of the five strides of 2 there are; the earliest are left out (5 for images of 224 pixels,
-            3 for 32).
+        kernels: sizes of a block's depthwise convolution to choose from, odd numbers.
+        expansions: expansion factors of a block to choose from.
+        reductions: number of strides of 2, up to five; the earliest are left out (5 for images of 224 pixels, 3 for
+            32).
         entanglement: what a mixture of widths and depths does, see `espalier.nas.elastic.layer.Mode`.
 
     Raises:
@@ -131,25 +131,27 @@ class MobileNetV3(SearchSpace):
         ]
 
     def initialise(self, network: nn.Module) -> None:
-        """Fresh weights: of convolutions N(0, 2 / (out_channels kernel^2)), else torch's defaults."""
+        """Initialise convolutions from N(0, 2 / (out_channels kernel^2)), all else as torch does."""
         super().initialise(network)
         he_fan_out(network)
 
 
 class InvertedBottleneck(nn.Module):
-    """Widen, depthwise convolution, squeeze and excite where asked for, project; plus its input where shapes agree.
+    """An elastic inverted bottleneck, with optional squeeze-and-excitation, plus its input if the shape stays the same.
 
-    Hidden channels are gated once, after the depthwise convolution's norm and activation: until there, each channel
-    is alone.
+    Hidden channels are gated once, after the norm and activation of the depthwise convolution: up to there, each
+    channel is treated alone.
 
     Args:
-        in_channels, out_channels, stride: of the block.
-        hidden: channels between.
-        rings: of the depthwise kernel.
-        act: activation.
-        squeeze: features that the hidden channels are squeezed to; None for no squeeze.
+        in_channels: of the input.
+        out_channels: of the output.
+        stride: of the block.
+        hidden: channels in between.
+        rings: dim of the depthwise kernel, see `kernel_dim`.
+        act: makes the activations.
+        squeeze: features of the squeeze-and-excitation; None for none.
         eps: of the norms.
-        mode: what a mixture does.
+        mode: what a mixture of sizes does.
     """
 
     def __init__(
@@ -179,26 +181,32 @@ class InvertedBottleneck(nn.Module):
         self.project_norm = nn.BatchNorm2d(out_channels, eps=eps)
 
     def forward(self, x: Tensor, gates: Gates, strength: Tensor | None) -> Tensor:
-        """`(batch, channels, height, width)`; `strength` scales what is added to the input."""
+        """The output of the block.
+
+        Args:
+            x: `(batch, in_channels, height, width)`.
+            gates: of this forward pass.
+            strength: scales what is added to the input; None for 1.
+        """
         y = self.widen_act(self.widen_norm(self.widen(x, gates), gates))
         y = self.gate(self.depthwise_act(self.depthwise_norm(self.depthwise(y, gates), gates)), gates)
         if self.squeeze is not None:
             y = self.squeeze(y, gates)
         y = self.project_norm(self.project(y, gates))
         if not self.shortcut:
-            return y  # the first of a stage: there is no depth without it, and so no strength
+            return y  # the first block of a stage: every depth runs it, so there is no strength
         return x + y if strength is None else x + strength * y
 
 
 class SqueezeExcite(nn.Module):
-    """Scales each channel by what the means of all channels say: `x h(W_2 relu(W_1 mean(x) + b_1) + b_2)`.
+    """Scales each channel by a function of the means of all channels: `x h(W_2 relu(W_1 mean(x) + b_1) + b_2)`.
 
     Hu, Shen & Sun, "Squeeze-and-Excitation Networks", CVPR 2018, with a hard sigmoid h.
 
     Args:
         channels: of the input.
-        squeezed: features between.
-        mode: what a mixture does.
+        squeezed: features in between.
+        mode: what a mixture of sizes does.
     """
 
     def __init__(self, channels: Dim, squeezed: Dim, *, mode: Mode) -> None:
@@ -216,7 +224,7 @@ class SqueezeExcite(nn.Module):
 
 
 class FixedBlock(nn.Module):
-    """A depthwise separable convolution that every network has, plus its input where the channels agree."""
+    """A depthwise separable convolution, plus its input if the channels are equal; not searched."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -230,10 +238,10 @@ class FixedBlock(nn.Module):
 
 
 def hidden_dim(channels: int, expansion: ElasticChoice) -> Dim:
-    """The hidden channels of a block of so many input channels."""
+    """The dim of a block's hidden channels."""
     return Dim([expansion], lambda factor: divisible(channels * factor))
 
 
 def squeeze_dim(channels: int, expansion: ElasticChoice) -> Dim:
-    """A quarter of the hidden channels."""
+    """The dim of a block's squeeze-and-excitation: a quarter of the hidden channels."""
     return Dim([expansion], lambda factor: divisible(divisible(channels * factor) // 4))

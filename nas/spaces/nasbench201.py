@@ -1,4 +1,4 @@
-"""NAS-Bench-201: a cell of four nodes and six edges, five operations an edge, 15,625 cells.
+"""NAS-Bench-201: a cell of four nodes and six edges with five operations each, 15,625 cells.
 
 Dong & Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search", ICLR 2020.
 """
@@ -26,10 +26,10 @@ ZEROS = "zeros"
 
 
 class NasBench201(SearchSpace):
-    """Stem, then three stages of `cells` equal cells with a residual block of stride 2 between them, then the head.
+    """Stem, three stages of equal cells with a residual block of stride 2 between them, head.
 
-    Channels are `channels`, twice and four times that. Every cell makes the same six decisions. With the defaults
-    and ten classes a built network has exactly the benchmark's parameters,
+    The stages have `channels`, twice and four times as many channels. All cells share their six decisions. With the
+    defaults and ten classes, a built network has exactly the parameters of the benchmark,
     73,306 + 243,040 n(3x3) + 28,000 n(1x1), where n counts edges.
 
     Args:
@@ -41,7 +41,7 @@ class NasBench201(SearchSpace):
             `build` returns always have them.
 
     Raises:
-        UserError: the image size does not survive two halvings.
+        UserError: height or width is not divisible by 4.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class NasBench201(SearchSpace):
         if input_shape[1] % 4 or input_shape[2] % 4:
             size = "x".join(map(str, input_shape[1:]))
             raise UserError(
-                "data.size", f"nasbench201 halves images twice: {size} is not divisible by 4", code="unsupported"
+                "data.size", f"nasbench201 halves images twice, but {size} is not divisible by 4", code="unsupported"
             )
         self.input_shape = input_shape
         self.num_classes = num_classes
@@ -87,14 +87,14 @@ class NasBench201(SearchSpace):
         return self.head(x)
 
     def to_stand_alone(self, network: fx.GraphModule) -> fx.GraphModule:
-        """Gives the cells' batch norms a scale of 1 and a shift of 0, as the benchmark's networks have them."""
+        """Gives the cells' batch norms a scale of 1 and a shift of 0, as in the networks of the benchmark."""
         for name, module in list(network.named_modules()):
             if isinstance(module, nn.BatchNorm2d) and not module.affine:
                 network.set_submodule(name, with_affine(module))
         return network
 
     def parse(self, text: str, *, where: str = "architecture") -> Architecture:
-        """An architecture from `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`, as the benchmark writes it.
+        """An architecture from the benchmark's notation `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`.
 
         Raises:
             UserError: another shape, or an unknown operation.
@@ -105,23 +105,23 @@ class NasBench201(SearchSpace):
         operations = [operation for node in nodes for operation, _ in node]
         for operation in operations:
             if operation not in OPERATIONS:
-                raise UserError(where, f"no operation {operation!r}", allowed=OPERATIONS, given=operation)
+                raise UserError(where, f"unknown operation {operation!r}", allowed=OPERATIONS, given=operation)
         architecture = Architecture({edge_name(*edge): op for edge, op in zip(EDGES, operations, strict=True)})
         if self.format(architecture) != text.strip():
             raise UserError(where, f"{text!r} is not of the form |op~0|+|op~0|op~1|+|op~0|op~1|op~2|")
         return architecture
 
     def format(self, architecture: Architecture) -> str:
-        """The benchmark's string of an architecture."""
+        """The benchmark's notation of an architecture."""
         nodes = ["".join(f"|{architecture[edge_name(i, j)]}~{j}" for j in range(i)) + "|" for i in (1, 2, 3)]
         return "+".join(nodes)
 
     def isomorphism_class(self, architecture: Architecture) -> str:
-        """The cell as an expression of its input `0`, so that cells with one expression compute one function.
+        """The cell as an expression of its input `0`; cells with equal expressions compute the same function.
 
-        A skip connection is its source, an edge without signal is `#`, and the summands of a node are sorted. These
-        are the rules of the benchmark, and give its 6,466 classes exactly; sums inside sums are left as they are, so
-        some cells of different classes still compute the same function.
+        A skip connection is written as its source, an edge without signal as `#`, and the summands of a node are
+        sorted. These are the rules of the benchmark, and give exactly its 6,466 classes. Nested sums are not flattened,
+        so some cells of different classes still compute the same function.
         """
         nodes = ["0"]
         for i in (1, 2, 3):
@@ -136,11 +136,12 @@ class NasBench201(SearchSpace):
         return nodes[-1]
 
     def states(self, architecture: Architecture) -> Mapping[str, str]:
-        """Absent are edges into nodes that nothing reads; repeated is a pool of what another edge pools too.
+        """How runtimes execute the edges of a cell.
 
-        Of the edges into a node all but one are added, which runtimes fuse into a convolution: so that one is no
-        convolution, where there is another. `zeros` are operators on a node without edges: its zeros do not have the
-        layout that runtimes keep between convolutions, and a pool of them takes many times as long.
+        Edges into nodes that nothing reads are absent, and a pool of a node that another edge pools is repeated. All
+        but one of the edges into a node are added; runtimes fuse these additions into convolutions, so the remaining
+        edge is not a convolution if there is a choice. Operators on a node without edges have the state `zeros`: such
+        zeros lack the layout that runtimes keep between convolutions, and pooling them takes many times as long.
         """
         operation = {edge: str(architecture[edge_name(*edge)]) for edge in EDGES}
         kept = [edge for edge in EDGES if operation[edge] != "none"]
@@ -149,7 +150,7 @@ class NasBench201(SearchSpace):
             if any(i in read for i, j in kept if j == target):
                 read.add(target)
         states: dict[str, str] = {}
-        value = {0: "0"}  # what a node holds, equal where it surely is the same
+        value = {0: "0"}  # the value of each node as an expression; equal expressions are equal values
         pooled: set[str] = set()
         for node in (1, 2, 3):
             summands = []
@@ -178,7 +179,7 @@ class NasBench201(SearchSpace):
         return [edge for edge in self.choices() if edge != name]
 
     def diagram(self, architecture: Architecture) -> list[Edge]:
-        """The cell's six arrows; node 0 is its input, node 3 its output."""
+        """The six edges of the cell; node 0 is its input, node 3 its output."""
         label = ("input", "1", "2", "output")
         return [(label[j], label[i], str(architecture[edge_name(i, j)])) for i, j in EDGES]
 
@@ -221,7 +222,7 @@ def edge_name(target: int, source: int) -> str:
 
 
 def operations(channels: int, *, affine: bool) -> Mapping[str, nn.Module | None]:
-    """The five operations of an edge; they keep the shape `(batch, channels, height, width)`."""
+    """The five operations of an edge, which all keep the shape of their input."""
     return {
         "none": None,
         "skip_connect": nn.Identity(),

@@ -1,4 +1,4 @@
-"""Types of the options that elastic spaces have in common."""
+"""Types of options that several elastic spaces have."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ Number = TypeVar("Number", bound=float)
 
 
 def increasing(values: tuple[Number, ...]) -> tuple[Number, ...]:
-    """The values themselves.
+    """Check that values increase.
 
     Raises:
         ValueError: one is not larger than the one before.
     """
     if any(a >= b for a, b in pairwise(values)):
-        raise ValueError(f"must increase, each smaller one being a part of the next: {list(values)}")
+        raise ValueError(f"must increase, since each is a part of the next: {list(values)}")
     return values
 
 
 def odd(values: tuple[int, ...]) -> tuple[int, ...]:
-    """The values themselves.
+    """Check that values are odd.
 
     Raises:
-        ValueError: one is even, so that a kernel of that size has no centre.
+        ValueError: one is even; a kernel of that size has no centre.
     """
     if any(value % 2 == 0 for value in values):
         raise ValueError(f"must be odd, so that kernels have a centre: {list(values)}")

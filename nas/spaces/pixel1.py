@@ -1,4 +1,4 @@
-"""Latencies of the MobileNet space's blocks on a Pixel 1, as ProxylessNAS published them.
+"""The latencies of the MobileNet space's blocks on a Pixel 1 that ProxylessNAS published.
 
 Cai, Zhu & Han, "ProxylessNAS", ICLR 2019, section 3.2: TF-Lite, batch 1, one entry for each block by its shapes.
 """
@@ -57,7 +57,7 @@ def pixel1_table(path: Path, space: MobileNet) -> CostTable:
 
 
 def fixed_keys(space: MobileNet, blocks: list[LayerSite]) -> list[str]:
-    """The entries that every architecture pays for: stem, first block, last convolution, classifier."""
+    """The entries that are part of every architecture: stem, first block, last convolution, classifier."""
     first, last = blocks[0].input_shape, blocks[-1].output_shape
     stem = (_width(space.stem), *first[1:])
     features = (_width(space.last), *last[1:])
@@ -75,7 +75,7 @@ def conv_key(name: str, before: Shape, after: Shape | int) -> str:
 
 
 def block_key(before: Shape, after: Shape, *, expand: int, kernel: int) -> str:
-    """The entry of an inverted bottleneck; `idskip` says whether it adds its input, which the entry includes."""
+    """The entry of an inverted bottleneck, which includes the addition of its input (`idskip`)."""
     stride = before[1] // after[1]
     shapes = f"input:{_hwc(before)}-output:{_hwc(after)}"
     skip = int(before == after)

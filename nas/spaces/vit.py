@@ -26,12 +26,19 @@ from espalier.nas.space import SearchSpace
 from espalier.nas.spaces.options import Factors, Sizes
 
 STD = 0.02
-"""Of fresh weights, as in the paper's code: N(0, STD), cut off at two standard deviations."""
+"""Standard deviation of fresh weights, which are truncated at two of them, as in the paper's code."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What can be chosen. Attributes: embeddings, depths: for the network. ratios, heads: for each block."""
+    """The options of a search space.
+
+    Attributes:
+        embeddings: features of a token.
+        ratios: hidden features of a block for each feature of a token.
+        heads: heads of a block.
+        depths: numbers of blocks.
+    """
 
     embeddings: tuple[int, ...]
     ratios: tuple[float, ...]
@@ -47,16 +54,16 @@ VARIANTS = {
 
 
 class ViT(SearchSpace):
-    """Patches, the first `depth` of pre-norm blocks, a norm, the mean over all tokens, a linear head.
+    """Patch embedding, `depth` pre-norm blocks, a norm, the mean over all tokens, a linear head.
 
-    One choice `embedding` for all, `heads_1`, `ratio_1`, `heads_2`, ... for each block, and `depth`. A head has
-    `head_size` features whatever the embedding; a hidden layer has `int(embedding * ratio)`. There is no class token,
-    and positions are absolute only (the paper's networks add relative ones).
+    The choices are one `embedding` for all blocks, `heads_1`, `ratio_1`, `heads_2`, ... for each block, and `depth`. A
+    head has `head_size` features for every embedding; a hidden layer has `int(embedding * ratio)`. There is no class
+    token, and only absolute position embeddings (the paper's networks add relative ones).
 
     Args:
         input_shape: `(channels, height, width)` of an image.
         num_classes: number of outputs.
-        variant: the paper's space that gives what is not given below.
+        variant: the space of the paper that provides the defaults of the next four options.
         embeddings: features of a token to choose from.
         ratios: hidden features of a block for each feature of a token.
         heads: heads of a block.
@@ -66,7 +73,7 @@ class ViT(SearchSpace):
         entanglement: what a mixture of sizes does, see `espalier.nas.elastic.layer.Mode`.
 
     Raises:
-        UserError: the image is not a whole number of patches.
+        UserError: height or width is not a multiple of the patch size.
     """
 
     def __init__(
@@ -88,7 +95,7 @@ class ViT(SearchSpace):
         if height % patch or width % patch:
             raise UserError(
                 "space.patch",
-                f"images of {height}x{width} are not whole patches of {patch}x{patch}",
+                f"images of {height}x{width} cannot be divided into patches of {patch}x{patch}",
                 code="unsupported",
             )
         self.input_shape = input_shape
@@ -114,7 +121,9 @@ class ViT(SearchSpace):
         _fresh(self)
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
-        tokens = self.patches(x).flatten(2).transpose(1, 2).contiguous()  # so that the bias is part of the product
+        tokens = (
+            self.patches(x).flatten(2).transpose(1, 2).contiguous()
+        )  # contiguous, so that runtimes fuse the bias into the product
         x = self.gate(self.embed(tokens, gates) + self.position(gates), gates)
         x = self.depth(x, gates)
         return self.head(self.norm(x, gates).mean(dim=1), gates)
@@ -125,21 +134,21 @@ class ViT(SearchSpace):
         return [f"{kind}_{i + 1}" for i in range(depth, len(self.depth.blocks)) for kind in ("heads", "ratio")]
 
     def initialise(self, network: nn.Module) -> None:
-        """Fresh weights: all matrices and positions N(0, 0.02) within two standard deviations, biases 0."""
+        """Initialise matrices and positions from N(0, 0.02^2), truncated at 2 sigma, and biases to 0."""
         super().initialise(network)
         _fresh(network)
         nn.init.trunc_normal_(network.get_parameter("position"), std=STD)
 
 
 class Block(nn.Module):
-    """Attention, then a hidden layer, each after a norm and added to its input; see `espalier.nas.elastic.attention`.
+    """Attention and an MLP, each after a norm and added to its input; see `espalier.nas.elastic.attention`.
 
     Args:
         embedding: features of the tokens.
-        heads: of the attention.
+        heads: number of attention heads.
         hidden: features of the hidden layer.
         head_size: features of a head.
-        mode: what a mixture does.
+        mode: what a mixture of sizes does.
     """
 
     def __init__(self, embedding: Dim, heads: Dim, hidden: Dim, *, head_size: int, mode: Mode) -> None:
@@ -151,11 +160,17 @@ class Block(nn.Module):
         self.gate = ElasticGate(embedding, mode=mode, axis=-1)
 
     def forward(self, x: Tensor, gates: Gates, strength: Tensor | None) -> Tensor:
-        """`(batch, tokens, embedding)`, the same shape; `strength` scales what is added."""
-        x = x + self._written(self.attention(self.norm_1(x, gates), gates), gates, strength)
-        return x + self._written(self.mlp(self.norm_2(x, gates), gates), gates, strength)
+        """The output of the block.
 
-    def _written(self, y: Tensor, gates: Gates, strength: Tensor | None) -> Tensor:
+        Args:
+            x: `(batch, tokens, embedding)`.
+            gates: of this forward pass.
+            strength: scales what is added to the input; None for 1.
+        """
+        x = x + self._branch(self.attention(self.norm_1(x, gates), gates), gates, strength)
+        return x + self._branch(self.mlp(self.norm_2(x, gates), gates), gates, strength)
+
+    def _branch(self, y: Tensor, gates: Gates, strength: Tensor | None) -> Tensor:
         y = self.gate(y, gates)
         return y if strength is None else strength * y
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from espalier.nas.errors import UserError
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
-"""Of the training images of DIV2K, per channel from 0 to 1, which EDSR and SwinIR take away and add again."""
+"""Mean of each channel of DIV2K's training images, from 0 to 1; EDSR and SwinIR subtract and later add it."""
 LEVELS = 255.0
-"""The authors' networks compute in 0 to 255; with another range the same weights would mean something else."""
+"""The authors' networks compute in the range 0 to 255, which their weights depend on."""
 
 
 class ResidualBlock(nn.Module):
@@ -33,17 +33,17 @@ class ResidualBlock(nn.Module):
 
 
 class EDSR(nn.Module):
-    """RGB from 0 to 1, `(B, 3, h, w)`, to RGB `(B, 3, s h, s w)` that is not clamped.
+    """Upscales RGB from 0 to 1, `(B, 3, h, w)`, to RGB `(B, 3, s h, s w)`, which is not clamped.
 
-    The defaults are the authors' baseline; 32 blocks of 256 channels, their residuals scaled by 0.1, are the network
-    of the paper. State-dict names are those of the authors' code, whose two fixed convolutions for the mean colour are
+    The defaults are the authors' baseline. The network of the paper has 32 blocks of 256 channels, with residuals
+    scaled by 0.1. Parameters have the names of the authors' code, whose two fixed convolutions for the mean colour are
     a buffer here.
 
     Args:
         scale: s, a power of two or 3.
         blocks: residual blocks.
-        channels: of every layer between the first and the last.
-        residual_scale: factor of each block's residual, which keeps wide networks stable.
+        channels: of all hidden layers.
+        residual_scale: factor of each block's residual, which stabilises wide networks.
 
     Raises:
         UserError: another scale.
@@ -72,19 +72,23 @@ class EDSR(nn.Module):
 
 
 def sub_pixel(channels: int, scale: int) -> nn.Sequential:
-    """Convolutions and pixel shuffles that enlarge `(B, channels, h, w)` to `(B, channels, s h, s w)`.
+    """Convolutions and pixel shuffles that upscale `(B, channels, h, w)` to `(B, channels, s h, s w)`.
 
-    One step for each factor of two, or one for 3.
+    There is one step for each factor of two, or a single one for 3.
+
+    Args:
+        channels: of input and output.
+        scale: s.
 
     Raises:
-        UserError: the scale is neither a power of two from 2 on nor 3.
+        UserError: the scale is neither 3 nor a power of two of at least 2.
     """
     if scale == 3:
         steps = [3]
     elif scale >= 2 and scale & (scale - 1) == 0:
         steps = [2] * (scale.bit_length() - 1)
     else:
-        raise UserError("scale", f"must be 3 or a power of two from 2 on, not {scale}", code="out_of_range")
+        raise UserError("scale", f"must be 3 or a power of two of at least 2, not {scale}", code="out_of_range")
     return nn.Sequential(
         *(layer for step in steps for layer in (conv3x3(channels, step * step * channels), nn.PixelShuffle(step)))
     )

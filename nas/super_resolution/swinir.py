@@ -17,7 +17,7 @@ from espalier.nas.errors import UserError
 from espalier.nas.super_resolution.edsr import DIV2K_MEAN, conv3x3
 
 BLOCKED = -100.0
-"""Added to the logit of two pixels that the shift has made neighbours and that are none."""
+"""Added to the attention logits of two pixels that only the shift has brought into one window."""
 
 
 def windows(x: Tensor, size: int) -> Tensor:
@@ -28,15 +28,15 @@ def windows(x: Tensor, size: int) -> Tensor:
 
 
 def joined(x: Tensor, size: int, height: int, width: int) -> Tensor:
-    """The `(B, H, W, C)` of which `windows` makes `x`."""
+    """The inverse of `windows`, `(B, H, W, C)`."""
     x = x.view(-1, height // size, width // size, size, size, x.shape[-1]).transpose(2, 3)
     return x.reshape(-1, height, width, x.shape[-1])
 
 
 def shift_mask(height: int, width: int, size: int, device: torch.device) -> Tensor:
-    """What is added to the logits of a shifted image's windows, `(windows, 1, size^2, size^2)`: 0 or `BLOCKED`.
+    """The mask of a shifted image's attention logits, `(windows, 1, size^2, size^2)`: 0 or `BLOCKED`.
 
-    After the shift by size / 2, the last window of each row and column holds pixels of both edges of the image.
+    After a shift by size / 2, the last window of each row and column contains pixels from both edges of the image.
     """
 
     def parts(length: int) -> Tensor:
@@ -50,7 +50,7 @@ def shift_mask(height: int, width: int, size: int, device: torch.device) -> Tens
 
 
 def relative_positions(size: int) -> Tensor:
-    """int64 `(size^2, size^2)`: the row of the bias table for each pair of pixels, by their difference."""
+    """The row of the bias table for each pair of pixels, by their difference; int64 `(size^2, size^2)`."""
     axis = torch.arange(size)
     rows, columns = (grid.flatten() for grid in torch.meshgrid(axis, axis, indexing="ij"))
     down, right = rows[:, None] - rows + size - 1, columns[:, None] - columns + size - 1
@@ -58,7 +58,7 @@ def relative_positions(size: int) -> Tensor:
 
 
 class WindowAttention(nn.Module):
-    """softmax(q k^T / sqrt(d) + B) v within windows, B learnt for each head and each difference of places."""
+    """softmax(q k^T / sqrt(d) + B) v within windows, with a learned B for each head and relative position."""
 
     index: Tensor
 
@@ -97,7 +97,7 @@ class Mlp(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); in training each is left out of some images."""
+    """x + attention(norm(x)), then x + mlp(norm(x)), with stochastic depth in training."""
 
     def __init__(
         self, channels: int, heads: int, size: int, mlp_ratio: float, *, shifted: bool, drop_path: float
@@ -128,7 +128,7 @@ class SwinBlock(nn.Module):
 
 
 class BlockGroup(nn.Module):
-    """Blocks, every second of them shifted."""
+    """A sequence of blocks, of which every second one is shifted."""
 
     def __init__(self, channels: int, heads: int, size: int, mlp_ratio: float, drop_paths: list[float]) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class RSTB(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """The norm before the first block; a patch is a pixel."""
+    """The norm before the first block; patches are single pixels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -168,24 +168,24 @@ class PatchEmbed(nn.Module):
 
 
 class SwinIRLight(nn.Module):
-    """RGB from 0 to 1, `(B, 3, h, w)`, to RGB `(B, 3, s h, s w)` that is not clamped; the defaults are the paper's.
+    """Upscales RGB from 0 to 1, `(B, 3, h, w)`, to RGB `(B, 3, s h, s w)`, which is not clamped.
 
-    Images are padded by reflection, on the right and below, to multiples of the window, and cut again; their sides must
-    be longer than half a window.
+    The defaults are those of the paper. Images are padded by reflection on the right and at the bottom to multiples of
+    the window, and cropped again; their sides must be longer than half a window.
 
     Args:
         scale: s.
-        groups: RSTBs.
-        depth: Swin blocks of each.
+        groups: number of RSTBs.
+        depth: Swin blocks in each RSTB.
         channels: of all layers.
         heads: of each attention.
         window: its side in pixels, even.
-        mlp_ratio: hidden channels of the MLPs, as a multiple.
-        drop_path: in training, the last block's rate of leaving its residuals out, as in the authors' code; those
-            before it rise to it from 0.
+        mlp_ratio: hidden channels of the MLPs, as a multiple of `channels`.
+        drop_path: rate of stochastic depth in the last block, as in the authors' code; it increases linearly from 0 in
+            the first block.
 
     Raises:
-        UserError: channels that the heads do not divide, an odd window, or a scale below 2.
+        UserError: channels that are not divisible by the heads, an odd window, or a scale below 2.
     """
 
     mean: Tensor
@@ -204,9 +204,9 @@ class SwinIRLight(nn.Module):
     ) -> None:
         super().__init__()
         if channels % heads:
-            raise UserError("channels", f"{channels} cannot be shared by {heads} heads", code="conflict")
+            raise UserError("channels", f"{channels} is not divisible by {heads} heads", code="conflict")
         if window % 2:
-            raise UserError("window", f"must be even, for half of it is shifted, not {window}")
+            raise UserError("window", f"must be even, since windows are shifted by half of it, not {window}")
         if scale < 2:
             raise UserError("scale", f"must be at least 2, not {scale}", code="out_of_range")
         self.window = window

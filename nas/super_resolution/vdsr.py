@@ -1,4 +1,4 @@
-"""VDSR: a deep plain network that adds what bicubic interpolation has lost."""
+"""VDSR: a deep plain network that predicts the residual of bicubic interpolation."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class ConvReLU(nn.Module):
 
 
 class VDSR(nn.Module):
-    """Y from 0 to 1 of an enlarged image, `(B, 1, H, W)`, to Y of the same size; see `Pairs.upscaled_luma`.
+    """Refines the Y of an upscaled image from 0 to 1, `(B, 1, H, W)`; see `Pairs.upscaled_luma`.
 
     Kim et al., "Accurate Image Super-Resolution Using Very Deep Convolutional Networks",
     https://arxiv.org/abs/1511.04587: 20 layers of 64 channels, initialised after He et al., without biases. One set of
-    weights serves all scales.
+    weights is used for all scales.
 
     Args:
-        layers: convolutions.
-        channels: between them.
+        layers: number of convolutions.
+        channels: of the hidden layers.
     """
 
     on_luma = True

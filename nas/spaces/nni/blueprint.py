@@ -1,4 +1,4 @@
-"""How NNI makes the network of a sample."""
+"""Making the networks of an NNI model space."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from espalier.nas.spaces.nni.library import WHERE, model_space_class
 from espalier.nas.spaces.nni.repairs import repair
 
 CHOSEN = "_nni_chosen"
-"""Attribute of a module in a skeleton: which candidate of a layer choice it is."""
+"""Attribute of a module in a skeleton: the name of the layer choice's candidate that it is."""
 
 
 class Blueprint:
-    """A model space by class and arguments. A value: it is never copied.
+    """A model space, by class and arguments. It is immutable, and never copied.
 
     Args:
         model: a name of NNI's hub, or `FILE.py:CLASS`.
-        input_shape, num_classes: passed on under the names that NNI's spaces have for them.
+        input_shape: passed to the constructor under the names that NNI's spaces use.
+        num_classes: likewise.
         options: further arguments of the model space.
 
     Raises:
-        UserError: no such space or argument, or its constructor refuses them.
+        UserError: there is no such space or argument, or the constructor raises.
     """
 
     def __init__(
@@ -48,12 +49,12 @@ class Blueprint:
         return self
 
     def violation(self, sample: Mapping[str, Any]) -> str | None:
-        """Why the sample is not in the space: the constraint it violates; None if it is valid."""
-        error = self._space.check_contains(dict(sample))  # constraints write into the sample
+        """The constraint that a sample violates; None if it is valid."""
+        error = self._space.check_contains(dict(sample))  # constraints modify the sample
         return None if error is None else str(error)
 
     def network(self, sample: Mapping[str, Any]) -> nn.Module:
-        """NNI's frozen model of a valid sample, with weights as its constructor draws them, on the current device."""
+        """NNI's frozen model of a valid sample, with fresh weights on the current device."""
         from nni.nas.space import model_context
 
         with model_context(dict(sample)):
@@ -61,16 +62,19 @@ class Blueprint:
         return repair(network, self._input_shape, self._num_classes)
 
     def skeleton(self, sample: Mapping[str, Any]) -> nn.Module:
-        """The same model without numbers in its parameters (on the meta device); candidates bear their names."""
+        """The same model without weights (on the meta device); candidates are marked with their names."""
         with _candidates_named():
             return on_meta(lambda: self.network(sample))
 
 
 def on_meta(make: Callable[[], Any]) -> Any:
-    """A module whose parameters are on the meta device, and whose constants, if it has any, are not.
+    """Make a module with its parameters on the meta device, but its constants, if it has any, on the CPU.
 
-    Most constructors run on the meta device, which takes no time and no random numbers; the others look at numbers
-    or keep them.
+    Most constructors run on the meta device, which needs no time and no random numbers. The others read values of
+    tensors, or keep constants.
+
+    Args:
+        make: makes the module.
     """
     network = None
     try:
@@ -89,7 +93,7 @@ def on_meta(make: Callable[[], Any]) -> Any:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether the module is a batch norm with running statistics, the one kind of buffers that is learnt."""
+    """Whether a module is a batch norm; running statistics are the only buffers that are learned."""
     return isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
@@ -105,7 +109,7 @@ def _has_constants(network: nn.Module) -> bool:
 def _arguments(
     space_class: Any, input_shape: tuple[int, int, int], num_classes: int, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Arguments of a model space; what is known of the data goes where the constructor takes it."""
+    """Arguments of a model space; properties of the data are passed to constructors that take them."""
     inits = (base.__dict__.get("_init_wrapped") for base in space_class.__mro__)
     init = next(init for init in inits if init is not None and init.__name__ != "new_init")  # not NNI's wrapper
     parameters = [name for name in inspect.signature(init).parameters if name != "self"]
@@ -131,7 +135,7 @@ def _tuples(value: Any) -> Any:
 
 @contextmanager
 def _candidates_named() -> Iterator[None]:
-    """While it is open, the candidate that a layer choice becomes is marked with its name."""
+    """While it is active, the candidates that layer choices become are marked with their names."""
     from nni.nas.nn.pytorch import LayerChoice
 
     original = LayerChoice.__dict__["create_fixed_module"]

@@ -1,4 +1,4 @@
-"""NNI itself: imported late and quietly, its model spaces found by name."""
+"""NNI itself: importing it late and quietly, and finding its model spaces."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ WHERE = "space.model"
 
 @functools.cache
 def hub() -> ModuleType:
-    """The module `nni.nas.hub.pytorch`, made fit to live with.
+    """The module `nni.nas.hub.pytorch`, with two fixes.
 
-    Importing takes seconds (Lightning). NNI's own handler, which logs to standard output, is removed, and modules
-    with arguments are printed as torch modules are: NNI's way fails on frozen ones, which stops the ONNX exporter.
+    Importing it takes seconds, because of Lightning. NNI's log handler, which writes to standard output, is removed.
+    And modules with arguments get torch's `__repr__`: NNI's own fails for frozen modules, which stops the ONNX
+    exporter.
 
     Raises:
         UserError: NNI is not installed.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of names that torch.nn has got since
-            import nni.nas.strategy  # noqa: F401 - nni.nas.oneshot, which the hub imports, fails when it comes first
+            warnings.simplefilter("ignore")  # about names that torch.nn now has too
+            import nni.nas.strategy  # noqa: F401 - before the hub, whose import of nni.nas.oneshot fails otherwise
             from nni.nas.hub import pytorch
             from nni.nas.nn.pytorch import ParametrizedModule
     except ModuleNotFoundError as error:
@@ -44,10 +45,13 @@ def hub() -> ModuleType:
 
 
 def model_space_class(model: str) -> Any:
-    """The model space of `model`: one of NNI's hub by name, or a user's own from `FILE.py:CLASS`.
+    """A model space by name, from NNI's hub or a user's own `FILE.py:CLASS`.
+
+    Args:
+        model: the name.
 
     Raises:
-        UserError: no such space, file or class, or not a model space.
+        UserError: there is no such space, file or class, or it is not a model space.
     """
     pytorch = hub()  # before the user's file, which imports NNI
     from nni.nas.nn.pytorch import ModelSpace
@@ -59,7 +63,7 @@ def model_space_class(model: str) -> Any:
             key for key, value in members.items() if isinstance(value, type) and issubclass(value, ModelSpace)
         )
         if name not in names:
-            raise UserError(WHERE, f"NNI's hub has no {name!r}", allowed=names, given=name)
+            raise UserError(WHERE, f"there is no {name!r} in NNI's hub", allowed=names, given=name)
         return members[name]
     reference = Reference(file, name)
     found = reference.resolve(lambda value: isinstance(value, type) and issubclass(value, ModelSpace))

@@ -1,4 +1,4 @@
-"""Parts of NNI's frozen models that are not plain torch, or not of the size asked for, made so."""
+"""Replacing parts of NNI's frozen models that are not plain torch, or have another size than needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from torch import Tensor, nn
 
 
 def repair(network: Any, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """The model with traceable parts in place of NNI's, `num_classes` outputs, and Python's numbers in its layers."""
+    """The model with traceable parts, the right number of outputs, and plain Python numbers in its layers.
+
+    Args:
+        network: a frozen model of NNI; changed in place.
+        input_shape: `(channels, height, width)` of an image.
+        num_classes: number of outputs.
+    """
     from nni.nas.hub.pytorch.autoformer import RelativePosition2D
     from nni.nas.hub.pytorch.modules.nasbench101 import _NasBench101CellFixed
     from nni.nas.hub.pytorch.nasnet import NDS
@@ -32,7 +38,7 @@ def repair(network: Any, input_shape: tuple[int, int, int], num_classes: int) ->
 class SampleDropout(nn.Module):
     """Stochastic depth: the residual of a whole image is dropped with probability `p`, else scaled by `1/(1 - p)`.
 
-    Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016. A dropout of channels, with images in their place.
+    Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016. It is a dropout of channels, applied to images.
     """
 
     def __init__(self, p: float) -> None:
@@ -48,8 +54,8 @@ class RelativePositions(nn.Module):
 
     `r[q, k] = v[clip(row k - row q)] + h[clip(column k - column q)]`, clipped to +-length and shifted to indices from
     1; index 0 is the class token's (Wu et al., "Rethinking and Improving Relative Position Encoding for Vision
-    Transformer", ICCV 2021). The indices are constants here; NNI computes them anew from Python integers, which
-    neither `torch.fx` nor the exporters can follow.
+    Transformer", ICCV 2021). The indices are constants here. NNI computes them from Python integers at every call,
+    which neither `torch.fx` nor the exporters can trace.
     """
 
     v_index: Tensor
@@ -71,10 +77,10 @@ class RelativePositions(nn.Module):
 class NasBench101Cell(nn.Module):
     """A cell of NAS-Bench-101: vertex 0 is its input, the last one its output (Ying et al., ICML 2019, section 2.2).
 
-    An inner vertex is its operation on the sum of its inputs; the output is the concatenation of the inner vertices
-    that lead to it, plus the input where that does. The cell's input is projected to the channels of its target;
-    inner vertices may be one channel wider than theirs, and are cut. NNI's cell decides that on sizes of tensors,
-    which `torch.fx` cannot follow.
+    An inner vertex applies its operation to the sum of its inputs. The output is the concatenation of the inner
+    vertices with an edge to it, plus the input if it has one. The cell's input is projected to the channels of its
+    target; inner vertices with one channel more than their target are cut. NNI's cell decides this by the sizes of
+    tensors, which `torch.fx` cannot trace.
     """
 
     def __init__(self, original: Any) -> None:
@@ -104,7 +110,7 @@ def _distances(place: Tensor, length: int) -> Tensor:
 
 
 def _plain_numbers(module: nn.Module) -> None:
-    """NumPy's integers, of which NNI computes some widths, as Python's: what a tracer and a written source take."""
+    """Convert NumPy integers, which NNI computes for some widths, to Python integers: tracing needs them."""
     for name, value in vars(module).items():
         if isinstance(value, np.integer):
             setattr(module, name, int(value))

@@ -21,30 +21,31 @@ from espalier.nas.spaces.nni.survey import survey
 from espalier.nas.spaces.nni.tracing import as_graph
 from espalier.nas.spaces.nni.weights import Path, SharedWeights
 
-MOST_DRAWS = 1_000
-"""Draws for one that satisfies the constraints (of NAS-Bench-101's cells, every second does)."""
-MOST_PATHS = 128
-"""Networks of paths kept at hand: as many as are compared with each other on one batch."""
+MAX_DRAWS = 1_000
+"""Draws for one architecture that satisfies the constraints (half of NAS-Bench-101's cells do)."""
+MAX_PATHS = 128
+"""Networks of paths that are kept in memory: as many as are compared on one batch."""
 
 
 class NniSpace(SearchSpace):
-    """NNI's hub, or a user's own model space, under this platform's search, scores, supernet training and export.
+    """A model space of NNI's hub, or a user's own one, for search, scores, supernet training and export.
 
-    Each mutable of NNI is a choice, by its label. `build` gives NNI's frozen model as a graph of plain layers. As a
-    supernet it runs one path at a time: the network of the path, with its weights cut from one shared set.
-    `size` counts the architectures without regard to constraints.
+    Each mutable of NNI is a choice with the same label. `build` returns NNI's frozen model as a graph of plain layers.
+    A supernet runs one path at a time: the network of the path, with parts of one shared set of weights. `size` counts
+    architectures regardless of constraints.
 
-    The shared weights are made when they are first asked for: finding out which layers there are takes seconds.
+    The shared weights are made on first use, since finding all layers takes seconds.
 
     Args:
         input_shape: `(channels, height, width)` of an image.
         num_classes: number of outputs.
         model: a name of `nni.nas.hub.pytorch`, or `FILE.py:CLASS`, a Python file with a `ModelSpace`.
-        options: further arguments of the model space; `num_labels`, `in_channels` and `img_size` are known.
+        options: further arguments of the model space; `num_labels`, `in_channels` and `img_size` are filled in.
 
     Raises:
-        UserError: NNI is not installed; no such model space or argument; a mutable without a finite number of
-            options; or its networks do not take such images or do not give `num_classes` outputs.
+        UserError: NNI is not installed; there is no such model space or argument; a mutable has infinitely many
+        options;
+            or the networks do not take such images, or do not return `num_classes` outputs.
     """
 
     _place: Tensor
@@ -75,27 +76,31 @@ class NniSpace(SearchSpace):
         """A uniform draw among the architectures that satisfy the constraints.
 
         Raises:
-            UserError: hardly any does.
+            UserError: hardly any architecture does.
         """
         return self._first_valid(super().sample, generator)
 
     def mutate(self, architecture: Architecture, generator: torch.Generator) -> Architecture:
-        """The architecture with one choice moved to another option, drawn uniformly among those that are valid.
+        """A random valid neighbour: one choice is moved to another option.
 
         Raises:
-            UserError: hardly any is.
+            UserError: hardly any neighbour is valid.
         """
         return self._first_valid(functools.partial(super().mutate, architecture), generator)
 
     def contains(self, architecture: Architecture) -> bool:
-        """Whether an architecture with options of this space satisfies the constraints of the model space."""
+        """Whether an architecture with valid options satisfies the constraints of the model space."""
         return self._blueprint.violation(self.to_sample(architecture)) is None
 
     def check(self, architecture: Architecture, *, where: str = "architecture") -> Architecture:
-        """The architecture itself, if it is one of this space.
+        """The architecture itself, if it belongs to this space.
+
+        Args:
+            architecture: any architecture.
+            where: its source, for messages.
 
         Raises:
-            UserError: a choice or an option is not of this space, or a constraint is violated.
+            UserError: a choice or an option does not exist, or a constraint is violated.
         """
         violation = self._blueprint.violation(self.to_sample(super().check(architecture, where=where)))
         if violation is not None:
@@ -103,7 +108,7 @@ class NniSpace(SearchSpace):
         return architecture
 
     def to_sample(self, architecture: Architecture) -> dict[str, Any]:
-        """NNI's sample of an architecture: value by label, as `ModelSpace.freeze` takes it."""
+        """NNI's sample of an architecture, as `ModelSpace.freeze` takes it."""
         return sample_of(self._mutables, architecture)
 
     def from_sample(self, sample: Mapping[str, Any]) -> Architecture:
@@ -115,12 +120,12 @@ class NniSpace(SearchSpace):
         return self.check(architecture_of(self._mutables, sample), where="sample")
 
     def build(self, architecture: Architecture, *, weights: Literal["fresh", "inherited"] = "fresh") -> fx.GraphModule:
-        """NNI's frozen model as a graph of torch layers, none of NNI's.
+        """NNI's frozen model as a graph of plain torch layers.
 
         Args:
-            architecture: one of this space.
-            weights: `fresh` as NNI's constructor initialises them, with torch's global generator; `inherited` copies
-                what the path of the supernet uses.
+            architecture: an architecture of this space.
+            weights: `fresh` initialises them as NNI's constructor does, with torch's global generator; `inherited`
+                copies those of the supernet's path.
 
         Raises:
             UserError: not an architecture of this space.
@@ -134,25 +139,25 @@ class NniSpace(SearchSpace):
         return as_graph(network.train(self.training))
 
     def skeleton(self, architecture: Architecture) -> nn.Module:
-        """The frozen model of a valid architecture without weights, on the meta device, NNI's modules in it."""
+        """The frozen model of a valid architecture without weights, with NNI's modules, on the meta device."""
         return self._blueprint.skeleton(self.to_sample(architecture))
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
-        """Logits of the path of the gates, one option of each choice.
+        """The logits of one path.
 
         Raises:
             UserError: a gate is a mixture.
         """
         path = self._path(gates)
         for module in path.network.modules():
-            if not is_norm(module):  # the norms are shared, in the mode that this module was given
+            if not is_norm(module):  # norms are shared, and already in the mode of this module
                 module.training = self.training
         logits: Tensor = torch.func.functional_call(path.network, self.shared.views(path), (x,))
         return logits
 
     @property
     def shared(self) -> SharedWeights:
-        """The weights of all paths, made at the first call."""
+        """The weights of all paths; made on first use."""
         if "_shared" not in self._modules:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self._seed)
@@ -160,22 +165,22 @@ class NniSpace(SearchSpace):
         return self._shared
 
     def named_modules(self, *args: Any, **options: Any) -> Iterator[tuple[str, nn.Module]]:
-        """As of any module, with the shared weights, which are made now at the latest."""
+        """As in any module; makes the shared weights if needed."""
         _ = self.shared
         return super().named_modules(*args, **options)
 
     def state_dict(self, *args: Any, **options: Any) -> Any:
-        """As of any module, with the shared weights, which are made now at the latest."""
+        """As in any module; makes the shared weights if needed."""
         _ = self.shared
         return super().state_dict(*args, **options)
 
     def load_state_dict(self, *args: Any, **options: Any) -> Any:
-        """As of any module, with the shared weights, which are made now at the latest."""
+        """As in any module; makes the shared weights if needed."""
         _ = self.shared
         return super().load_state_dict(*args, **options)
 
     def _apply(self, *args: Any, **options: Any) -> Any:
-        self._paths.clear()  # they hold constants on the device that is left
+        self._paths.clear()  # they have constants on the old device
         return super()._apply(*args, **options)
 
     def _path(self, gates: Gates) -> Path:
@@ -185,19 +190,23 @@ class NniSpace(SearchSpace):
             try:
                 self._paths[options] = self.shared.path(self.skeleton(self.check(architecture)))
             except LookupError as error:
-                problem = f"no weights for the layer {error} of {architecture.id}, which no architecture surveyed has"
+                problem = (
+                    f"there are no weights for the layer {error} of {architecture.id}, which the survey did not find"
+                )
                 raise UserError(WHERE, problem, code="unsupported") from error
         self._paths.move_to_end(options)
-        if len(self._paths) > MOST_PATHS:
+        if len(self._paths) > MAX_PATHS:
             self._paths.popitem(last=False)
         return self._paths[options]
 
     def _first_valid(self, draw: Callable[[torch.Generator], Architecture], generator: torch.Generator) -> Architecture:
-        for _ in range(MOST_DRAWS):
+        for _ in range(MAX_DRAWS):
             if self.contains(architecture := draw(generator)):
                 return architecture
         raise UserError(
-            WHERE, f"of {MOST_DRAWS} draws none satisfies the constraints of {self._blueprint.model}", code="infeasible"
+            WHERE,
+            f"none of {MAX_DRAWS} random architectures satisfies the constraints of {self._blueprint.model}",
+            code="infeasible",
         )
 
     def _check_shapes(self) -> None:
@@ -212,13 +221,13 @@ class NniSpace(SearchSpace):
         if shape != (2, self.num_classes):
             raise UserError(
                 WHERE,
-                f"{self._blueprint.model} gives {shape[1:]} outputs for {self.num_classes} classes",
+                f"{self._blueprint.model} returns {shape[1:]} outputs for {self.num_classes} classes",
                 code="mismatch",
             )
 
 
 def _option(name: str, gate: Gate) -> int:
     if isinstance(gate, Mixture):
-        problem = f"a model space of NNI runs one path at a time, and {name!r} is opened as a mixture"
+        problem = f"a model space of NNI runs one path at a time, but {name!r} is a mixture"
         raise UserError("supernet.strategy", problem, code="unsupported")
     return gate

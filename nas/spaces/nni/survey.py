@@ -1,4 +1,4 @@
-"""Which layers the networks of a model space have, found by looking at networks that differ as much as possible."""
+"""Finding all layers of a model space's networks, from networks that differ as much as possible."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from espalier.nas.spaces.nni.library import WHERE
 from espalier.nas.spaces.nni.weights import Inventory
 
 CHECKS, CHECKS_UNDER_CONSTRAINTS = 24, 200
-"""Random networks that must bring no new layer; more of them where NNI refuses to make some that were to be seen."""
+"""Random networks that must contain no new layer; more of them if NNI cannot make all the planned ones."""
 
 
 class ModelSpace(Protocol):
@@ -42,13 +42,16 @@ class ModelSpace(Protocol):
 def survey(space: ModelSpace) -> Inventory:
     """An inventory of the layers that the networks of a space need.
 
-    It is complete where each layer hangs on one layer choice and one choice of inputs, or on one size, at most, and
-    its extents grow with the sizes: every such pair is looked at with all sizes largest, and every option of a size
-    with any other size largest. Some of these networks may violate a constraint, which does not matter here. Random
-    ones check that it is complete.
+    It is complete if each layer depends on at most one layer choice and one choice of inputs, or on one size, and if
+    its extents grow with the sizes: every such pair is visited with the largest sizes, and every option of a size with
+    the largest value of any other size. Some of these networks may violate a constraint, which does not matter here.
+    Random networks then check that the inventory is complete.
+
+    Args:
+        space: the space.
 
     Raises:
-        UserError: they need a layer, or a larger one, that the others had not.
+        UserError: a random network needs a layer that the inventory does not contain.
     """
     inventory = Inventory()
     checks = CHECKS
@@ -63,7 +66,7 @@ def survey(space: ModelSpace) -> Inventory:
     for _ in range(checks):
         new = inventory.add(space.skeleton(space.sample(generator)))
         if new is not None:
-            problem = f"cannot be a supernet: what its layer {new} is hangs on several choices at once"
+            problem = f"cannot be a supernet: its layer {new} depends on several choices at once"
             raise UserError(
                 WHERE, f"{problem}; its networks can be searched, scored, trained and exported", code="unsupported"
             )
@@ -86,7 +89,7 @@ def _walk(space: ModelSpace) -> Iterator[Architecture]:
 
 
 def _halves(sizes: Sequence[MutableChoice]) -> Iterator[list[MutableChoice]]:
-    """Groups such that for any two sizes there is one with the first and without the second: by bits of their index."""
+    """Groups by the bits of an index: for any two sizes, one group contains the first but not the second."""
     for bit in range(len(sizes).bit_length()):
         for value in (0, 1):
             if half := [size for index, size in enumerate(sizes) if index >> bit & 1 == value]:

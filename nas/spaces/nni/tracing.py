@@ -6,11 +6,14 @@ from torch import fx, nn
 
 
 def as_graph(network: nn.Module) -> fx.GraphModule:
-    """The network as a graph, in its mode; it shares the network's layers.
+    """The network as a graph, in the same training mode; it shares the network's layers.
 
-    Where `torch.fx` cannot follow the forward pass, or finds another one in training than in evaluation, the graph
-    is one call of the network itself: trained, scored and exported to ONNX like any other, but its source cannot be
+    If `torch.fx` cannot trace the forward pass, or if it differs between training and evaluation, the graph is a single
+    call of the network. It can be trained, scored and exported to ONNX like any other, but its source code cannot be
     written.
+
+    Args:
+        network: a frozen model.
     """
     training, name = network.training, type(network).__name__
     graph = _trace(network.train())

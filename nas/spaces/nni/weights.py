@@ -1,4 +1,4 @@
-"""One set of weights for all the networks of a model space: each takes the part of a shared layer that fits it."""
+"""One set of weights for all networks of a model space; each network uses parts of the shared layers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ Sizes = dict[str, tuple[int, ...]]
 
 
 class Inventory:
-    """The layers that some networks need, by key, and the largest extents of each of their tensors."""
+    """The layers of some networks, by key, and the largest extents of each of their tensors."""
 
     def __init__(self) -> None:
         self.layers: dict[str, nn.Module] = {}
         self.sizes: dict[str, Sizes] = {}
 
     def add(self, network: nn.Module) -> str | None:
-        """Take up a skeleton; the path of a layer in it that is new or larger than known, None where none is."""
+        """Add the layers of a skeleton.
+
+        Returns:
+            The path of a layer that is new, or larger than known; None if there is none.
+        """
         new = None
         for path, key, layer in weighted(network):
             self.layers.setdefault(key, layer)
@@ -39,15 +43,15 @@ class Inventory:
 
 
 class SharedWeights(nn.Module):
-    """The largest weights that any of some networks needs, for each place where a network has some.
+    """Weights for all layers of some networks, each as large as the largest network needs.
 
-    Two layers share their weights when they stand at the same path, inside modules of the same classes and the same
-    candidates of layer choices; a depthwise convolution shares none with a full one. A smaller layer uses the leading
-    channels and the centre of the kernels, as the elastic layers of Once-for-All (Cai et al., ICLR 2020, section
-    3.2) and AutoFormer (Chen et al., ICCV 2021, section 3.2) do. Running statistics are shared alike.
+    Two layers share weights if they have the same path, inside modules of the same classes and the same candidates of
+    layer choices. Depthwise and full convolutions share none. A smaller layer uses the leading channels and the centre
+    of the kernels, like the elastic layers of Once-for-All (Cai et al., ICLR 2020, section 3.2) and AutoFormer (Chen et
+    al., ICCV 2021, section 3.2). Running statistics are shared in the same way.
 
     Args:
-        inventory: what the networks need.
+        inventory: the layers of the networks.
     """
 
     def __init__(self, inventory: Inventory) -> None:
@@ -56,13 +60,16 @@ class SharedWeights(nn.Module):
         self.layers = nn.ModuleDict({key: _shared(layer, sizes[key]) for key, layer in inventory.layers.items()})
 
     def path(self, network: nn.Module) -> Path:
-        """A skeleton that runs with these weights; the shared batch norms stand in it, where others can find them.
+        """A skeleton that runs with these weights; its batch norms are replaced by the shared ones.
+
+        Args:
+            network: the skeleton; changed in place.
 
         Raises:
-            LookupError: a layer finds no weights here, or too small ones; its path is named.
+            LookupError: there are no weights for a layer, or they are too small; the error has its path.
         """
         parts = []
-        for path, key, layer in list(weighted(network)):  # norms are replaced on the way
+        for path, key, layer in list(weighted(network)):  # a list, since norms are replaced in the loop
             shared = dict(tensors(self.layers[key])) if key in self.layers else {}
             for name, tensor in tensors(layer):
                 if name not in shared or any(map(operator.gt, tensor.shape, shared[name].shape)):
@@ -74,13 +81,21 @@ class SharedWeights(nn.Module):
         return Path(network, parts)
 
     def views(self, path: Path) -> dict[str, Tensor]:
-        """The parts of the shared tensors by the names they have in the network; gradients flow through them."""
+        """The parts of the shared tensors, by their names in the network; gradients flow through them."""
         return {part.name: part.of(getattr(self.layers[part.key], part.tensor)) for part in path.parts}
 
 
 @dataclass(frozen=True)
 class Part:
-    """Where a tensor of a network is found: `tensor` of the shared layer `key`, cut to `shape`."""
+    """A part of a shared tensor, which is a tensor of a network.
+
+    Attributes:
+        name: in the network.
+        key: of the shared layer.
+        tensor: name of the tensor in the shared layer.
+        shape: that the tensor is cut to.
+        is_kernel: whether it is the weight of a convolution.
+    """
 
     name: str
     key: str
@@ -89,7 +104,7 @@ class Part:
     is_kernel: bool
 
     def of(self, shared: Tensor) -> Tensor:
-        """The leading entries of each dimension; of the extents of a kernel the middle ones."""
+        """The leading entries of each dimension, but the middle ones of the spatial dimensions of a kernel."""
         for dim, size in enumerate(self.shape):
             if size != shared.shape[dim]:
                 start = (shared.shape[dim] - size) // 2 if self.is_kernel and dim >= 2 else 0
@@ -99,14 +114,19 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """A network without weights of its own, and where its weights are found."""
+    """A network without weights.
+
+    Attributes:
+        network: the skeleton.
+        parts: its weights, as parts of shared tensors.
+    """
 
     network: nn.Module
     parts: list[Part]
 
 
 def weighted(network: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
-    """Path, key of its shared weights, and module, for each module with parameters or statistics of its own."""
+    """Path, key of the shared weights, and module, for each module with its own parameters or statistics."""
     keys = {"": ""}
     for path, module in network.named_modules(remove_duplicate=False):
         parent, _, name = path.rpartition(".")
@@ -118,14 +138,14 @@ def weighted(network: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
 
 
 def tensors(layer: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """What a layer learns: its own parameters, and the statistics of a batch norm."""
+    """The tensors of a layer that are learned: its own parameters, and the statistics of batch norms."""
     yield from layer.named_parameters(recurse=False)
     if is_norm(layer):
         yield from layer.named_buffers(recurse=False)
 
 
 def _shared(layer: nn.Module, sizes: Sizes) -> nn.Module:
-    """Fresh tensors of these sizes on the CPU: as the layer's class draws them, else from N(0, 0.02^2), cut at 2."""
+    """Fresh tensors on the CPU, initialised by the layer's class or else from N(0, 0.02^2), truncated at 2 sigma."""
     fresh: Any = copy.copy(layer)
     fresh._modules = {}
     fresh._parameters = {
