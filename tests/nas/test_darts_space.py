@@ -251,7 +251,7 @@ def test_noise_is_fresh_and_knows_nothing_of_its_input() -> None:
         (V1.replace("('avg_pool_3x3', 0)", "open('file')"), "architecture.reduce", "invalid", ""),
         (V1.replace("('avg_pool_3x3', 0)", "3"), "architecture.reduce", "invalid", ""),
         (V1.replace("avg_pool_3x3", "avg_pool_3x4"), "architecture.reduce_edge_5_0", "unknown", "'avg_pool_3x3'"),
-        (Architecture({"normal_edge_2_0": "none"}).to_json(), "architecture.normal_edge_3_0", "missing", ""),
+        (Architecture({"normal_edge_2_0": "none"}).to_json(), "architecture.normal_edge_2_1", "missing", ""),
     ],
 )
 def test_a_text_that_is_no_pair_of_cells_is_refused(small: Darts, text: str, where: str, code: Code, says: str) -> None:
