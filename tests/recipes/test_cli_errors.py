@@ -179,7 +179,10 @@ GOOD_ROW = "|none~0|+|none~0|none~1|+|none~0|none~1|nor_conv_3x3~2|,90\n"
         ("arch,c10_test\n" + GOOD_ROW, "rank.samples: the table has 1 architectures, not 3"),
         ("arch,c10_test\n" + GOOD_ROW + "|nor_conv~0|,90\n", "table.csv, line 3: "),
         ("arch,c10_test\n" + GOOD_ROW + GOOD_ROW.replace("90", "good"), "table.csv, line 3: c10_test must be a number"),
-        ("arch,c10_test\n" + GOOD_ROW + GOOD_ROW.replace("nor_conv_3x3", "conv"), "table.csv, line 3: unknown operation"),
+        (
+            "arch,c10_test\n" + GOOD_ROW + GOOD_ROW.replace("nor_conv_3x3", "conv"),
+            "table.csv, line 3: unknown operation",
+        ),
     ],
 )
 def test_rank_tables_are_read_before_anything_is_trained(capsys: Capture, table: str, what: str) -> None:
