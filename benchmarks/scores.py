@@ -95,7 +95,7 @@ def together_times(options: argparse.Namespace, device: torch.device) -> None:
     def together() -> None:
         probe = Probe(model, x, y, reads=reads)
         for score in TEN:
-            probe.ask(score)
+            score.of(probe)
 
     contestants = {score.name: (lambda score=score: score(model, x, y)) for score in TEN}
     times = interleave({"together": together, **contestants}, rounds=options.rounds)

@@ -7,14 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from espalier.nas.architecture import Architecture
 from espalier.nas.errors import UserError
 from espalier.nas.space import SearchSpace
+from espalier.predictors.arrays import Floats
 from espalier.predictors.cell_graph import live_arrows, vertices, ways
-
-Floats = NDArray[np.float64]
 
 
 class Encoding(Protocol):
@@ -77,8 +75,9 @@ class _Counts:
 
 
 class Operations(_Counts):
-    """How often each operation occurs among the arrows of the drawing that carry something: the least that decides what
-    a network costs, and the first that few measurements settle.
+    """How often each operation occurs among the live edges of the diagram.
+
+    The fewest numbers that determine most of a network's cost, so that a few measurements suffice to learn it.
     """
 
     name = "operations"
@@ -142,5 +141,5 @@ def encoding(name: str, space: SearchSpace, *, where: str = "encoding") -> Encod
         UserError: no encoding has that name.
     """
     if name not in ENCODINGS:
-        raise UserError(where, f"no encoding {name!r}", allowed=ENCODINGS, given=name)
+        raise UserError(where, f"unknown encoding {name!r}", allowed=ENCODINGS, given=name)
     return ENCODINGS[name](space)

@@ -7,15 +7,14 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from espalier.nas.architecture import Architecture
 from espalier.nas.errors import UserError
 from espalier.nas.measurement import Estimate
 from espalier.nas.predictor import Predictor
+from espalier.predictors.arrays import Floats
 
 Aggregate = Literal["log", "sum"]
-Floats = NDArray[np.float64]
 
 
 class RankEnsemble:
@@ -47,7 +46,8 @@ class RankEnsemble:
         aggregate: Aggregate = "log",
     ) -> None:
         if not members or not reference:
-            raise UserError(name, "an ensemble needs at least one member and one architecture to rank among")
+            problem = "an ensemble needs at least one member and one reference architecture"
+            raise UserError(name, problem, code="too_few")
         self.name = name
         self._members, self._reference, self._aggregate = members, reference, aggregate
 

@@ -11,7 +11,8 @@ from espalier.nas.architecture import Architecture
 from espalier.nas.errors import UserError
 from espalier.nas.predictor import Predictor
 from espalier.nas.space import SearchSpace
-from espalier.predictors.encoding import Floats, encoding
+from espalier.predictors.arrays import Floats
+from espalier.predictors.encoding import encoding
 
 
 class ScoreTable:
@@ -68,7 +69,8 @@ class Features:
         self._ranks = Ranks(self._scores(architectures))
         columns = self._columns(architectures)
         if not columns.shape[1]:
-            raise UserError("encodings", "they find nothing that these architectures have in common")
+            problem = "they have no column for what these architectures have in common"
+            raise UserError("encodings", problem, code="unsupported")
         self._standard = StandardScaler().fit(columns)
         return self._standard.transform(columns)
 

@@ -70,6 +70,7 @@ class InheritedAccuracy:
         """The stand-alone network with the supernet's weights and statistics of its own, on the supernet's device.
 
         Args:
+            architecture: of the space.
             change: done to the weights before the statistics are taken, such as pruning.
         """
         supernet = self._supernets[self._holder(architecture)][1]

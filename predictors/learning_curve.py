@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from espalier.nas.errors import UserError
-from espalier.predictors.conformal import Calibration, Indices, calibrate
+from espalier.predictors.arrays import Floats, Indices
+from espalier.predictors.conformal import Calibration, calibrate
 
-Floats = NDArray[np.float64]
-
-LEAST = 8
-"""Curves below which nothing is learnt from them."""
+MIN_CURVES = 8
+"""The fewest curves to learn from."""
 DRAWS = 20
-"""Settings of the regression tried; the best in three-fold cross-validation is taken."""
+"""Random settings of the regression to try; the best in three-fold cross-validation is kept."""
 
 
 class LearningCurve:
@@ -41,19 +39,20 @@ class LearningCurve:
 
         Args:
             curves: `(n, τ)`, an accuracy for each of the first τ epochs.
-            finals: `(n,)`, what came of them.
+            finals: `(n,)`, the final accuracies.
             networks: `(n, d)`, further features such as an `Encoding` of the architectures.
 
         Raises:
-            UserError: fewer than `LEAST` curves, shapes that do not fit, or a number that is not finite.
+            UserError: fewer than `MIN_CURVES` curves, shapes that do not match, or a number that is not finite.
         """
         from sklearn.base import clone
 
         x = _features(curves, networks)
-        if x.shape[0] < LEAST or finals.shape != x.shape[:1]:
-            raise UserError("curves", f"{LEAST} or more with one final each, not {x.shape[0]} with {finals.shape}")
+        if x.shape[0] < MIN_CURVES or finals.shape != x.shape[:1]:
+            problem = f"must be {MIN_CURVES} or more with one final accuracy each, not {x.shape[0]} with {finals.shape}"
+            raise UserError("curves", problem, code="too_few" if x.shape[0] < MIN_CURVES else "mismatch")
         if not np.isfinite(finals).all():
-            raise UserError("finals", "one is not finite")
+            raise UserError("finals", "a final accuracy is not finite")
 
         model = self._choose(x, finals)
 
@@ -67,15 +66,16 @@ class LearningCurve:
         """Final accuracies `(m,)` and their 95 % intervals `(m, 2)` for curves `(m, τ)` and networks `(m, d)`.
 
         Raises:
-            UserError: nothing has been learnt yet, or curves or networks of another width than those learnt from.
+            UserError: nothing has been learnt yet, or curves or networks have another width than those of `fit`.
         """
         if self._fitted is None:
-            raise UserError("curves", "the model has to be fitted to finished trainings before it is asked")
+            raise UserError("curves", "call fit with finished trainings first", code="missing")
         model, calibration, widths = self._fitted
         x = _features(curves, networks)
         if (curves.shape[1], x.shape[1]) != widths:
             given = f"{curves.shape[1]} and {x.shape[1]}"
-            raise UserError("curves", f"fitted to {widths[0]} epochs and {widths[1]} features, not {given}")
+            problem = f"fitted to {widths[0]} epochs and {widths[1]} features, not {given}"
+            raise UserError("curves", problem, code="mismatch")
         finals = model.predict(x)
         return finals, calibration.intervals(finals, np.ones(len(finals)))
 
@@ -104,9 +104,9 @@ class LearningCurve:
 
 def _features(curves: Floats, networks: Floats | None) -> Floats:
     if curves.ndim != 2 or not curves.shape[1]:
-        raise UserError("curves", f"they are (n, epochs), not {curves.shape}")
+        raise UserError("curves", f"must be (n, epochs), not {curves.shape}")
     if networks is not None and (networks.ndim != 2 or len(networks) != len(curves)):
-        raise UserError("networks", f"they are ({len(curves)}, features), not {networks.shape}")
+        raise UserError("networks", f"must be ({len(curves)}, features), not {networks.shape}")
     parts = [curves, np.diff(curves, axis=1), np.diff(curves, n=2, axis=1), *([] if networks is None else [networks])]
     x = np.hstack(parts)
     if not np.isfinite(x).all():

@@ -1,4 +1,4 @@
-"""How well a predictor ranks: correlations of ranks and what its choice is worth, with intervals, nothing dropped."""
+"""How well a predictor ranks: rank correlations and the value of its choices, with intervals; nothing is dropped."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import numpy as np
 
 from espalier.nas.errors import UserError
 from espalier.predictors import ranking_samples as samples
-from espalier.predictors.ranking_samples import Floats, Levels
+from espalier.predictors.arrays import Floats
+from espalier.predictors.ranking_samples import Levels
 
-LEAST_FOR_INTERVAL = 8
-"""Pairs below which a bootstrap interval would look certain and is not given: three in perfect order have [1, 1]."""
+MIN_FOR_INTERVAL = 8
+"""The fewest pairs for a bootstrap interval; three in perfect order would seem certain, with [1, 1]."""
 TOP = (0.1, 0.2)
-"""Shares of the best architectures that are looked at by themselves: there most predictors know nothing."""
+"""Shares of the best architectures to correlate within, where most predictors fail."""
 CHOSEN = (0.05, 0.1)
-"""Shares of the architectures that a predictor would choose, for its precision."""
+"""Shares of the architectures that a predictor chooses, for its precision."""
 AT_ONCE = 4_000_000
-"""Numbers of a matrix of resamples that are held in memory at a time."""
+"""Elements of a matrix of resamples that are held in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class RankCorrelation:
         kendall: Kendall's τ-b.
         spearman: Spearman's ρ, with mean ranks for ties.
         kendall_interval, spearman_interval: percentile bootstrap over the architectures; nan below
-            `LEAST_FOR_INTERVAL` of them.
+            `MIN_FOR_INTERVAL` of them.
         confidence: of the intervals.
         not_finite: predictions that were not finite, and so rank last together.
     """
@@ -61,7 +62,7 @@ class Precision(Statistic):
 
 @dataclass(frozen=True)
 class RankingQuality:
-    """All that `ranking_quality` says of a predictor.
+    """How well a predictor ranks; see `ranking_quality`.
 
     Attributes:
         all: the correlations over all architectures.
@@ -88,7 +89,7 @@ def rank_correlation(
     resamples: int = 1000,
     seed: int,
 ) -> RankCorrelation:
-    """Kendall's τ-b and Spearman's ρ between predictions and what came true.
+    """Kendall's τ-b and Spearman's ρ between predictions and outcomes.
 
     A prediction that is not finite (nan or either infinity) ranks worst, tied with the others of its kind. Constant
     predictions have no ranks: nan, not 0; nor have two architectures a correlation. Bootstrap resamples that happen to
@@ -127,10 +128,15 @@ def ranking_quality(
     intervals of `regret` and `best_of_random` hang on few architectures, and so are coarse.
 
     Args:
-        top: shares of the architectures, best by outcome, to correlate among.
-        chosen: shares, best by prediction, to find the precision of. Of n architectures a share s is round(s n), at
-            least one.
-        others: see `rank_correlation`.
+        predicted: the predictor's values.
+        actual: the outcomes, higher is better (accuracy).
+        higher_is_better: the direction of `predicted`.
+        top: shares of the architectures, best by outcome, within which to correlate. A share s of n architectures is
+            round(s n), at least one.
+        chosen: shares of the architectures, best by prediction, whose precision to compute.
+        confidence: of the intervals.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
 
     Raises:
         UserError: as `rank_correlation`.
@@ -180,9 +186,9 @@ class _Comparison:
     ) -> _Comparison:
         a, b = np.asarray(predicted, dtype=np.float64), np.asarray(actual, dtype=np.float64)
         if a.shape != b.shape or a.ndim != 1:
-            raise UserError("predicted", f"{a.size} predictions for {b.size} outcomes")
+            raise UserError("predicted", f"{a.size} predictions for {b.size} outcomes", code="mismatch")
         if len(a) < 2:
-            raise UserError("predicted", f"a ranking needs at least two architectures, not {len(a)}")
+            raise UserError("predicted", f"a ranking needs at least 2 architectures, not {len(a)}", code="too_few")
         if not np.isfinite(b).all():
             raise UserError("actual", "an outcome is not finite")
         finite = np.isfinite(a)
@@ -194,7 +200,7 @@ class _Comparison:
         return len(self.finite)
 
     def resampled(self, resamples: int, seed: int) -> Floats:
-        return samples.bootstrap_counts(self.n, resamples if self.n >= LEAST_FOR_INTERVAL else 0, seed=seed)
+        return samples.bootstrap_counts(self.n, resamples if self.n >= MIN_FOR_INTERVAL else 0, seed=seed)
 
     def best(self, k: int) -> Part:
         return lambda w: samples.best(self.b, w, k)
@@ -232,7 +238,7 @@ class _Comparison:
 
     def _interval(self, values: Floats, n: int) -> tuple[float, float]:
         defined = values[~np.isnan(values)]
-        if n < LEAST_FOR_INTERVAL or len(defined) == 0:
+        if n < MIN_FOR_INTERVAL or len(defined) == 0:
             return float("nan"), float("nan")
         low, high = np.quantile(defined, [(1 - self.confidence) / 2, (1 + self.confidence) / 2])
         return float(low), float(high)

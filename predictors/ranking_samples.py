@@ -13,8 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.intp]
+from espalier.predictors.arrays import Floats, Indices
 
 BLOCK = 512
 """Columns of the matrix of pairs that are held in memory at a time."""
@@ -39,7 +38,7 @@ class Levels:
     """
 
     values: Floats
-    codes: Integers
+    codes: Indices
 
     @classmethod
     def of(cls, quantity: ArrayLike) -> Levels:
@@ -48,11 +47,11 @@ class Levels:
         return cls(values, codes)
 
     @cached_property
-    def _order(self) -> Integers:
+    def _order(self) -> Indices:
         return np.argsort(self.codes, kind="stable")
 
     @cached_property
-    def _starts(self) -> Integers:
+    def _starts(self) -> Indices:
         return np.searchsorted(self.codes[self._order], np.arange(len(self.values)))
 
     def totals(self, w: Floats) -> Floats:
@@ -142,7 +141,7 @@ def best_of_random(b: Levels, w: Floats, value: Floats) -> Floats:
     steps = np.diff(b.values)
     slack = ROUNDING * (b.values[-1] - b.values[0])
 
-    def expected(m: Integers) -> Floats:
+    def expected(m: Indices) -> Floats:
         possible = below >= m[:, None]
         log_ways = log_factorial[below] - log_factorial[np.where(possible, below - m[:, None], 0)]
         log_all = log_factorial[n] - log_factorial[n - m]
@@ -156,7 +155,7 @@ def best_of_random(b: Levels, w: Floats, value: Floats) -> Floats:
     return enough.astype(np.float64)
 
 
-def _signs(x: Integers, y: Integers) -> NDArray[np.int8]:
+def _signs(x: Indices, y: Indices) -> NDArray[np.int8]:
     """`(len(x), len(y))`: of every difference."""
     return (x[:, None] > y).astype(np.int8) - (x[:, None] < y).astype(np.int8)
 

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from espalier.predictors.arrays import Floats
 
 
 class Regressor(Protocol):
@@ -34,7 +33,8 @@ class _Probabilistic:
         from sklearn.exceptions import ConvergenceWarning
 
         with warnings.catch_warnings():
-            # A hyper-parameter at its bound is no fault here: noise of 0 is right for an outcome that repeats exactly.
+            # A hyper-parameter at its bound is fine: an outcome that repeats exactly has no noise, and a part of the
+            # kernel that explains nothing has no variance.
             warnings.simplefilter("ignore", ConvergenceWarning)
             self._model.fit(x, y)
 
@@ -71,6 +71,39 @@ def _gp(seed: int, columns: int) -> Regressor:
     kernel = ConstantKernel(1.0, (1e-2, 1e3)) * matern + WhiteKernel(0.1, (1e-6, 2.0))
     model = GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=1, random_state=seed)
     return _Probabilistic(model)
+
+
+def linear_and_smooth(linear_columns: int) -> Regressor:
+    """A Gaussian process, linear in the leading columns and smooth (Matérn's kernel of ν = 5/2) in all of them.
+
+    Variances are in units of that of the outcomes.
+
+    Args:
+        linear_columns: the number of leading columns.
+    """
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
+
+    class Linear(DotProduct):
+        """The inner product of the leading columns alone."""
+
+        def __call__(self, X: Any, Y: Any = None, eval_gradient: bool = False) -> Any:
+            leading = None if Y is None else Y[:, :linear_columns]
+            return super().__call__(X[:, :linear_columns], leading, eval_gradient)
+
+        def diag(self, X: Any) -> Any:
+            return super().diag(X[:, :linear_columns])
+
+    linear = ConstantKernel(1.0, VARIANCE) * Linear(sigma_0=1e-3, sigma_0_bounds="fixed")  # normalize_y has the rest
+    smooth = ConstantKernel(0.1, VARIANCE) * Matern(1.0, LENGTH, nu=2.5)
+    return _Probabilistic(GaussianProcessRegressor(linear + smooth + WhiteKernel(0.05, NOISE), normalize_y=True))
+
+
+VARIANCE = (1e-4, 1e2)
+NOISE = (1e-2, 1.0)
+LENGTH = (0.2, 20.0)
+"""Bounds of the hyper-parameters of `linear_and_smooth`; rows of features are about 1 apart. Timings are never free of
+noise: with next to none, the smooth part alone can explain ten of them, and intervals scaled by it mean nothing."""
 
 
 def _ridge(seed: int, columns: int) -> Regressor:

@@ -169,9 +169,7 @@ class ProxylessNAS(AlphaStrategy):
         return float(self.costs.expected(self.preferences()))
 
     def end_epoch(self, epoch: int, epochs: int) -> Mapping[str, float]:
-        """Also `expected_<unit>` and `chosen_<unit>`, the costs of the distribution and of the network that it prefers,
-        and what the loss has learnt.
-        """
+        """Adds `expected_<unit>`, the expected cost, `chosen_<unit>`, that of `preferred`, and the loss's state."""
         row = super().end_epoch(epoch, epochs)
         unit = self.costs.unit
         costs = {f"expected_{unit}": self.expected_cost(), f"chosen_{unit}": self.costs.cost(self.preferred())}

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from espalier.predictors.zero_cost.blocks import run_blocks
+from espalier.predictors.zero_cost.network import ScoreError
 from espalier.predictors.zero_cost.probe import Probe
-from espalier.predictors.zero_cost.score import Score, ScoreError
+from espalier.predictors.zero_cost.score import Score
 from espalier.predictors.zero_cost.weights import kaiming_
 
 

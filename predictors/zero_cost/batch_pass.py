@@ -1,4 +1,4 @@
-"""The pass that most scores share: one batch through the network in training mode, and back."""
+"""The pass that most scores share: one batch forward and backward through the network, in training mode."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from espalier.predictors.zero_cost.codes import CodeKernel
-from espalier.predictors.zero_cost.probe import Probe, logits
-from espalier.predictors.zero_cost.score import ScoreError, layer_weights
+from espalier.predictors.zero_cost.network import ScoreError, layer_weights, logits
+from espalier.predictors.zero_cost.probe import Probe
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,10 @@ class Map:
 
 
 class BatchPass:
-    """The network's initial weights w on the whole batch: batch norm by the statistics of the batch, L the mean
-    cross-entropy. The forward pass is run on construction, each backward pass when its result is first asked for.
+    """One pass of the network with its initial weights w over the whole batch.
+
+    Batch norms use the statistics of the batch; L is the mean cross-entropy. The forward pass runs on construction,
+    each backward pass when its result is first needed.
 
     Args:
         probe: the network and the batch; its `reads` say what to observe on the way.
@@ -118,7 +120,7 @@ class BatchPass:
     def _observed(self, model: nn.Module) -> Iterator[None]:
         def keep(module: nn.Module, _: Any, output: Tensor) -> Tensor:
             self._outputs.append((module, output))
-            return output.clone()  # for whoever writes into it, as an in-place ReLU does
+            return output.clone()  # the next layer may modify it, as an in-place ReLU does
 
         hooks = [m.register_forward_hook(keep) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
         yield

@@ -1,4 +1,4 @@
-"""The blocks of any network: its data flow cut where everything passes through one tensor."""
+"""The blocks of any network: its graph, cut wherever all data flows through a single tensor."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 
-from espalier.predictors.zero_cost.score import ScoreError
+from espalier.predictors.zero_cost.network import ScoreError
 
-See = Callable[[Tensor, Tensor], None]
+OnBlock = Callable[[Tensor, Tensor], None]
 
 
-def run_blocks(model: nn.Module, x: Tensor, see: See) -> None:
+def run_blocks(model: nn.Module, x: Tensor, on_block: OnBlock) -> None:
     """Run the network block by block, each on a detached copy of what the block before put out.
 
     Args:
         model: takes images; used up.
         x: images `(n, channels, height, width)`.
-        see: told of each block in order, after it has run: its input, a leaf that requires grad, and its output, maps
-            `(n, channels, height, width)`, which must not be written to.
+        on_block: called after each block, in order, with its input, a leaf that requires grad, and its output, maps
+            `(n, channels, height, width)`, which must not be modified.
 
     Raises:
         ScoreError: `torch.fx` cannot trace the network.
     """
     network = traced(model)
-    _Run(network, block_ends(network, x), see).run(x)
+    _Run(network, block_ends(network, x), on_block).run(x)
 
 
 def traced(model: nn.Module) -> fx.GraphModule:
@@ -41,7 +41,7 @@ def traced(model: nn.Module) -> fx.GraphModule:
         return model
     try:
         return fx.symbolic_trace(model)
-    except (ValueError, TypeError, RuntimeError) as error:  # the layers' reactions to a stand-in for a tensor
+    except (ValueError, TypeError, RuntimeError) as error:  # how layers react to torch.fx's proxies for tensors
         raise ScoreError("network", f"blocks need a network that torch.fx can trace: {error}") from error
 
 
@@ -73,10 +73,10 @@ def block_ends(network: fx.GraphModule, x: Tensor) -> list[fx.Node]:
 
 
 class _Run(fx.Interpreter):
-    def __init__(self, network: fx.GraphModule, ends: list[fx.Node], see: See) -> None:
+    def __init__(self, network: fx.GraphModule, ends: list[fx.Node], on_block: OnBlock) -> None:
         super().__init__(network)
         self._cuts = {_images(network.graph), *ends}
-        self._see = see
+        self._on_block = on_block
         self._input: Tensor | None = None
 
     def run_node(self, n: fx.Node) -> Any:
@@ -84,9 +84,9 @@ class _Run(fx.Interpreter):
         if n not in self._cuts:
             return result
         if self._input is not None:
-            self._see(self._input, result)
+            self._on_block(self._input, result)
         self._input = result.detach().requires_grad_()
-        return self._input.clone()  # for whoever writes into it, as an in-place ReLU does
+        return self._input.clone()  # the next block may modify it, as an in-place ReLU does
 
 
 def _dominators(graph: fx.Graph, flow: Any) -> list[fx.Node]:

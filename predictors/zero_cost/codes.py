@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from espalier.predictors.zero_cost.score import ScoreError
+from espalier.predictors.zero_cost.network import ScoreError
 
 
 class ReluInputs(TorchDispatchMode):

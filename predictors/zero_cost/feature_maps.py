@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from espalier.predictors.zero_cost.probe import logits
-from espalier.predictors.zero_cost.score import ScoreError
+from espalier.predictors.zero_cost.network import ScoreError, logits
 
 
 class LastMap(TorchDispatchMode):

@@ -11,8 +11,9 @@ from torch.func import functional_call, grad, replace_all_batch_norm_modules_, v
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from espalier.predictors.zero_cost.probe import Probe, logits
-from espalier.predictors.zero_cost.score import Score, ScoreError, layer_weights
+from espalier.predictors.zero_cost.network import ScoreError, layer_weights, logits
+from espalier.predictors.zero_cost.probe import Probe
+from espalier.predictors.zero_cost.score import Score
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 CHUNK = 16  # images differentiated at once: as fast as any larger chunk on a CPU, in memory 16 gradients

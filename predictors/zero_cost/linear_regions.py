@@ -1,4 +1,4 @@
-"""Linear regions: into how many pieces do the ReLUs cut the space of images?"""
+"""Linear regions: into how many pieces do the ReLUs cut the input space?"""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from espalier.predictors.zero_cost.codes import CodeKernel
+from espalier.predictors.zero_cost.network import ScoreError
 from espalier.predictors.zero_cost.probe import Probe
-from espalier.predictors.zero_cost.score import Score, ScoreError
+from espalier.predictors.zero_cost.score import Score
 from espalier.predictors.zero_cost.weights import kaiming_
 
 SIZE = 8
@@ -40,7 +41,7 @@ class LinearRegions(Score):
 
     def compute(self, probe: Probe) -> float:
         if len(probe.x) < 2:
-            raise ScoreError("network", "linear_regions walks from image to image, and needs two")
+            raise ScoreError("images", "linear_regions walks from image to image and needs at least 2", code="too_few")
         model = probe.network().double()
         kaiming_(model, "fan_in")
         with torch.no_grad():
@@ -89,5 +90,5 @@ def _kernel(model: nn.Module, points: Tensor) -> Tensor:
     with CodeKernel(len(points)) as seen:
         model(points)
     if seen.kernel is None:
-        raise ScoreError("network", "linear_regions reads the ReLUs, and the network has none")
+        raise ScoreError("network", "linear_regions needs ReLUs, and the network has none")
     return seen.kernel

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from espalier.predictors.zero_cost.probe import logits
-from espalier.predictors.zero_cost.score import ScoreError
+from espalier.predictors.zero_cost.network import ScoreError, logits
 
 
 def logits_and_jacobian(model: nn.Module, layers: Sequence[str], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,6 +23,7 @@ def logits_and_jacobian(model: nn.Module, layers: Sequence[str], x: Tensor) -> t
     layer's output and δ its gradient. Batch norm is by the statistics of each image. Uses up the model.
 
     Args:
+        model: takes images and returns logits.
         layers: paths of Conv2d and Linear layers of the model, p of them.
         x: images `(n, ...)`.
 

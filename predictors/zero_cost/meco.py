@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from espalier.predictors.zero_cost.probe import Probe, logits
-from espalier.predictors.zero_cost.score import Score, ScoreError
+from espalier.predictors.zero_cost.network import ScoreError, logits
+from espalier.predictors.zero_cost.probe import Probe
+from espalier.predictors.zero_cost.score import Score
 
 CHANNELS = 8
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from espalier.predictors.zero_cost.batch_pass import BatchPass
+from espalier.predictors.zero_cost.network import ScoreError
 from espalier.predictors.zero_cost.probe import Probe
-from espalier.predictors.zero_cost.score import Score, ScoreError
+from espalier.predictors.zero_cost.score import Score
 
 
 class NASWOT(Score):
@@ -25,7 +26,7 @@ class NASWOT(Score):
     def compute(self, probe: Probe) -> float:
         kernel = probe.once(BatchPass).kernel
         if kernel is None:
-            raise ScoreError("network", "naswot reads the ReLUs, and the network has none")
+            raise ScoreError("network", "naswot needs ReLUs, and the network has none")
         return log_determinant(kernel)
 
 

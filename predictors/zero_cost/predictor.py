@@ -46,32 +46,35 @@ def zero_cost_predictors(
 ) -> dict[str, ZeroCostPredictor]:
     """A predictor for each score, by name, which share their passes.
 
-    The weights are drawn from a generator seeded with `(seed, repeat)`, the same for all architectures, so an estimate
-    depends neither on the calls before it nor on the state of the global generators, which it leaves as they were, nor
-    on the other scores. The networks of the last architecture are kept: ask all predictors about one, then about the
-    next.
+    The weights are drawn from a generator seeded with `(seed, repeat)`, the same for all architectures. So an estimate
+    does not depend on earlier calls, on the state of the global generators (which it leaves as they were), or on the
+    other scores. The networks of the last architecture are cached: ask all predictors about one architecture, then
+    about the next.
 
     Args:
+        scores: by which to predict.
         space: where the architectures are from.
         x: images `(n, *space.input_shape)`, on the device to compute on.
         y: labels `(n,)`.
-        seed, repeats, limit_s: see `ScoreEvaluator`.
+        seed: see `ScoreEvaluator`.
+        repeats: see `ScoreEvaluator`.
+        limit_s: see `ScoreEvaluator`.
 
     Raises:
         UserError: the batch does not fit the space, or a number is out of range.
     """
     evaluator = ScoreEvaluator(scores, x, y, seed=seed, repeats=repeats, limit_s=limit_s)
     if tuple(x.shape[1:]) != tuple(space.input_shape):
-        raise UserError("images", f"the space takes (n, *{space.input_shape}), not {tuple(x.shape)}")
+        raise UserError("images", f"the space takes (n, *{space.input_shape}), not {tuple(x.shape)}", code="mismatch")
     if int(y.min()) < 0 or int(y.max()) >= space.num_classes:
-        problem = f"they run from {int(y.min())} to {int(y.max())}, the classes to {space.num_classes - 1}"
-        raise UserError("labels", problem)
+        problem = f"range from {int(y.min())} to {int(y.max())}, but the classes from 0 to {space.num_classes - 1}"
+        raise UserError("labels", problem, code="mismatch")
     networks = _Networks(evaluator, space)
     return {name: ZeroCostPredictor(score, networks) for name, score in evaluator.scores.items()}
 
 
 class _Networks:
-    """The probes of the architecture last asked for."""
+    """Caches the probes of the last architecture."""
 
     def __init__(self, evaluator: ScoreEvaluator, space: SearchSpace) -> None:
         self.evaluator = evaluator
@@ -80,6 +83,6 @@ class _Networks:
 
     def probes(self, architecture: Architecture) -> list[Probe]:
         if self._last is None or self._last[0] != architecture:
-            self._last = None  # let go of the old ones before there are new ones
+            self._last = None  # free the old ones before making new ones
             self._last = architecture, self.evaluator.probes(lambda: self._space.build(architecture))
         return self._last[1]

@@ -7,15 +7,17 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from espalier.predictors.zero_cost.score import Reading, Score, ScoreError, layer_weights
+from espalier.predictors.zero_cost.network import layer_weights
 
 T = TypeVar("T")
+Reading = Literal["codes", "gradients", "maps", "curvature", "jacobian"]
+"""What a score may read of the shared `BatchPass`."""
 
 
 class Probe:
@@ -54,20 +56,6 @@ class Probe:
         self._initial.zero_grad(set_to_none=True)
         self._kept: dict[Callable[[Probe], Any], Any] = {}
 
-    def ask(self, score: Score) -> float:
-        """The value of a score whose `reads` are among those of this probe.
-
-        Raises:
-            ScoreError: the score is not defined for this network.
-        """
-        with self._seeded(score.name), torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
-            try:
-                return score.compute(self)
-            except ValueError as error:  # raised by torch's batch norms
-                if "more than 1 value per channel" not in str(error):
-                    raise
-                raise ScoreError("network", f"a batch norm has no statistics ({error})") from error
-
     @property
     def x(self) -> Tensor:
         """A copy of the images, on the network's device, in float32: a network may write into its input."""
@@ -93,28 +81,16 @@ class Probe:
         Its random draws are its own, so they do not depend on who asks, nor do those of the caller on it.
         """
         if make not in self._kept:
-            with self._seeded(f"{make.__module__}.{make.__qualname__}"):
+            with self.seeded(f"{make.__module__}.{make.__qualname__}"):
                 self._kept[make] = make(self)
         return self._kept[make]
 
     @contextmanager
-    def _seeded(self, purpose: str) -> Iterator[None]:
+    def seeded(self, purpose: str) -> Iterator[None]:
+        """Seeds the global generators by the probe's seed and the purpose; see `seeded_generators`."""
         digest = hashlib.sha256(f"{self._seed}/{purpose}".encode()).digest()
         with seeded_generators(int.from_bytes(digest[:4]), self.device):
             yield
-
-
-def logits(output: Any, images: int) -> Tensor:
-    """The logits `(images, classes)` that a network returned, alone or as the first of a tuple.
-
-    Raises:
-        ScoreError: it returned something else.
-    """
-    first = output[0] if isinstance(output, tuple | list) and output else output
-    if not isinstance(first, Tensor) or first.ndim != 2 or len(first) != images:
-        what = f"a tensor of {tuple(first.shape)}" if isinstance(first, Tensor) else f"a {type(first).__name__}"
-        raise ScoreError("network", f"it returns {what} for {images} images; logits (images, classes) are needed")
-    return first
 
 
 @contextmanager

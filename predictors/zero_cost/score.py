@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
-from espalier.nas.errors import UserError
-
-if TYPE_CHECKING:
-    from espalier.predictors.zero_cost.probe import Probe
+from espalier.predictors.zero_cost.network import ScoreError
+from espalier.predictors.zero_cost.probe import Probe, Reading
 
 Need = Literal["images", "labels", "loss", "activations"]
 BatchNormMode = Literal["each image", "batch", "removed", "unused"]
-Reading = Literal["codes", "gradients", "maps", "curvature", "jacobian"]
-
-
-class ScoreError(UserError):
-    """The score is not defined for this network; the error begins with the layer's path, or the score's name."""
 
 
 class Score(ABC):
@@ -26,8 +20,8 @@ class Score(ABC):
 
     Calling a score leaves the network (weights, buffers, gradients, flags), the batch and the random generators of
     torch, numpy and Python exactly as they were. It runs in float32 with autocast off, whatever the caller has set. A
-    result that is not finite is returned as it is. Scores asked together of one `Probe` share their passes, and have
-    the values they have alone.
+    result that is not finite is returned as it is. Scores of one `Probe` share their passes, and have
+    the same values as alone.
 
     Attributes:
         name: as in recipes and reports.
@@ -65,28 +59,18 @@ class Score(ABC):
         Raises:
             ScoreError: the score is not defined for this network.
         """
-        from espalier.predictors.zero_cost.probe import Probe
+        return self.of(Probe(model, x, y, reads=self.reads, seed=seed))
 
-        return Probe(model, x, y, reads=self.reads, seed=seed).ask(self)
+    def of(self, probe: Probe) -> float:
+        """The score of the network of a probe, whose `reads` include those of this score.
 
-
-def layer_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights W of the formulas: those of all Conv2d and Linear layers, by name; a shared one counts once.
-
-    Not in W: biases, normalisation, embeddings, transposed and 1-d or 3-d convolutions.
-
-    Raises:
-        ScoreError: there are none, or one is not a plain parameter (a parametrised layer).
-    """
-    weights: dict[str, nn.Parameter] = {}
-    for path, module in model.named_modules():
-        if not isinstance(module, nn.Conv2d | nn.Linear):
-            continue
-        weight = dict(module.named_parameters(recurse=False)).get("weight")
-        if weight is None:
-            raise ScoreError(path or "network", "its weight is computed from other parameters, so has no score")
-        if all(weight is not known for known in weights.values()):
-            weights[f"{path}.weight" if path else "weight"] = weight
-    if not weights:
-        raise ScoreError("network", "it has no Conv2d or Linear layer")
-    return weights
+        Raises:
+            ScoreError: the score is not defined for this network.
+        """
+        with probe.seeded(self.name), torch.enable_grad(), torch.autocast(probe.device.type, enabled=False):
+            try:
+                return self.compute(probe)
+            except ValueError as error:  # raised by torch's batch norms
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                raise ScoreError("network", f"a batch norm has no statistics ({error})") from error

@@ -1,4 +1,4 @@
-"""Scores networks on one frozen batch: seeds, repeats, time limits, and what became of each score."""
+"""Evaluates scores of networks on one fixed batch: seeds, repeats, time limits, and how each evaluation ended."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from torch import Tensor, nn
 from espalier.nas.errors import UserError
 from espalier.nas.measurement import Estimate, Status
 from espalier.predictors.zero_cost.deadline import Deadline, TimedOut
-from espalier.predictors.zero_cost.probe import Probe, seeded_generators
-from espalier.predictors.zero_cost.score import Reading, Score, ScoreError
+from espalier.predictors.zero_cost.network import ScoreError
+from espalier.predictors.zero_cost.probe import Probe, Reading, seeded_generators
+from espalier.predictors.zero_cost.score import Score
 
 
 class ScoreEvaluator:
-    """A frozen batch, and the scores to be asked of networks on it.
+    """A fixed batch, and the scores to evaluate on it.
 
     Args:
-        scores: all that will be asked, so that they share their passes.
+        scores: all that will be evaluated, so that they share their passes.
         x: images `(n, channels, height, width)`, on the device to compute on.
         y: labels `(n,)`, integers.
         seed: of the weights and of what scores draw, at least 0.
@@ -31,7 +32,7 @@ class ScoreEvaluator:
         limit_s: seconds that one score of one network may take; None for any.
 
     Raises:
-        UserError: images or labels of another shape, or a number out of range.
+        UserError: images or labels of the wrong shape, or a number out of range.
     """
 
     def __init__(
@@ -45,17 +46,16 @@ class ScoreEvaluator:
         limit_s: float | None = None,
     ) -> None:
         if x.ndim != 4 or len(x) == 0:
-            raise UserError("images", f"(n, channels, height, width) is needed, not {tuple(x.shape)}")
+            raise UserError("images", f"must be (n, channels, height, width), not {tuple(x.shape)}")
         if y.shape != x.shape[:1] or y.is_floating_point():
-            problem = f"one integer for each of {len(x)} images is needed, not {y.dtype} {tuple(y.shape)}"
+            problem = f"must be one integer for each of {len(x)} images, not {y.dtype} {tuple(y.shape)}"
             raise UserError("labels", problem)
         if repeats < 1:
-            raise UserError("repeats", f"at least 1 is needed, not {repeats}", code="out_of_range")
+            raise UserError("repeats", f"must be at least 1, not {repeats}", code="out_of_range")
         if seed < 0:
-            raise UserError("seed", f"at least 0 is needed, not {seed}", code="out_of_range")
+            raise UserError("seed", f"must be at least 0, not {seed}", code="out_of_range")
         if limit_s is not None and not limit_s > 0:
-            problem = f"a positive number of seconds is needed, not {limit_s}"
-            raise UserError("limit_s", problem, code="out_of_range")
+            raise UserError("limit_s", f"must be above 0 seconds, not {limit_s}", code="out_of_range")
         self.scores = {score.name: score for score in scores}
         self._reads: frozenset[Reading] = frozenset().union(*(score.reads for score in self.scores.values()))
         self._x, self._y = x.detach().clone(), y.detach().clone()
@@ -66,8 +66,8 @@ class ScoreEvaluator:
         """Probes of the network that `make` returns, one for each repeat.
 
         Args:
-            make: returns the network with fresh weights drawn from the global generators, which are seeded for it, the
-                same for all networks, and put back.
+            make: returns the network with fresh weights drawn from the global generators. These are seeded before, the
+                same for all networks, and restored afterwards.
         """
         probes = []
         for repeat in range(self._repeats):
@@ -95,19 +95,19 @@ class ScoreEvaluator:
         about: dict[str, Any] = {"unit": "", "higher_is_better": score.higher_is_better, "provenance": provenance}
         try:
             values = np.array([self._ask(score, probe) for probe in probes])
-        except Exception as error:  # noqa: BLE001 - the network may raise anything; other scores must not go with it
+        except Exception as error:  # noqa: BLE001 - the network may raise anything, and must not stop other scores
             reason = next(iter(str(error).splitlines()), "")
             if not isinstance(error, ScoreError | TimedOut | MemoryError):
                 reason = f"{type(error).__name__}: {reason}"
             return Estimate(name, math.nan, status=_status(error), reason=reason, **about)
         if len(values) > 1 and np.isfinite(values).all():
             provenance["std"] = float(values.std(ddof=1))
-        with np.errstate(invalid="ignore"):  # infinities of both signs: nan, as it is
+        with np.errstate(invalid="ignore"):  # infinities of both signs average to nan, which is right
             return Estimate(name, float(values.mean()), **about)
 
     def _ask(self, score: Score, probe: Probe) -> float:
         with Deadline(self._limit_s) if self._limit_s is not None else nullcontext():
-            return probe.ask(score)
+            return score.of(probe)
 
 
 def batch_hash(x: Tensor, y: Tensor) -> str:
@@ -120,7 +120,7 @@ def batch_hash(x: Tensor, y: Tensor) -> str:
 
 
 def _status(error: Exception) -> Status:
-    """What became of a score that raised this."""
+    """How a score ended that raised this."""
     if isinstance(error, TimedOut):
         return "timed out"
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from espalier.nas.errors import UserError
 from espalier.predictors.zero_cost.codes import ReluInputs
-from espalier.predictors.zero_cost.probe import Probe, logits
-from espalier.predictors.zero_cost.score import Score, ScoreError
+from espalier.predictors.zero_cost.network import ScoreError, logits
+from espalier.predictors.zero_cost.probe import Probe
+from espalier.predictors.zero_cost.score import Score
 from espalier.predictors.zero_cost.weights import gaussian_
 
 IMAGES = 16
@@ -55,7 +56,7 @@ class RegularisedSWAP(Score):
 
     def __init__(self, mu: float = 1500.0, sigma: float = 1e6) -> None:
         if not sigma > 0:
-            raise UserError("sigma", f"a positive number is needed, not {sigma}")
+            raise UserError("sigma", f"must be above 0, not {sigma}", code="out_of_range")
         self.mu, self.sigma = mu, sigma
 
     def compute(self, probe: Probe) -> float:
@@ -97,5 +98,7 @@ def count_patterns(probe: Probe) -> int:
     with torch.no_grad(), PatternCounter(len(x), probe.device) as patterns:
         logits(model(x), len(x))
     if patterns.count == 0:
-        raise ScoreError("network", "swap reads the ReLUs of maps (images, channels, height, width); it has none")
+        raise ScoreError(
+            "network", "swap needs ReLUs of maps (images, channels, height, width), and the network has none"
+        )
     return patterns.count

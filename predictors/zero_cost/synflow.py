@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from espalier.predictors.zero_cost.probe import Probe, logits
-from espalier.predictors.zero_cost.score import Score, layer_weights
+from espalier.predictors.zero_cost.network import layer_weights, logits
+from espalier.predictors.zero_cost.probe import Probe
+from espalier.predictors.zero_cost.score import Score
 
 
 class SynFlow(Score):

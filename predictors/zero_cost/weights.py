@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from espalier.predictors.zero_cost.score import layer_weights
+from espalier.predictors.zero_cost.network import layer_weights
 
 _Norm = _NormBase | nn.GroupNorm | nn.LayerNorm  # the first: batch and instance norms
 
@@ -31,7 +31,8 @@ def kaiming_(model: nn.Module, mode: Literal["fan_in", "fan_out"]) -> None:
     He et al., "Delving Deep into Rectifiers", ICCV 2015.
 
     Args:
-        mode: which fan: values that one output is the sum of, or that one input goes to.
+        model: changed in place.
+        mode: `fan_in`, the number of inputs of one output, or `fan_out`, the number of outputs of one input.
 
     Raises:
         ScoreError: there is no Conv2d or Linear layer, or its weight is not a plain parameter.

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from espalier.predictors.zero_cost.probe import Probe, logits
-from espalier.predictors.zero_cost.score import Score, ScoreError, layer_weights
+from espalier.predictors.zero_cost.network import ScoreError, layer_weights, logits
+from espalier.predictors.zero_cost.probe import Probe
+from espalier.predictors.zero_cost.score import Score
 
 
 class ZiCo(Score):
@@ -27,9 +28,8 @@ class ZiCo(Score):
 
     def compute(self, probe: Probe) -> float:
         if len(probe.x) < 2:
-            raise ScoreError(
-                "images", f"zico compares two mini-batches, so needs at least 2 images, not {len(probe.x)}"
-            )
+            problem = f"zico compares two mini-batches and needs at least 2 images, not {len(probe.x)}"
+            raise ScoreError("images", problem, code="too_few")
         model = probe.network()
         weights = list(layer_weights(model).values())
         batches = []

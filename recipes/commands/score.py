@@ -18,7 +18,7 @@ from espalier.nas.errors import UserError
 from espalier.nas.measurement import Estimate
 from espalier.nas.models import network_factory
 from espalier.nas.space import SearchSpace
-from espalier.predictors.zero_cost.probe import logits
+from espalier.predictors.zero_cost.network import logits
 from espalier.predictors.zero_cost.score_evaluator import ScoreEvaluator
 from espalier.recipes.commands import defaults
 from espalier.recipes.commands.progress import track

@@ -29,8 +29,8 @@ from espalier.nas.settings import Settings
 from espalier.nas.spaces.deployed import Precision
 from espalier.nas.training import TrainSettings
 from espalier.predictors.encoding import ENCODINGS
+from espalier.predictors.learned_predictor import MIN_HISTORY
 from espalier.predictors.regressors import MODELS
-from espalier.predictors.surrogate import LEAST
 from espalier.recipes.config.registry import COSTS, INHERITED, PREDICTORS, SPACES, STRATEGIES, load, members
 from espalier.supernets.early_stop import StopSettings
 from espalier.supernets.fewshot.plan import FewShotSettings
@@ -202,7 +202,7 @@ class RecipeSurrogateSettings(SurrogateSettings):
     """How architectures become numbers: their options, their paths from input to output, or their graph."""
     scores: tuple[NamedPredictor, ...] = ()
     """Predictors whose values it learns from as well; each is asked about every proposal."""
-    least_history: int = Field(10, ge=LEAST)
+    least_history: int = Field(10, ge=MIN_HISTORY)
     """Complete candidates before anything is learnt; until then proposals are taken as they come."""
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from espalier.nas.files import read_json, write_json
 from espalier.nas.hashing import digest
 from espalier.nas.measurement import Estimate, Measurement
 from espalier.nas.predictor import Learner
-from espalier.predictors.surrogate import LEAST
+from espalier.predictors.learned_predictor import MIN_HISTORY
 
 GROWTH = 1.2
 """So many times more measurements than it has learnt from before a predictor is fitted again."""
@@ -66,7 +66,7 @@ class Latencies:
 
     def estimate(self, architecture: Architecture, pace: Pace) -> Estimate | None:
         """A guess with an interval; None where it has been measured at this pace, or too little has been."""
-        if architecture in self.known(pace) or len(self.history) < LEAST:
+        if architecture in self.known(pace) or len(self.history) < MIN_HISTORY:
             return None
         if self._learner is None or len(self.history) >= GROWTH * self._learnt_from:
             learner = self._new_learner()

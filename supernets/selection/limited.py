@@ -40,6 +40,7 @@ def likeliest_within(
     all costs far less than the architectures that p stands for.
 
     Args:
+        space: the search space.
         preferences: for each choice the probability of each option.
         region: the options to choose among.
         costs: of the space's options.

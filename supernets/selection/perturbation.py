@@ -157,6 +157,7 @@ def project_operation(name: str, gates: Gates, evaluate: Evaluate, *, criterion:
         name: of the choice.
         gates: under which it is a mixture of its open options.
         evaluate: judges gates.
+        criterion: see `compare`.
 
     Raises:
         ValueError: the choice is no mixture.
@@ -193,8 +194,9 @@ def project_topology(
         options: its open subsets, all those of their inputs.
         gates: of the other choices.
         evaluate: judges gates.
-        topology: `conditional` judges the remaining inputs anew after each that is dropped; `leave_one_out`, as
-            the authors do, judges each once with all others there, and so may drop both of two that do the same.
+        criterion: see `compare`.
+        topology: `conditional` evaluates the remaining inputs anew after each one that is dropped; `leave_one_out`,
+            as the authors do, evaluates each once with all others present, and so may drop two redundant inputs.
     """
     comparisons: list[Comparison] = []
     allowed = tuple(options)

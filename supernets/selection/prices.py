@@ -30,8 +30,10 @@ def at_price(
     is sought choice by choice, again and again, beginning with the cheapest architecture, and may be a local one.
 
     Args:
+        space: the search space.
         preferences: for each choice the probability of each option.
         region: the options to choose among.
+        costs: of the space's options.
     """
     log_p = {name: p.double().log().clamp(min=LEAST) for name, p in preferences.items()}
     if isinstance(costs, ElasticCosts):

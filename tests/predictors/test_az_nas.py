@@ -18,8 +18,10 @@ from espalier.predictors.zero_cost.az_nas import (
     entropy,
     trainability,
 )
+from espalier.predictors.zero_cost.network import ScoreError
 from espalier.predictors.zero_cost.probe import Probe
-from espalier.predictors.zero_cost.score import Score, ScoreError
+from espalier.predictors.zero_cost.score import Score
+from user_errors import user_error
 
 SIGNS = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=3)))  # all g of three channels: mean g gᵀ = 1
 
@@ -101,9 +103,9 @@ def test_the_scores_are_of_one_pass() -> None:
     h = blocks.entropies
     assert len(h) == 4
     assert len(blocks.trainabilities) == 3
-    assert probe.ask(AZExpressivity()) == pytest.approx(sum(h))
-    assert probe.ask(AZProgressivity()) == pytest.approx(min(h[1] - h[0], h[2] - h[1], h[3] - h[2]))
-    assert probe.ask(AZTrainability()) == pytest.approx(sum(blocks.trainabilities) / 3)
+    assert AZExpressivity().of(probe) == pytest.approx(sum(h))
+    assert AZProgressivity().of(probe) == pytest.approx(min(h[1] - h[0], h[2] - h[1], h[3] - h[2]))
+    assert AZTrainability().of(probe) == pytest.approx(sum(blocks.trainabilities) / 3)
     assert all(0 < entropy <= math.log(8) for entropy in h)
     assert all(term <= 0 for term in blocks.trainabilities)
 
@@ -118,7 +120,7 @@ def test_the_initial_weights_and_the_images_are_not_read() -> None:
 @pytest.mark.parametrize("score", [AZExpressivity(), AZProgressivity(), AZTrainability()], ids=lambda score: score.name)
 def test_one_block_cannot_be_compared(score: Score) -> None:
     x, y = torch.randn(6, 3, 4, 4), torch.zeros(6, dtype=torch.int64)
-    with pytest.raises(ScoreError, match=rf"^network: {score.name} compares blocks, and the network has only one"):
+    with user_error("network", "unsupported", says=score.name):
         score(network(1), x, y)
 
 

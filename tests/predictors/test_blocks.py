@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from espalier.nas.spaces.nasbench201 import NasBench201
 from espalier.predictors.zero_cost.blocks import block_ends, run_blocks, traced
-from espalier.predictors.zero_cost.score import ScoreError
+from user_errors import user_error
 
 CELL = "|nor_conv_3x3~0|+|nor_conv_1x1~0|avg_pool_3x3~1|+|skip_connect~0|none~1|nor_conv_3x3~2|"
 
@@ -111,5 +111,5 @@ class Branches(nn.Module):
 
 
 def test_a_network_that_cannot_be_traced_is_refused() -> None:
-    with pytest.raises(ScoreError, match=r"^network: blocks need a network that torch.fx can trace"):
+    with user_error("network", "unsupported", says="torch.fx"):
         traced(Branches())

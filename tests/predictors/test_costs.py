@@ -53,7 +53,7 @@ def test_without_a_counter_of_its_own(small_space: NasBench201) -> None:
 
 
 def test_an_architecture_of_another_space_is_refused(small_space: NasBench201) -> None:
-    with pytest.raises(UserError, match="no such choice"):
+    with pytest.raises(UserError, match="width"):
         ParamsPredictor(small_space)(Architecture({"width": 4}))
 
 

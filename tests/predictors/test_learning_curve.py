@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from espalier.nas.errors import UserError
 from espalier.predictors.conformal import calibrate
 from espalier.predictors.learning_curve import LearningCurve
+from user_errors import user_error
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -61,9 +63,9 @@ def test_exponential_curves_are_continued() -> None:
     again = LearningCurve(seed=0)
     again.fit(curves[:40], finals[:40])
     assert np.array_equal(again.predict(curves[40:])[0], values)
-    with pytest.raises(UserError, match="fitted to 6 epochs"):
+    with user_error("curves", "mismatch", says="6 epochs"):
         model.predict(curves[:, :5])
-    with pytest.raises(UserError, match="and 15 features, not 6 and 16"):
+    with user_error("curves", "mismatch", says="not 6 and 16"):
         model.predict(curves, np.ones((80, 1)))
 
 
@@ -78,22 +80,22 @@ def test_networks_are_features_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("curves", "finals", "problem"),
+    ("curves", "finals", "where", "code"),
     [
-        (np.ones((7, 3)), np.ones(7), "8 or more"),
-        (np.ones((9, 3)), np.ones(8), "8 or more"),
-        (np.ones(9), np.ones(9), r"\(n, epochs\)"),
-        (np.full((9, 3), np.nan), np.ones(9), "not finite"),
-        (np.ones((9, 3)), np.full(9, np.inf), "not finite"),
+        (np.ones((7, 3)), np.ones(7), "curves", "too_few"),
+        (np.ones((9, 3)), np.ones(8), "curves", "mismatch"),
+        (np.ones(9), np.ones(9), "curves", "invalid"),
+        (np.full((9, 3), np.nan), np.ones(9), "curves", "invalid"),
+        (np.ones((9, 3)), np.full(9, np.inf), "finals", "invalid"),
     ],
 )
-def test_what_cannot_be_learnt_from(curves: Floats, finals: Floats, problem: str) -> None:
-    with pytest.raises(UserError, match=problem):
+def test_what_cannot_be_learnt_from(curves: Floats, finals: Floats, where: str, code: Any) -> None:
+    with user_error(where, code):
         LearningCurve(seed=0).fit(curves, finals)
 
 
 def test_asked_too_early() -> None:
-    with pytest.raises(UserError, match="has to be fitted"):
+    with user_error("curves", "missing"):
         LearningCurve(seed=0).predict(np.ones((1, 3)))
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from espalier.predictors.zero_cost.codes import code_kernel
 from espalier.predictors.zero_cost.naswot import NASWOT
-from espalier.predictors.zero_cost.score import ScoreError
+from user_errors import user_error
 
 # two images, ten units, and three of them on different sides of 0
 TWO = torch.tensor([[1.0, -1, 1, -1, 1, -1, 1, -1, 1, -1], [1, -1, 1, -1, 1, -1, 1, 1, -1, 1]])
@@ -81,7 +81,7 @@ def test_every_way_to_run_a_relu_is_seen(relu: nn.Module) -> None:
 
 @pytest.mark.parametrize("other", [nn.GELU(), nn.Hardswish(), nn.Hardtanh(), nn.Sigmoid(), nn.Identity()])
 def test_other_activations_are_not_relus(other: nn.Module) -> None:
-    with pytest.raises(ScoreError, match=r"^network: naswot reads the ReLUs, and the network has none"):
+    with user_error("network", "unsupported", says="naswot"):
         score(other, TWO)
 
 
@@ -101,5 +101,5 @@ def test_batch_norm_uses_the_statistics_of_the_batch() -> None:
 
 
 def test_a_relu_of_something_else_than_the_images_is_refused() -> None:
-    with pytest.raises(ScoreError, match=r"codes need the images first; a ReLU of 2 sees \(1, 20\)"):
+    with user_error("network", "unsupported", says="(1, 20)"):
         score(Calls(lambda x: F.relu(x.reshape(1, 20))), TWO)

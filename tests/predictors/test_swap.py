@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from espalier.nas.errors import UserError
-from espalier.predictors.zero_cost.score import ScoreError
 from espalier.predictors.zero_cost.swap import SWAP, PatternCounter, RegularisedSWAP
+from user_errors import user_error
 
 ROWS = torch.tensor([[1.0, -1, 1, 1], [1, -1, -1, 1], [1, 1, 1, 1]])  # three images of four units
 
@@ -86,11 +85,11 @@ def test_the_regularisation_is_a_bell_over_the_size(model: nn.Sequential) -> Non
 
 @pytest.mark.parametrize("sigma", [0.0, -1.0, math.nan])
 def test_a_width_that_is_not_positive_is_refused(sigma: float) -> None:
-    with pytest.raises(UserError, match=r"^sigma: a positive number is needed"):
+    with user_error("sigma", "out_of_range"):
         RegularisedSWAP(sigma=sigma)
 
 
 def test_networks_without_relus_of_maps_are_refused() -> None:
     model = nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(4, 2))
-    with pytest.raises(ScoreError, match=r"^network: swap reads the ReLUs of maps"):
+    with user_error("network", "unsupported", says="swap"):
         SWAP()(model, torch.randn(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64))

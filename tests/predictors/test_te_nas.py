@@ -12,7 +12,7 @@ from torch.func import functional_call, jacrev
 from espalier.predictors.zero_cost.codes import code_kernel
 from espalier.predictors.zero_cost.linear_regions import LinearRegions, fix_statistics, regions, small, walks
 from espalier.predictors.zero_cost.ntk import IMAGES, NTKCondition, condition, tangent_kernel
-from espalier.predictors.zero_cost.score import ScoreError
+from user_errors import user_error
 
 
 def labels(x: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ def test_images_are_averaged_down_for_networks_that_take_them() -> None:
 
 
 def test_networks_and_batches_without_regions_are_refused() -> None:
-    with pytest.raises(ScoreError, match=r"^network: linear_regions reads the ReLUs"):
+    with user_error("network", "unsupported", says="linear_regions"):
         count(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()), torch.randn(3, 1, 8, 8))
-    with pytest.raises(ScoreError, match="needs two"):
+    with user_error("images", "too_few"):
         count(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), torch.randn(1, 1, 8, 8))

@@ -11,8 +11,8 @@ from torch.func import functional_call, jacrev
 
 from espalier.predictors.zero_cost import vkdnw
 from espalier.predictors.zero_cost.logit_jacobian import logits_and_jacobian
-from espalier.predictors.zero_cost.score import ScoreError
 from espalier.predictors.zero_cost.vkdnw import VKDNW, decile_entropy, fisher_eigenvalues
+from user_errors import user_error
 
 
 def test_equal_eigenvalues_have_the_largest_entropy() -> None:
@@ -111,5 +111,5 @@ def test_networks_that_no_weight_moves_have_no_value() -> None:
 
 def test_single_values_have_no_statistics() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
-    with pytest.raises(ScoreError, match=r"^network: batch norm of \(4, 2, 1, 1\)"):
+    with user_error("network", "unsupported", says="(4, 2, 1, 1)"):
         VKDNW()(model, torch.zeros(4, 1, 3, 3), torch.zeros(4, dtype=torch.int64))

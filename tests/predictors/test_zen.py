@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from espalier.nas.spaces.nasbench201 import NasBench201
 from espalier.predictors.zero_cost.feature_maps import feature_map
-from espalier.predictors.zero_cost.score import ScoreError
+from espalier.predictors.zero_cost.network import ScoreError
 from espalier.predictors.zero_cost.zen import ALPHA, IMAGES, Zen, zen
 
 IMAGE = torch.Size((3, 8, 8))

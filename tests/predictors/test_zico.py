@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from espalier.predictors.zero_cost.score import ScoreError
 from espalier.predictors.zero_cost.zico import ZiCo, zico
+from user_errors import user_error
 
 Batch = tuple[Tensor, Tensor]
 G = torch.tensor([[1.0, -2.0], [3.0, 2.0]])  # mean |g| = (2, 2), deviations (1, 2): Σ 2/1 + 2/2 = 3
@@ -57,5 +57,5 @@ def test_equal_halves_and_unused_layers_score_nothing(model: nn.Sequential, grey
 
 def test_one_image_is_refused(model: nn.Sequential, grey_batch: Batch) -> None:
     x, y = grey_batch
-    with pytest.raises(ScoreError, match=r"^images: .* at least 2 images, not 1"):
+    with user_error("images", "too_few"):
         ZiCo()(model, x[:1], y[:1])
