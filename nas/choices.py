@@ -75,7 +75,7 @@ class LayerChoice(Choice):
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor | None:
         """The output of the chosen operation, or of the mixture; `None` for the zero operation."""
-        return weigh(self.gate(gates), lambda index: self.run(index, x))
+        return weighted_sum(self.gate(gates), lambda index: self.run(index, x))
 
     def is_zero(self, index: int) -> bool:
         """Whether an option is the zero operation."""
@@ -111,13 +111,13 @@ class InputChoice(Choice):
         """The sum of the chosen inputs; of a mixture, input i with weight `sum_{S active, i in S} weights[S]`."""
         gate = self.gate(gates)
         if not isinstance(gate, Mixture):
-            return total([inputs[i] for i in self.subsets[gate]])
+            return sum_present([inputs[i] for i in self.subsets[gate]])
         terms = []
         for i, x in enumerate(inputs):
-            weight = total([gate.weights[index] for index in gate.active if i in self.subsets[index]])
+            weight = sum_present([gate.weights[index] for index in gate.active if i in self.subsets[index]])
             if x is not None and weight is not None:
                 terms.append(weight * x)
-        return total(terms)
+        return sum_present(terms)
 
     def inputs(self, allowed: Sequence[int]) -> frozenset[int]:
         """The inputs that are in at least one of the allowed subsets."""
@@ -175,15 +175,15 @@ class ElasticChoice(ValueChoice):
             raise ValueError(f"choice {name}: options must increase: {list(options)}")
 
 
-def weigh(gate: Gate, run: Callable[[int], Tensor | None]) -> Tensor | None:
+def weighted_sum(gate: Gate, run: Callable[[int], Tensor | None]) -> Tensor | None:
     """`run(gate)` on a path, `sum_{o active} weights[o] * run(o)` for a mixture; `None` terms are left out."""
     if not isinstance(gate, Mixture):
         return run(gate)
     outputs = ((index, run(index)) for index in gate.active)
-    return total([gate.weights[index] * y for index, y in outputs if y is not None])
+    return sum_present([gate.weights[index] * y for index, y in outputs if y is not None])
 
 
-def total(terms: Sequence[Tensor | None]) -> Tensor | None:
+def sum_present(terms: Sequence[Tensor | None]) -> Tensor | None:
     """The sum of the terms that are not `None`; `None` if all are."""
     present = [term for term in terms if term is not None]
     if not present:

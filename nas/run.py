@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import time
@@ -14,6 +15,8 @@ from typing import Any
 from espalier.nas.architecture import Architecture
 from espalier.nas.errors import CannotWrite, UserError
 from espalier.nas.files import read_json, write_json
+
+_log = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -56,6 +59,7 @@ class RunFolder:
         """Remove half-written files of a killed process. This is safe, since only the owner of the folder writes."""
         for folder in (".", "stages", "checkpoints", "architectures/*"):
             for path in self.path.glob(f"{folder}/.*.tmp"):
+                _log.debug("removing %s, which a killed process left", path)
                 path.unlink(missing_ok=True)
         for pattern in (".latency-*", ".compress-*"):  # temporary exports, for timing or compression
             for path in self.path.glob(pattern):
@@ -113,6 +117,7 @@ class RunFolder:
         """
         for path in (self / "stages").glob("*.json"):
             if _read_record(path)["key"] != keys.get(path.stem):
+                _log.info("stage %s: its inputs have changed, or it is no longer in the recipe", path.stem)
                 path.unlink()
 
     def finish(self, stage: str, key: str, outputs: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import math
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -19,6 +20,8 @@ from espalier.nas.device import autocast
 from espalier.nas.progress import Track, silent
 from espalier.nas.settings import Settings
 from espalier.nas.task import Batch, Task
+
+_log = logging.getLogger(__name__)
 
 
 class TrainSettings(Settings):
@@ -276,9 +279,11 @@ def train(
         state = load_state(checkpoint)
         training.load_state_dict(state["training"])
         rows = state["rows"]
+        _log.info("%s: resumed after epoch %d of %d", description, training.epoch, training.settings.epochs)
     total = training.settings.epochs
     for _ in track(range(training.epoch, total), description, total, done=training.epoch):
-        if stop and stop(rows):  # checked first, so that a stopped training stays stopped when it is resumed
+        if stop and (reason := stop(rows)):  # checked first, so that a stopped training stays stopped when resumed
+            _log.info("%s: stopped after epoch %d: %s", description, training.epoch, reason)
             break
         row = training.run_epoch()
         if evaluate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
     from espalier.nas.search.surrogate import Surrogate
+
+_log = logging.getLogger(__name__)
 
 RECORD = "record"
 """The user attribute of a trial with the record of its candidate."""
@@ -205,8 +208,11 @@ class Search:
         cascade = self.cascade
         if cascade is None:
             return
-        guessed = [c for c in self._known.values() if c.latency and c.latency.fidelity == "estimate"]
-        for past in sorted(guessed, key=lambda c: c.values[cascade.name])[:RECHECKED_ESTIMATES]:
+        estimated = [c for c in self._known.values() if c.latency and c.latency.fidelity == "estimate"]
+        _log.info(
+            "search: no estimate fits; measuring up to %d architectures with the lowest ones", RECHECKED_ESTIMATES
+        )
+        for past in sorted(estimated, key=lambda c: c.values[cascade.name])[:RECHECKED_ESTIMATES]:
             cascade.measure(past.architecture)  # from now on the measurement is known
             del self._known[past.architecture.id]
             self.study.enqueue_trial(to_parameters(past.architecture))
@@ -242,13 +248,15 @@ class Search:
             # TPE has to see it, or it would propose it again and again.
             self._tell(trial, known if self.settings.sampler == "tpe" else None)
             return None
-        candidate = self._judge(trial.number, architecture)
+        candidate = self._evaluate(trial.number, architecture)
+        if candidate.status == "failed":
+            _log.warning("architecture %s failed: %s", architecture.id, candidate.reason)
         trial.set_user_attr(RECORD, candidate.to_record())
         self._tell(trial, candidate)
         self._known[architecture.id] = candidate
         return candidate
 
-    def _judge(self, trial: int, architecture: Architecture) -> Candidate:
+    def _evaluate(self, trial: int, architecture: Architecture) -> Candidate:
         if not self.space.contains(architecture):
             return Candidate(trial, architecture, "infeasible", {}, {}, "the constraints of the space rule it out", 0.0)
         return evaluate_candidate(
@@ -283,6 +291,7 @@ class Search:
                 continue
             self.study.tell(trial.number, state=TrialState.FAIL)
             if not record and trial.params.keys() == self._distributions.keys():
+                _log.info("search: the architecture of the interrupted trial %d is evaluated again", trial.number)
                 self.study.enqueue_trial(trial.params)
 
     def _draw_unseen(self) -> Architecture:

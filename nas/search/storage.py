@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,9 @@ from espalier.nas.errors import CannotWrite, UserError
 
 if TYPE_CHECKING:
     from io import BufferedRandom
+
+
+_log = logging.getLogger(__name__)
 
 
 class RunJournal(BaseJournalBackend):
@@ -45,6 +49,7 @@ class RunJournal(BaseJournalBackend):
         content = self._file.read()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
+            _log.warning("%s: removed an incomplete last line", self._path)
             self._file.truncate(whole)
         try:
             logs = [json.loads(line) for line in content[:whole].splitlines()]

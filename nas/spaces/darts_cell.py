@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from espalier.nas.choices import InputChoice, LayerChoice, total
+from espalier.nas.choices import InputChoice, LayerChoice, sum_present
 from espalier.nas.gates import Gates, Mixture
 from espalier.nas.spaces.layers import FactorizedReduce, Noise, dil_conv, relu_conv_bn, sep_conv
 
@@ -110,7 +110,7 @@ class Node(nn.Module):
     def forward(self, states: Sequence[Tensor], gates: Gates) -> Tensor | None:
         """The sum of the kept edges, applied to the earlier nodes `states`; None if all operations are `none`."""
         if self.kept is None:
-            return total([edge(x, gates) for edge, x in zip(self.edges, states, strict=True)])
+            return sum_present([edge(x, gates) for edge, x in zip(self.edges, states, strict=True)])
         gate = self.kept.gate(gates)
         sources = self.kept.inputs(gate.active if isinstance(gate, Mixture) else (gate,))
         terms = [self.edges[i](x, gates) if i in sources else None for i, x in enumerate(states)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from espalier.nas.choices import Choice, ElasticChoice, total
+from espalier.nas.choices import Choice, ElasticChoice, sum_present
 from espalier.nas.elastic.conv import kernel_dim
 from espalier.nas.elastic.dims import Dim
 from espalier.nas.elastic.layer import Mode
@@ -64,10 +64,10 @@ class EntangledLayer(nn.Module):
         gate = self.choice.gate(gates)
         if not isinstance(gate, Mixture):
             return self.bottleneck(x, gates, None) if gate else self.identity(x)
-        strength = total([gate.weights[index] for index in gate.active if index])
+        strength = sum_present([gate.weights[index] for index in gate.active if index])
         if self.bottleneck.shortcut:
             return x if strength is None else self.bottleneck(x, gates, strength)
         y = gate.weights[0] * self.identity(x) if 0 in gate.active else None
-        mixed = y if strength is None else total([y, strength * self.bottleneck(x, gates, None)])
+        mixed = y if strength is None else sum_present([y, strength * self.bottleneck(x, gates, None)])
         assert mixed is not None  # some option is active
         return mixed

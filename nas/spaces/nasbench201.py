@@ -13,7 +13,7 @@ from pydantic import PositiveInt
 from torch import Tensor, fx, nn
 
 from espalier.nas.architecture import Architecture
-from espalier.nas.choices import LayerChoice, total
+from espalier.nas.choices import LayerChoice, sum_present
 from espalier.nas.errors import UserError
 from espalier.nas.gates import Gates
 from espalier.nas.space import ABSENT, ADDED, REPEATED, Edge, SearchSpace
@@ -196,7 +196,7 @@ class Cell(nn.Module):
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
         nodes = [x]
         for i in (1, 2, 3):
-            node = total([self.edges[edge_name(i, j)](nodes[j], gates) for j in range(i)])
+            node = sum_present([self.edges[edge_name(i, j)](nodes[j], gates) for j in range(i)])
             nodes.append(torch.zeros_like(x) if node is None else node)
         return nodes[-1]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from espalier.nas.choices import InputChoice, LayerChoice, ValueChoice, total
+from espalier.nas.choices import InputChoice, LayerChoice, ValueChoice, sum_present
 from espalier.nas.gates import Mixture, mixture
 from toy_space import ToySpace
 
@@ -33,7 +33,7 @@ def test_nothing_passes_through_none() -> None:
     choice = LayerChoice("c", {"none": None, "skip": nn.Identity()})
     assert choice(torch.ones(1), {"c": 0}) is None
     assert choice(torch.ones(1), {"c": Mixture(torch.ones(2), (0,))}) is None
-    assert total([None, None]) is None
+    assert sum_present([None, None]) is None
 
 
 def test_one_hot_mixture_equals_the_path() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 from torch import fx, nn
+
+_log = logging.getLogger(__name__)
 
 
 def as_graph(network: nn.Module) -> fx.GraphModule:
@@ -18,6 +22,7 @@ def as_graph(network: nn.Module) -> fx.GraphModule:
     training, name = network.training, type(network).__name__
     graph = _trace(network.train())
     if graph is None or str(graph) != str(_trace(network.eval())):
+        _log.debug("%s cannot be traced by torch.fx; its graph is one call of the network", name)
         graph = fx.Graph()
         graph.output(graph.call_module("network", (graph.placeholder("x"),)))
         network = nn.ModuleDict({"network": network})
