@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import math
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from espalier.nas.architecture import Architecture
 from espalier.nas.errors import UserError
+from espalier.nas.files import read_text
 from espalier.nas.space import SearchSpace
 
 Table = dict[Architecture, tuple[float, ...]]
@@ -31,11 +30,7 @@ def read_table(path: Path, space: SearchSpace, columns: Sequence[str], *, where:
         UserError: the file cannot be read, a column is missing, or a row has no number, an architecture that is not in
             the space, or one that an earlier row has.
     """
-    try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise UserError(where, f"{path} cannot be read ({error})", code="unreadable") from error
+    text = read_text(path, where=where)
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     rows = csv.DictReader(io.StringIO(text))
     present = rows.fieldnames or []

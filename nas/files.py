@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +64,24 @@ def write_json(path: Path, value: Any) -> None:
         ValueError: a number is NaN or infinite, which JSON cannot express.
     """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_text(path: Path, *, where: str | None = None) -> str:
+    """The text of a UTF-8 file, decompressed if its name ends in `.gz`.
+
+    Args:
+        path: the file.
+        where: the key that holds the path, for messages; by default the path itself.
+
+    Raises:
+        UserError: the file is missing, damaged or not text.
+    """
+    try:
+        content = path.read_bytes()
+        return (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        subject = "" if where is None else f"{path} "
+        raise UserError(where or str(path), f"{subject}cannot be read ({error})", code="unreadable") from error
 
 
 def read_json(path: Path) -> Any:

@@ -6,9 +6,7 @@ Cai, Zhu & Han, "ProxylessNAS", ICLR 2019, section 3.2: TF-Lite, batch 1, one en
 from __future__ import annotations
 
 import csv
-import gzip
 import re
-import zlib
 from pathlib import Path
 
 from torch import nn
@@ -16,6 +14,7 @@ from torch import nn
 from espalier.nas.cost.layer_sites import LayerSite, Shape, layer_sites
 from espalier.nas.cost.table import CostTable, cost_table
 from espalier.nas.errors import UserError
+from espalier.nas.files import read_text
 from espalier.nas.spaces.mobilenet import OPERATIONS, MobileNet
 
 COLUMN = "mean_ms"
@@ -98,12 +97,7 @@ def _hwc(shape: Shape) -> str:
 
 
 def _read(path: Path) -> dict[str, float]:
-    try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise UserError(str(path), f"cannot be read ({error})", code="unreadable") from error
-    rows = csv.DictReader(text.splitlines())
+    rows = csv.DictReader(read_text(path).splitlines())
     for column in ("op", COLUMN):
         if column not in (rows.fieldnames or []):
             raise UserError(str(path), f"has no column {column!r}", allowed=rows.fieldnames or [], given=column)
