@@ -24,7 +24,7 @@ Code = Literal[
     "busy",
     "not_writable",
 ]
-"""The kind of an error, for programs; what each means stands in `UserError`."""
+"""The kind of an error, for programs; see `UserError` for the meanings."""
 MAX_LISTED = 20
 """How many allowed values a message lists."""
 
@@ -56,7 +56,7 @@ class UserError(Exception):
     Args:
         where: the dotted path of the key (`search.sampler`) or the path of the file that is wrong.
         problem: what is wrong with it, in one clause.
-        code: the kind of error; `unknown` where `allowed` values are listed, else `invalid`, unless told otherwise.
+        code: the kind of error; `unknown` where `allowed` values are listed, else `invalid`, unless given.
         allowed: the allowed values; listed, and searched for the spelling nearest to `given`.
         given: what the user wrote, for the nearest spelling.
     """
@@ -83,7 +83,7 @@ class UserError(Exception):
         return self.at(f"{section}.{self.where}")
 
     def at(self, where: str) -> UserError:
-        """The same error, told of another place."""
+        """The same error for another key or file."""
         return UserError(where, self.problem, code=self.code, allowed=self.allowed, given=self.nearest)
 
     def _line(self) -> str:

@@ -1,4 +1,4 @@
-"""The base of everything a user can set: unknown keys are refused, values are checked, the docstrings are the help."""
+"""The base class of all settings: it checks keys and values, and takes descriptions from docstrings."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from espalier.nas.search.nearest import nearest_feasible, neighbours
 from espalier.nas.spaces.nasbench201 import NasBench201
 
 MS = {"none": 0.0, "skip_connect": 0.1, "avg_pool_3x3": 0.5, "nor_conv_1x1": 1.0, "nor_conv_3x3": 3.0}
-WORTH = {"none": 0.0, "avg_pool_3x3": 0.5, "skip_connect": 1.0, "nor_conv_1x1": 2.5, "nor_conv_3x3": 3.0}
+UTILITY = {"none": 0.0, "avg_pool_3x3": 0.5, "skip_connect": 1.0, "nor_conv_1x1": 2.5, "nor_conv_3x3": 3.0}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def find(
         return true_scale * total(MS, architecture) <= limit
 
     found = nearest_feasible(
-        space, dense(space), usage=lambda a: total(MS, a) / limit, fits=fits, utility=lambda a: total(WORTH, a)
+        space, dense(space), usage=lambda a: total(MS, a) / limit, fits=fits, utility=lambda a: total(UTILITY, a)
     )
     return found, asked
 
@@ -70,7 +70,7 @@ def test_guesses_that_are_too_low_cost_tries_and_no_more(space: NasBench201) -> 
 def test_nothing_fits(space: NasBench201) -> None:
     """Neither where all that is tried fails, nor where no change makes the network lighter."""
     start = dense(space)
-    lighter = {"usage": lambda a: total(MS, a) / 1.0, "utility": lambda a: total(WORTH, a)}
+    lighter = {"usage": lambda a: total(MS, a) / 1.0, "utility": lambda a: total(UTILITY, a)}
     assert nearest_feasible(space, start, fits=lambda a: False, **lighter) is None
     assert nearest_feasible(space, start, usage=lambda a: 2.0, fits=lambda a: True, utility=lambda a: 0.0) is None
 
