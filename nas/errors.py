@@ -72,6 +72,7 @@ class UserError(Exception):
     ) -> None:
         self.where = where
         self.problem = problem
+        self.given = given
         self.code: Code = code or ("invalid" if allowed is None else "unknown")
         self.allowed = None if allowed is None else tuple(str(a) for a in allowed)
         near = difflib.get_close_matches(str(given), self.allowed or (), n=1, cutoff=0.5) if given is not None else []

@@ -67,7 +67,7 @@ class Constraint:
         Raises:
             UserError: another form.
         """
-        match = re.fullmatch(r"\s*([A-Za-z_]\w*)\s*(<=|>=)\s*([-+.\w]+)\s*", text)
+        match = re.fullmatch(r"\s*([A-Za-z_./~]\S*?)\s*(<=|>=)\s*([-+.\w]+)\s*", text)
         try:
             name, operator, bound = match.groups()  # type: ignore[union-attr]
             number = float(bound)

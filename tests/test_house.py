@@ -25,7 +25,7 @@ HOMES = {
     "rich": ("recipes/",),
     "plotly": ("recipes/",),
 }
-AT_THE_TOP = {"numpy", "torch", "pydantic", "yaml", "typer"}
+AT_THE_TOP = {"numpy", "torch", "pydantic", "pydantic_core", "yaml", "typer"}
 """Third parties that a module may import when it is itself imported; all others wait until they are needed."""
 OPTIONAL_THERE = {"PIL"}
 """What the agent may use on a device that has it."""

@@ -41,7 +41,7 @@ def sampler(
     Raises:
         UserError: a surrogate is needed, but there is none.
     """
-    base = make_sampler(
+    base = settings.own_sampler(seed) or make_sampler(
         settings.sampler, seed=seed, population_size=settings.population_size, sample_size=settings.sample_size
     )
     if settings.learns and surrogate is None:

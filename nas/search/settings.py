@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from espalier.nas.settings import Settings
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
 
 SamplerName = Literal["random", "tpe", "nsga2", "regularized_evolution", "surrogate"]
 Acquisition = Literal["mean", "ucb", "thompson", "expected_improvement"]
@@ -91,6 +94,10 @@ class SearchSettings(Settings):
         if self.sampler == SURROGATE and self.guide is not None:
             raise ValueError("the sampler surrogate is its own guide and cannot be combined with another one")
         return self
+
+    def own_sampler(self, seed: int) -> BaseSampler | None:
+        """A sampler that is none of those above, where a subclass lets one be named; its draws begin at the seed."""
+        return None
 
     @property
     def learns(self) -> bool:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from espalier.export.devices.adb import phones
-from espalier.export.devices.address import open_device
 from espalier.export.devices.agent_device import AgentDevice
 from espalier.nas.errors import UserError
+from espalier.recipes.config.devices import open_device
 
 SSH_CONFIG = Path("~/.ssh/config")
 

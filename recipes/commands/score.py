@@ -22,7 +22,8 @@ from espalier.predictors.zero_cost.network import logits
 from espalier.predictors.zero_cost.score_evaluator import ScoreEvaluator
 from espalier.recipes.commands import defaults
 from espalier.recipes.commands.progress import track
-from espalier.recipes.config.registry import COSTS, SCORES, load
+from espalier.recipes.config.own_scores import make_score
+from espalier.recipes.config.registry import COSTS
 from espalier.recipes.inputs.named_space import make_space, parse_space
 from espalier.recipes.inputs.score_batch import ScoreBatch, load_batch
 
@@ -71,7 +72,7 @@ def score(
             `Architecture`, in the notation of the space, or a JSON file. A module is scored with the weights it has,
             all others with fresh ones.
         space: of the architectures: `NAME` or `NAME:key=value,...` (see `nas ls`), or an object.
-        scores: names (see `nas ls`).
+        scores: names (see `nas ls`), or own scores such as `FILE.py:NAME`.
         data: images: `digits`, a `.parquet` or `.npz` file, or a folder of parquet files or with a folder for each
             class.
         batch_size: images that scores are computed on.
@@ -86,10 +87,7 @@ def score(
     Raises:
         UserError: an argument cannot be used, or a network does not take the images.
     """
-    for name in scores:
-        if name not in COSTS and name not in SCORES:
-            raise UserError("scores", f"unknown score {name!r}", allowed=[*COSTS, *SCORES], given=name)
-    chosen = [load(SCORES, name, where="scores")() for name in dict.fromkeys(scores) if name in SCORES]
+    chosen = [make_score(name, where="scores") for name in dict.fromkeys(scores) if name not in COSTS]
     batch = load_batch(data, batch_size, seed=seed, size=size)
     made = make_space(*parse_space(space), batch.image_shape, batch.classes) if isinstance(space, str) else space
     given = [networks] if isinstance(networks, str | nn.Module | Architecture) else networks

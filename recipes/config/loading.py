@@ -12,9 +12,11 @@ from pydantic import ValidationError
 
 from espalier.nas.errors import UserError
 from espalier.nas.objective import Constraint
+from espalier.recipes.config.predictor_name import check_predictor
 from espalier.recipes.config.recipe_library import find_recipe
-from espalier.recipes.config.registry import COSTS, INHERITED, PREDICTORS, SCORES, members
-from espalier.recipes.config.schema import Recipe, RecipeSearchSettings
+from espalier.recipes.config.registry import COSTS, INHERITED, PREDICTORS, SCORES, own_score, predictor_parts
+from espalier.recipes.config.schema import Recipe
+from espalier.recipes.config.sections.search import RecipeSearchSettings
 from espalier.recipes.config.validation_errors import first_cause
 
 
@@ -119,7 +121,7 @@ def _check_names(recipe: Recipe) -> None:
         raise UserError("select", "chooses from a supernet, and needs a section supernet")
     users = {"rank.predictors": recipe.rank.predictors if recipe.rank else (), **_askers(recipe.search)}
     for where, used in users.items():
-        if recipe.supernet is None and any(INHERITED in name.split("+") for name in used):
+        if recipe.supernet is None and any(INHERITED in predictor_parts(name) for name in used):
             raise UserError(where, f"{INHERITED!r} needs a section supernet", allowed=(*COSTS, *SCORES))
 
 
@@ -128,11 +130,13 @@ def _check_search(search: RecipeSearchSettings) -> None:
         raise UserError("search.objectives", f"{', '.join(search.objectives)} names one of them twice")
     known = ("accuracy", "latency_ms", *(("size_bytes",) if search.deploy is not None else ()), *PREDICTORS)
     for name in search.named:
-        if name not in known:
-            where = "search.objectives" if name in search.objectives else "search.constraints"
-            raise UserError(where, f"nothing is called {name!r}", allowed=known, given=name)
+        where = "search.objectives" if name in search.objectives else "search.constraints"
+        if own_score(name) is not None:
+            check_predictor(name, where=where)
+        elif name not in known:
+            raise UserError(where, f"unknown name {name!r}", allowed=(*known, *SCORES.registered), given=name)
     for where, name in search.asked.items():
-        members(name, where=where)
+        check_predictor(name, where=where)
 
 
 def _limits_latency(search: RecipeSearchSettings) -> bool:

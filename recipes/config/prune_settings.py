@@ -11,21 +11,30 @@ from espalier.nas.data import Normalisation, SplitFractions
 from espalier.nas.errors import UserError
 from espalier.nas.settings import Settings
 from espalier.nas.training import TrainSettings
+from espalier.recipes.config.options import Named, method
 from espalier.recipes.config.prune_target import Goal
-from espalier.recipes.config.registry import PRUNERS, STRUCTURED
-from espalier.recipes.config.schema import DataSettings, ProfileSettings, any_of
+from espalier.recipes.config.registry import IMPORTANCES, PRUNERS, STRUCTURED
+from espalier.recipes.config.sections.data import DataSettings
+from espalier.recipes.config.sections.profile import ProfileSettings
 from espalier.recipes.config.validation_errors import first_cause
 
 NOT_THE_USERS = ("iterations", "model", "task", "batches")
 """Arguments of pruners that follow from the training."""
 
 
+GIVEN_TO_IMPORTANCES = ("generator", "gradients", "saliencies")
+"""Arguments of own importances that follow from the network and its images."""
+
+
 class StructuredSettings(Settings):
     """Removal of channels, attention heads and blocks."""
 
     name: Literal["structured"]
-    importance: Literal["magnitude", "taylor", "mfac", "batch_norm", "random"] = "taylor"
-    """What decides which channels go: |w|, |sum w g| or M-FAC's saliency on images, norms' scales, or chance."""
+    importance: Annotated[
+        Literal["magnitude", "taylor", "mfac", "batch_norm", "random"],
+        Named(IMPORTANCES, GIVEN_TO_IMPORTANCES, as_text=True),
+    ] = "taylor"
+    """What decides which channels go: |w|, |sum w g|, M-FAC's saliency, norms' scales, chance, or your own."""
     round_to: PositiveInt = 8
     """Widths become multiples of this, or of less where they are narrow."""
     least: float = Field(0.1, ge=0, le=1)
@@ -98,9 +107,7 @@ def _a_goal(text: str) -> str:
 class PruneSettings(Settings):
     """How a given network is pruned, trained and measured."""
 
-    method: any_of(  # type: ignore[valid-type]
-        PRUNERS, "method", more=(StructuredSettings,), without=NOT_THE_USERS
-    )
+    method: method(PRUNERS, more=(StructuredSettings,), without=NOT_THE_USERS)  # type: ignore[valid-type]
     """How weights or channels are chosen and when they go: a name, or `{name: issp, alpha: 0.9}` with its options."""
     target: Annotated[str, AfterValidator(_a_goal)] | None = None
     """`sparsity=0.9`, or what is left at most: `params=0.5`, `macs=0.5`, `latency_ms=3`. Not needed with a pattern."""

@@ -10,7 +10,7 @@ from espalier.export.comparison import MIN_ROUNDS
 from espalier.export.quantize.forms import METHODS, Method
 from espalier.nas.settings import Settings
 from espalier.recipes.config.prune_settings import PruneDataSettings
-from espalier.recipes.config.schema import ProfileSettings
+from espalier.recipes.config.sections.profile import ProfileSettings
 from espalier.recipes.config.validation_errors import first_cause
 
 

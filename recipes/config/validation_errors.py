@@ -7,9 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 
-from espalier.nas.errors import UserError
+from espalier.nas.errors import Code, UserError
 from espalier.nas.settings import Settings
+
+OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number", "too_short")
+"""Pydantic's names of complaints about numbers, and about lists that are too short."""
 
 
 def first_cause(error: ValidationError, schema: type[Settings]) -> UserError:  # noqa: PLR0911 - one for each kind
@@ -22,10 +26,10 @@ def first_cause(error: ValidationError, schema: type[Settings]) -> UserError:  #
         case "extra_forbidden":
             return UserError(where, "unknown key", allowed=_keys(holders), given=path[-1])
         case "missing":
-            return UserError(where, "is missing")
+            return UserError(where, "is missing", code="missing")
         case "model_type" | "model_attributes_type":
             inside = [model for holder in holders for model in _sections(holder, path[-1])] if path else [schema]
-            return UserError(where, "is a section, with keys inside", allowed=_keys(inside))
+            return UserError(where, "is a section, with keys inside", code="invalid", allowed=_keys(inside))
         case "literal_error":
             return UserError(
                 where, f"{given!r} is not possible", allowed=_listed(details["ctx"]["expected"]), given=given
@@ -34,14 +38,26 @@ def first_cause(error: ValidationError, schema: type[Settings]) -> UserError:  #
             tag, allowed = details["ctx"]["tag"], _listed(details["ctx"]["expected_tags"])
             return UserError(where, f"{tag!r} is not possible", allowed=allowed, given=tag)
         case "union_tag_not_found":
-            return UserError(f"{where}.name", "is missing")
-        case "predictor_name" | "device_address":
-            return UserError(where, details["msg"], allowed=details["ctx"]["allowed"], given=given)
+            return UserError(f"{where}.name", "is missing", code="missing")
+        case "user_error":
+            return _complaint(path, details["ctx"])
         case kind:
             problem = details["msg"].removeprefix("Value error, ").replace("valid tuple", "list such as [a, b]")
             # A check of our own says itself what it does not like.
             ending = "" if kind == "value_error" else f", not {given!r}"
-            return UserError(where, f"{problem[0].lower()}{problem[1:]}{ending}")
+            code: Code = "out_of_range" if kind in OUT_OF_RANGE else "invalid"
+            return UserError(where, f"{problem[0].lower()}{problem[1:]}{ending}", code=code)
+
+
+def _complaint(path: Sequence[str], about: Mapping[str, Any]) -> UserError:
+    where = ".".join([*path, about["where"].lstrip(".")]).rstrip(".")
+    return UserError(where, about["problem"], code=about["code"], allowed=about["allowed"], given=about["given"])
+
+
+def as_complaint(error: UserError) -> PydanticCustomError:
+    """An error found by a validator, which `first_cause` gives back with the path of the validated field before it."""
+    about = {"where": error.where, "problem": error.problem, "code": error.code}
+    return PydanticCustomError("user_error", "{problem}", {**about, "allowed": error.allowed, "given": error.given})
 
 
 def _walk(location: Sequence[str], schema: type[Settings]) -> tuple[list[str], list[Any]]:

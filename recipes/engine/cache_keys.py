@@ -9,6 +9,7 @@ from typing import Any
 
 from espalier.nas.errors import UserError
 from espalier.nas.hashing import digest
+from espalier.recipes.config.own_code import own_code
 from espalier.recipes.config.schema import Recipe
 from espalier.recipes.engine.context import Context
 from espalier.recipes.engine.environment import version
@@ -57,6 +58,7 @@ def plan(context: Context) -> list[Stage]:
             "sections": {name: _section(context.recipe, stage, name) for name in stage.sections},
             **_budgeted(context.recipe, stage),
             "files": _files(context, stage),
+            **_own_code(context.recipe, stage),
             "needs": [context.keys[need] for need in stage.needs if need in context.keys],
         }
         context.keys[stage.name] = digest(inputs)
@@ -90,6 +92,12 @@ def _budgeted(recipe: Recipe, stage: Stage) -> dict[str, Any]:
         "tables": [_content(path, "budget.table") for path in tables],
         "thorough": recipe.profile.model_dump(mode="json") if budget.latency_ms and stage.name != "search" else None,
     }
+
+
+def _own_code(recipe: Recipe, stage: Stage) -> dict[str, Any]:
+    """The content of the own methods that the stage uses; nothing without any."""
+    code = {name: content for section in stage.sections for name, content in own_code(recipe, section).items()}
+    return {"code": code} if code else {}
 
 
 def _files(context: Context, stage: Stage) -> str | None:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from espalier.export.devices.address import open_device
 from espalier.export.devices.base import Device, MeasureSpec
 from espalier.nas.architecture import Architecture
 from espalier.nas.cost.count import Cost
-from espalier.nas.data import Batches, BatchFactory, Images, Limit, Splits, load, split
+from espalier.nas.data import Batches, BatchFactory, Images, Splits, split
 from espalier.nas.data.batches import EVALUATION_BATCH
 from espalier.nas.device import accelerator
 from espalier.nas.predictor import Predictor
@@ -23,8 +22,10 @@ from espalier.nas.seeds import seed_for
 from espalier.nas.space import SearchSpace
 from espalier.nas.spaces.deployed import Deployed
 from espalier.nas.task import Classification
+from espalier.recipes.config.devices import open_device
+from espalier.recipes.config.options import given_options
 from espalier.recipes.config.registry import SPACES
-from espalier.recipes.config.registry import load as component
+from espalier.recipes.config.roles import make
 from espalier.recipes.config.schema import Recipe
 from espalier.recipes.engine.predictor_set import PredictorSet
 from espalier.recipes.records.stages import Stages
@@ -69,10 +70,8 @@ class Context:
     @cached_property
     def splits(self) -> Splits:
         """The images of the recipe, divided."""
-        data = self.recipe.data
-        limit = Limit(data.limit, self.seed("limit"))
-        pool, test = load(data.source, path=data.path, test_path=data.test_path, size=data.size, limit=limit)
-        return split(pool, test, data.split, seed=self.seed("split"))
+        pool, test = self.recipe.data.load(self.seed("limit"))
+        return split(pool, test, self.recipe.data.split, seed=self.seed("split"))
 
     @cached_property
     def task(self) -> Classification:
@@ -118,11 +117,17 @@ class Context:
         Raises:
             UserError: the space does not take images of this size.
         """
-        options = self.recipe.space.model_dump(exclude={"name"})
-        space_class = component(SPACES, self.recipe.space.name, where="space.name")
+        options = given_options(self.recipe.space)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed(f"weights {seed}"))
-            space: SearchSpace = space_class(self.splits.image_shape, len(self.splits.classes), **options)
+            space: SearchSpace = make(
+                SPACES,
+                self.recipe.space.name,
+                self.splits.image_shape,
+                len(self.splits.classes),
+                where="space.name",
+                **options,
+            )
         return space
 
     @cached_property

@@ -17,8 +17,10 @@ from espalier.nas.space import SearchSpace
 from espalier.predictors.ensemble import RankEnsemble
 from espalier.predictors.zero_cost.predictor import zero_cost_predictors
 from espalier.predictors.zero_cost.score import Score
-from espalier.recipes.config.registry import COSTS, INHERITED, PREDICTORS, SCORES, aggregate, members
-from espalier.recipes.config.registry import load as component
+from espalier.recipes.config.own_scores import make_own_score
+from espalier.recipes.config.registry import COSTS, INHERITED, PREDICTORS, SCORES, aggregate, members, own_score
+from espalier.recipes.config.roles import imported
+from espalier.recipes.config.roles import load as component
 
 REFERENCE = 100
 """Random architectures that an ensemble ranks an architecture among."""
@@ -53,7 +55,7 @@ class PredictorSet:
             UserError: no such name; `where` is the key or option that holds it.
         """
         names = list(names)
-        base = self._base({part for name in names for part in members(name, where=where)})
+        base = self._base({part for name in names for part in members(name, where=where)}, where=where)
         made: dict[str, Predictor] = {}
         for name in sorted(names, key=_cheap_first):
             parts = members(name, where=where)
@@ -73,13 +75,17 @@ class PredictorSet:
         generator = torch.Generator().manual_seed(self.reference_seed)
         return [self.space.sample(generator) for _ in range(REFERENCE)]
 
-    def _base(self, names: set[str]) -> Mapping[str, Predictor]:
+    def _base(self, names: set[str], *, where: str) -> Mapping[str, Predictor]:
         made: dict[str, Predictor] = {
-            name: component(COSTS, name, where="predictors")(self.space, self.counter)
-            for name in COSTS
-            if name in names
+            name: imported(COSTS[name])(self.space, self.counter) for name in COSTS if name in names
         }
-        scores: list[Score] = [component(SCORES, name, where="predictors")() for name in SCORES if name in names]
+        scores: list[Score] = [component(SCORES, name, where=where)() for name in SCORES if name in names]
+        for name in sorted(name for name in names if own_score(name) is not None):
+            own = make_own_score(name, self.space, where=where)
+            if isinstance(own, Score):
+                scores.append(own)
+            else:
+                made[name] = own
         if scores:
             x, y = self.batch()
             options: dict[str, Any] = {"seed": self.seed, "repeats": self.repeats, "limit_s": self.limit_s}

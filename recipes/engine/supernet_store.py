@@ -14,7 +14,9 @@ from espalier.nas.device import place
 from espalier.nas.region import Region
 from espalier.nas.space import SearchSpace
 from espalier.nas.training import TrainSettings
-from espalier.recipes.config.registry import STRATEGIES, load
+from espalier.recipes.config.options import given_options
+from espalier.recipes.config.registry import STRATEGIES
+from espalier.recipes.config.roles import load, make
 from espalier.recipes.engine.strategy_target import target_of
 from espalier.supernets.early_stop import EarlyStop
 from espalier.supernets.effective_decay import EffectiveDecay
@@ -52,12 +54,12 @@ def new_strategy(context: Context, space: SearchSpace, *, seed: int = 0) -> Stra
     assert context.recipe.supernet is not None
     options = context.recipe.supernet.strategy
     target = target_of(context.recipe)
-    given = options.model_dump(exclude={"name"}) | ({} if target is None else {"target": target})
+    given = given_options(options) | ({} if target is None else {"target": target})
     strategy_class = load(STRATEGIES, options.name, where="supernet.strategy")
     check_supports(strategy_class, space)
     with torch.random.fork_rng():
         torch.manual_seed(context.seed(f"alphas {seed}"))
-        strategy: Strategy = strategy_class(space, **given)
+        strategy: Strategy = make(STRATEGIES, options.name, space, where="supernet.strategy", **given)
     return strategy
 
 

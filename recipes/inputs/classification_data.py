@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from espalier.nas.data import Batches, BatchFactory, Limit, Normalisation, SplitFractions, Splits, load, split
+from espalier.nas.data import Batches, BatchFactory, Normalisation, SplitFractions, Splits, split
 from espalier.nas.device import accelerator
 from espalier.nas.errors import UserError
 from espalier.nas.intervals import Proportion
@@ -24,8 +24,7 @@ WITHOUT_TEST_IMAGES = SplitFractions(train=0.8, architecture=0, selection=0.1, t
 
 def divided(data: PruneDataSettings, seed: int) -> Splits:
     """The images that a command is given, divided the same way by each for the same seed."""
-    limit = Limit(data.limit, seed_for(seed, "limit"))
-    pool, test = load(data.source, path=data.path, test_path=data.test_path, size=data.size, limit=limit)
+    pool, test = data.load(seed_for(seed, "limit"))
     fractions = data.split or (WITH_TEST_IMAGES if test is not None else WITHOUT_TEST_IMAGES)
     return split(pool, test, fractions, seed=seed_for(seed, "split"))
 

@@ -8,10 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from espalier.nas.data import BatchFactory, Limit, channel_statistics, load
+from espalier.nas.data import BatchFactory, Limit, channel_statistics
 from espalier.nas.device import accelerator
 from espalier.nas.errors import UserError
 from espalier.recipes.config.data_source import data_source
+from espalier.recipes.config.options import checked_options
+from espalier.recipes.config.registry import DATA_SOURCES
+from espalier.recipes.config.sections.data import NOT_THE_USERS, load_source
 
 MOST_READ = 2000
 """Images to read at most: the batch is drawn from them, and their mean and standard deviation normalise it."""
@@ -56,7 +59,8 @@ def load_batch(data: str | Path, batch_size: int, *, seed: int, size: int | None
         raise UserError("batch_size", f"is {batch_size}, must be at least 1", code="out_of_range")
     source, path = data_source(data)
     limit = Limit(max(batch_size, MOST_READ), seed)
-    images, _ = load(source, path=path, size=size, limit=limit)
+    own = source if isinstance(source, str) else checked_options(DATA_SOURCES, source, without=NOT_THE_USERS)
+    images, _ = load_source(own, path=path, size=size, limit=limit)
     if batch_size > len(images):
         raise UserError("batch_size", f"is {batch_size}, {data} has {len(images)} images", code="too_few")
     drawn = images.sample(batch_size, torch.Generator().manual_seed(seed))

@@ -20,7 +20,8 @@ from espalier.nas.errors import Code
 from espalier.nas.spaces.nasbench201 import NasBench201
 from espalier.recipes.commands.rank.page import ranking_page
 from espalier.recipes.commands.rank.result import Ranking
-from espalier.recipes.config.registry import ENSEMBLES, PREDICTORS, SCORES, load, members
+from espalier.recipes.config.registry import ENSEMBLES, PREDICTORS, SCORES, members
+from espalier.recipes.config.roles import load
 from user_errors import user_error
 
 Capture = pytest.CaptureFixture[str]

@@ -19,7 +19,8 @@ from espalier.nas.space import SearchSpace
 from espalier.nas.spaces.nasbench201 import NasBench201
 from espalier.nas.task import Batch, Classification
 from espalier.nas.training import Diverged, TrainSettings
-from espalier.recipes.config.registry import STRATEGIES, load
+from espalier.recipes.config.registry import STRATEGIES
+from espalier.recipes.config.roles import load
 from espalier.supernets.curvature import dominant_eigenvalue, eigenvalue_growth, largest_growth, sharpness
 from espalier.supernets.darts import DARTS, FixedAlpha
 from espalier.supernets.diagnosis import Diagnosis, diagnose, parameter_free, verdict

@@ -19,7 +19,8 @@ from espalier.nas.space import SearchSpace
 from espalier.nas.spaces.nasbench201 import NasBench201
 from espalier.nas.task import Classification
 from espalier.nas.training import TrainSettings
-from espalier.recipes.config.registry import STRATEGIES, load
+from espalier.recipes.config.registry import STRATEGIES
+from espalier.recipes.config.roles import load
 from espalier.supernets.strategy import Step, Strategy
 from espalier.supernets.trainer import SupernetTraining, train_supernet
 from toy_elastic import ToyElastic

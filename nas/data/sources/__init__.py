@@ -8,6 +8,7 @@ from pathlib import Path
 from espalier.nas.data.balance import Limit
 from espalier.nas.data.images import Images
 from espalier.nas.data.sources import digits, folder, npz, parquet
+from espalier.nas.data.sources.own import OwnSource
 from espalier.nas.errors import UserError
 
 Loader = Callable[[Path | None, Path | None, int | None, Limit], tuple[Images, Images | None]]
@@ -21,7 +22,7 @@ SOURCES: Mapping[str, Loader] = {
 
 
 def load(
-    source: str,
+    source: str | OwnSource,
     *,
     path: Path | None = None,
     test_path: Path | None = None,
@@ -31,7 +32,7 @@ def load(
     """The images of a source: the pool to train and select on, and the source's own test set if it has one.
 
     Args:
-        source: a name in `SOURCES`.
+        source: a name in `SOURCES`, or a function of the user's.
         path: the file or folder to read; None for `digits`.
         test_path: the test images, if they are not in `path`; replaces test images in `path`.
         size: resize every image to size x size, bilinear with antialiasing, regardless of its aspect ratio.
@@ -42,7 +43,7 @@ def load(
             `size`; more images than fit into memory; a limit too small for the classes; or test images of other
             classes, channels or sizes.
     """
-    if source not in SOURCES:
+    if isinstance(source, str) and source not in SOURCES:
         raise UserError("data.source", f"unknown source {source!r}", allowed=SOURCES, given=source)
     if size is not None and size < 1:
         raise UserError("data.size", f"must be at least 1 pixel, not {size}", code="out_of_range")
@@ -51,9 +52,10 @@ def load(
             raise UserError(key, "the source digits is built in and takes no path", code="conflict")
         if given is not None and not given.exists():
             raise UserError(key, f"{given} does not exist", code="not_found")
-    if path is None and source != "digits":
+    if path is None and isinstance(source, str) and source != "digits":
         raise UserError("data.path", f"is missing: the source {source!r} reads a file or folder", code="missing")
-    pool, test = SOURCES[source](path, test_path, size, limit)
+    read = SOURCES[source] if isinstance(source, str) else source
+    pool, test = read(path, test_path, size, limit)
     if test is not None:
         _check_test(pool, test, "data.path" if test_path is None else "data.test_path")
     return pool, test

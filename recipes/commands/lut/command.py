@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from espalier.export.devices.address import open_device
 from espalier.export.devices.base import MeasureSpec
 from espalier.export.latency_table.build import build_block_table
 from espalier.export.latency_table.check import TableCheck, check_table
@@ -20,6 +19,7 @@ from espalier.nas.space import SearchSpace
 from espalier.recipes.commands import defaults
 from espalier.recipes.commands.lut.space_source import GivenSpace, given_space, space_of_origin
 from espalier.recipes.commands.progress import track
+from espalier.recipes.config.devices import open_device
 from espalier.recipes.config.loading import format_override
 
 

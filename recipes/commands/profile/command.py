@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from espalier.export.comparison import compare as compare_on
-from espalier.export.devices.address import open_device
 from espalier.export.devices.base import MeasureSpec
 from espalier.export.end_to_end import image_files, measure_end_to_end
 from espalier.export.load import check_load, measure_load
@@ -17,6 +16,7 @@ from espalier.nas.files import write_json, write_text
 from espalier.recipes.commands import defaults
 from espalier.recipes.commands.profile.results import FileComparison, Profile
 from espalier.recipes.commands.progress import announce, waiting
+from espalier.recipes.config.devices import open_device
 
 
 def profile(

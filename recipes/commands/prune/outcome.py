@@ -11,7 +11,6 @@ from torch import nn
 
 from espalier.export.comparison import MIN_ROUNDS, compare
 from espalier.export.compress import Form, smallest_onnx
-from espalier.export.devices.address import open_device
 from espalier.export.onnx import export_onnx
 from espalier.nas.checkpoint import save_weights
 from espalier.nas.cost.count import count
@@ -25,6 +24,7 @@ from espalier.recipes.commands.progress import announce
 from espalier.recipes.commands.prune.result import RESULT, LatencyChange, NetworkFacts, OnnxFile, PruneResult
 from espalier.recipes.commands.prune.table import model_card
 from espalier.recipes.commands.prune.training import on_accelerator
+from espalier.recipes.config.devices import open_device
 from espalier.recipes.config.prune_settings import PruneSettings
 from espalier.recipes.inputs.task_images import TaskImages
 

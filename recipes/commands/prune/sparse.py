@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import nn
@@ -21,8 +21,10 @@ from espalier.pruning.mfac.obs import saliencies
 from espalier.pruning.patterns import Globally, Layerwise, NOfM, Pattern
 from espalier.pruning.pruner import Pruner
 from espalier.pruning.weights import Weights, prunable_weights
+from espalier.recipes.config.options import given_options
 from espalier.recipes.config.prune_settings import PruneSettings
-from espalier.recipes.config.registry import PRUNERS, load
+from espalier.recipes.config.registry import PRUNERS
+from espalier.recipes.config.roles import load, make
 from espalier.recipes.inputs.task_images import TaskImages
 
 ONE_SHOT = ("magnitude", "mfac")
@@ -84,13 +86,15 @@ def pruner(
     generator: torch.Generator,
 ) -> Pruner:
     """The method, around the network's weights."""
-    method = load(PRUNERS, settings.method.name, where="method.name")
-    options: dict[str, Any] = settings.method.model_dump(exclude={"name"})
-    if settings.method.name == "mfac":
+    name = settings.method.name
+    options = given_options(settings.method)
+    takes = inspect.signature(load(PRUNERS, name, where="method.name")).parameters
+    if "batches" in takes:  # a method that looks at images, such as M-FAC
         batches = images.plain(SALIENCY_BATCH, generator=generator)
         options |= {"model": network, "task": images.task, "batches": batches}
+    weights = chosen_weights(settings, network)
     try:
-        made: Pruner = method(chosen_weights(settings, network), pattern, iterations=iterations, **options)
+        made: Pruner = make(PRUNERS, name, weights, pattern, where="method.name", iterations=iterations, **options)
     except UserError as error:
         if error.where not in options:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from espalier.export.devices.address import open_device
 from espalier.export.onnx import export_onnx
 from espalier.nas.checkpoint import load_weights, save_weights
+from espalier.nas.errors import UserError
 from espalier.nas.files import read_json, write_json
 from espalier.pruning.mfac.obs import saliencies
 from espalier.pruning.pruned_model import Plan
@@ -34,7 +35,11 @@ from espalier.pruning.structured import (
 from espalier.pruning.weights import prunable_weights
 from espalier.recipes.commands.progress import announce
 from espalier.recipes.commands.prune.training import Phases, on_accelerator
+from espalier.recipes.config.devices import open_device
+from espalier.recipes.config.options import OwnSettings, given_options
 from espalier.recipes.config.prune_settings import PruneSettings, StructuredSettings
+from espalier.recipes.config.registry import IMPORTANCES
+from espalier.recipes.config.roles import load, make
 from espalier.recipes.inputs.task_images import TaskImages
 
 GRADIENT_IMAGES = 1024
@@ -140,14 +145,44 @@ def _importance(settings: PruneSettings, dense: nn.Module, phases: Phases) -> Im
     if kind == "random":
         return Random(generator)
     network = on_accelerator(copy.deepcopy(dense))
-    batches = images.plain(GRADIENT_BATCH, count=GRADIENT_IMAGES, generator=generator)
+    if isinstance(kind, OwnSettings):
+        return _own_importance(kind, network, images, generator)
     if kind == "mfac":
-        return Saliency(_on_cpu(saliencies(network, images.task, batches, prunable_weights(network))))
+        return Saliency(_saliencies(network, images, generator))
+    return Taylor(_gradients(network, images, generator))
 
+
+def _own_importance(
+    settings: OwnSettings, network: nn.Module, images: TaskImages, generator: torch.Generator
+) -> Importance:
+    """An importance of the user's, with what it asks for by the names of its arguments."""
+    takes = inspect.signature(load(IMPORTANCES, settings.name, where="method.importance")).parameters
+    given: dict[str, Any] = given_options(settings)
+    if "generator" in takes:
+        given["generator"] = generator
+    if "gradients" in takes:
+        given["gradients"] = _gradients(network, images, generator)
+    if "saliencies" in takes:
+        given["saliencies"] = _saliencies(network, images, generator)
+    made = make(IMPORTANCES, settings.name, where="method.importance", **given)
+    if not callable(made) or not isinstance(getattr(made, "additive", None), bool):
+        problem = "is not an importance: it needs an attribute additive, True or False, and a method __call__"
+        raise UserError(settings.name, problem, code="user_code")
+    importance: Importance = made
+    return importance
+
+
+def _saliencies(network: nn.Module, images: TaskImages, generator: torch.Generator) -> dict[str, Tensor]:
+    batches = images.plain(GRADIENT_BATCH, count=GRADIENT_IMAGES, generator=generator)
+    return _on_cpu(saliencies(network, images.task, batches, prunable_weights(network)))
+
+
+def _gradients(network: nn.Module, images: TaskImages, generator: torch.Generator) -> dict[str, Tensor]:
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         return images.task.loss(model(batch[0]), batch[1])
 
-    return Taylor(_on_cpu(mean_gradients(network, loss, batches)))
+    batches = images.plain(GRADIENT_BATCH, count=GRADIENT_IMAGES, generator=generator)
+    return _on_cpu(mean_gradients(network, loss, batches))
 
 
 def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from espalier.export.devices.address import open_device
 from espalier.export.onnx import export_onnx
 from espalier.export.quantize.source import Source, read_source
 from espalier.nas.errors import UserError
@@ -25,6 +24,7 @@ from espalier.recipes.commands.quantize.result import ONNX, RESULT, QuantizeResu
 from espalier.recipes.commands.quantize.table import model_card
 from espalier.recipes.commands.quantize.trial import Trial
 from espalier.recipes.config.data_source import data_section
+from espalier.recipes.config.devices import open_device
 from espalier.recipes.config.loading import set_key
 from espalier.recipes.config.quantize_settings import QuantizeSettings, quantize_settings
 from espalier.recipes.inputs.calibration import QuantizationImages
