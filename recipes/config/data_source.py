@@ -15,7 +15,8 @@ def data_source(data: str | Path) -> tuple[str | dict[str, Any], Path | None]:
     """The kind of a source (see `espalier.nas.data.SOURCES`) and its path, or the section of an own source.
 
     Args:
-        data: `digits`, an own source `FILE.py:NAME` or `FILE.py:NAME:key=value`, a file `.parquet` or `.npz`, or a folder with parquet files or with a folder for each class.
+        data: `digits`, an own source `FILE.py:NAME` or `FILE.py:NAME:key=value`, a file `.parquet` or `.npz`, or a
+            folder with parquet files or with a folder for each class.
 
     Raises:
         UserError: there is no such file or folder, or an own source cannot be used.
