@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-import espalier
 from espalier.nas.errors import UserError
 from espalier.nas.memory import keep_freed_memory
 from espalier.recipes.cli.devices import devices, doctor
@@ -39,7 +38,9 @@ USAGE_ERROR: type[Any] = typer.BadParameter.__mro__[1]
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"espalier-nas {espalier.__version__}")
+        from espalier import __version__
+
+        typer.echo(f"espalier-nas {__version__}")
         raise typer.Exit
 
 

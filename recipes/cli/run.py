@@ -26,9 +26,8 @@ def run(
 ) -> None:
     """Run a recipe from data to checked, timed networks and a report."""
     from espalier.recipes.commands.progress import waiting
-    from espalier.recipes.commands.run import dry_run_summary, run_recipe_file, run_summary, run_text
+    from espalier.recipes.commands.run import dry_run_summary, run_or_resume, run_summary, run_text
     from espalier.recipes.config.loading import load_recipe
-    from espalier.recipes.records.reading import load_run
 
     if dry_run:
         settings = load_recipe(recipe, overrides or [])
@@ -36,8 +35,7 @@ def run(
             stages = dry_run_summary(settings)
         print_result(stages, as_json)
         return
-    folder = run_recipe_file(recipe, overrides or [], output, resume=resume)
-    finished = load_run(folder)
+    finished = run_or_resume(recipe, overrides or [], output, resume=resume)
     print_result(run_summary(finished) if as_json else run_text(finished), as_json)
 
 

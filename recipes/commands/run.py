@@ -2,53 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from espalier.nas.errors import UserError
-from espalier.nas.measurement import Measurement
 from espalier.nas.progress import silent
 from espalier.nas.run import RunFolder
 from espalier.recipes.commands.progress import announce, track
-from espalier.recipes.config.loading import load_recipe
+from espalier.recipes.commands.run_result import Run, RunNetwork
+from espalier.recipes.config.loading import format_override, load_recipe
 from espalier.recipes.config.schema import Recipe
 from espalier.recipes.engine.cache_keys import plan
 from espalier.recipes.engine.preflight import check
 from espalier.recipes.engine.run_folders import resumed_recipe, run_folder
 from espalier.recipes.engine.runner import new_context, run_recipe
 from espalier.recipes.records.base import Interval
-from espalier.recipes.records.networks import TrainedNetwork
-from espalier.recipes.records.reading import Run
+from espalier.recipes.records.reading import load_run as read_run
 from espalier.recipes.records.search import SearchResult, SelectResult
 from espalier.recipes.report import write_report
 
 
-def run_recipe_file(recipe: str, overrides: Sequence[str], output: Path | None, *, resume: bool) -> Path:
-    """Run a recipe, or resume a run of it.
+def run(
+    recipe: str | Path | Mapping[str, Any],
+    folder: str | Path | None = None,
+    *,
+    resume: bool = False,
+    **overrides: Any,
+) -> Run:
+    """Run a recipe from data to checked, timed networks and a report.
 
     Args:
-        recipe: a recipe file, or the name of one that ships.
-        overrides: `key=value`.
-        output: the run folder; None is `runs/<recipe>-<date>-<id>`, or the last such folder.
-        resume: continue the run in the folder.
-
-    Returns:
-        The run folder.
+        recipe: the name of a shipped recipe (see `nas ls`), a recipe file, or its content as a mapping.
+        folder: the run folder; None is `runs/<recipe>-<date>-<id>`, or with `resume` the last such folder.
+        resume: continue the run in the folder, also with other overrides; finished stages that they do not affect are
+            not run again.
+        overrides: keys of the recipe and their values, such as `seed=3` and `**{"search.trials": 20}`. A section that
+            is given as a mapping replaces the recipe's.
 
     Raises:
-        UserError: bad input of any kind.
+        UserError: bad input of any kind; nothing is written before the data and the space have been checked.
+    """
+    texts = [format_override(key, value) for key, value in overrides.items()]
+    return run_or_resume(recipe, texts, None if folder is None else Path(folder), resume=resume)
+
+
+def load_run(folder: str | Path) -> Run:
+    """The run in a folder, finished or not.
+
+    Raises:
+        UserError: it is not a run folder, or one of its files is damaged.
+    """
+    return Run(read_run(Path(folder)))
+
+
+def run_or_resume(
+    recipe: str | Path | Mapping[str, Any], overrides: Sequence[str], folder: Path | None, *, resume: bool
+) -> Run:
+    """See `run`; the overrides are `key=value`.
+
+    Raises:
+        UserError: see `run`.
     """
     settings = load_recipe(recipe, overrides)
-    folder = run_folder(settings, output, resume=resume)
+    folder = run_folder(settings, folder, resume=resume)
     announce(f"run folder: {folder}")
     if resume:
         settings, overrides, changes = resumed_recipe(folder, recipe, overrides)
         for change in changes:
             announce(f"changed: {change}")
     run_recipe(settings, folder, overrides=overrides, track=track, announce=announce)
-    return folder
+    return load_run(folder)
 
 
 def write_report_of(run: Path) -> Path:
@@ -76,11 +100,11 @@ def dry_run_summary(recipe: Recipe) -> dict[str, Any]:
 
 def run_summary(run: Run) -> dict[str, Any]:
     """What a finished run has found, for JSON: counts, correlations, trained networks with their numbers and files."""
-    stages = run.stages
+    stages = run.record.stages
     search = None if stages.search is None else stages.search.model_dump(mode="json")
     return {
-        "run": str(run.path),
-        "report": str(run.path / "report.html"),
+        "run": str(run.folder),
+        "report": str(run.report),
         "selected": stages.select.model_dump(mode="json")["chosen"] if stages.select else [],
         "search": search and search["counts"],
         "stopped": stages.search.stopped if stages.search else "",
@@ -88,58 +112,20 @@ def run_summary(run: Run) -> dict[str, Any]:
         "cascade": search and search["cascade"],
         "over_budget": list(run.over_budget),
         "test_images": stages.test.images if stages.test else 0,
-        "networks": [network.to_json() for network in _results(run)],
+        "networks": [network.to_dict() for network in _finished(run)],
         "rank": stages.rank.model_dump(mode="json")["correlations"] if stages.rank else [],
     }
 
 
-@dataclass(frozen=True)
-class _Result:
-    """A trained network that meets the budget, with what the stages `profile` and `test` found."""
-
-    trained: TrainedNetwork
-    test_accuracy: float
-    measurement: Measurement
-    onnx: Path
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "id": self.trained.id,
-            "notation": self.trained.notation,
-            "origin": self.trained.origin,
-            "params": self.trained.params,
-            "macs": self.trained.macs,
-            "selection_accuracy": self.trained.accuracy,
-            "test_accuracy": self.test_accuracy,
-            "latency_ms": self.measurement.latency_ms,
-            "latency_ms_ci95": self.measurement.latency.ci95,
-            "verdict": self.measurement.verdict,
-            "onnx": str(self.onnx),
-        }
-
-
-def _results(run: Run) -> list[_Result]:
-    """The networks of a finished run, the fastest first."""
-    stages = run.stages
-    if stages.test is None or stages.profile is None:
-        return []
-    results = [
-        _Result(
-            network,
-            stages.test.accuracy[network.id],
-            stages.profile[network.id],
-            run.path / "architectures" / network.id / "model.onnx",
-        )
-        for network in stages.networks
-        if network.id not in run.over_budget
-    ]
-    return sorted(results, key=lambda result: result.measurement.latency_ms)
+def _finished(run: Run) -> list[RunNetwork]:
+    """The networks of a run that has timed and tested them."""
+    return [one for one in run.networks if one.measurement is not None and one.test_accuracy is not None]
 
 
 def run_text(run: Run) -> str:
     """The same for a person: what was searched, a line for each trained network, where the report is."""
-    stages = run.stages
-    report = f"report: {run.path / 'report.html'}"
+    stages = run.record.stages
+    report = f"report: {run.report}"
     lines = [*_selection_lines(stages.select), *_search_lines(stages.search)]
     if run.over_budget:
         lines.append(f"budget: trained and left out, over it when measured: {', '.join(run.over_budget)}")
@@ -148,19 +134,23 @@ def run_text(run: Run) -> str:
     for row in stages.rank.correlations if stages.rank else ():
         kendall = "undefined" if row.kendall is None else f"{row.kendall:.3f} {_interval(row.kendall_ci95)}"
         lines.append(f"rank: {row.name:10} Kendall tau {kendall}, n = {row.n}")
-    results = _results(run)
-    if not results or stages.test is None:
+    networks = _finished(run)
+    if not networks or stages.test is None:
         return "\n".join([*lines, report])
     lines.append(f"{'network':14}{'found as':14}{'params':>10}{'MACs':>13}{'test':>8}  latency p50 (95 % interval)")
-    for result in results:
-        network, measurement = result.trained, result.measurement
-        latency = f"{measurement.latency_ms:.3f} ms {_interval(measurement.latency.ci95)} {measurement.verdict}"
-        lines.append(
-            f"{network.id:14}{network.origin:14}{network.params:>10,}{network.macs:>13,}"
-            f"{result.test_accuracy:>8.1%}  {latency}"
-        )
+    lines += map(_network_line, networks)
     lines.append(f"test: {stages.test.images} held-out images, not used for selection")
     return "\n".join([*lines, report])
+
+
+def _network_line(network: RunNetwork) -> str:
+    measurement = network.measurement
+    assert measurement is not None
+    return (
+        f"{network.id:14}{network.record.origin:14}{network.params:>10,}{network.macs:>13,}"
+        f"{network.test_accuracy:>8.1%}  "
+        f"{measurement.latency_ms:.3f} ms {_interval(measurement.latency.ci95)} {measurement.verdict}"
+    )
 
 
 def _selection_lines(select: SelectResult | None) -> list[str]:

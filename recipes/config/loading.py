@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -20,13 +22,15 @@ from espalier.recipes.config.sections.search import RecipeSearchSettings
 from espalier.recipes.config.validation_errors import first_cause
 
 
-def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a file, or the one of that name that ships, with `key=value` overrides.
+def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a file, the one of that name that ships, or a document, with `key=value` overrides.
 
     Raises:
         UserError: no such recipe, not YAML, a wrong override, or anything the schema refuses (the first cause).
     """
-    path = find_recipe(recipe)
+    if isinstance(recipe, Mapping):
+        return recipe_from(copy.deepcopy(dict(recipe)), overrides)
+    path = find_recipe(str(recipe))
     try:
         document = yaml.safe_load(path.read_text())
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:

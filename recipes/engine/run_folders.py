@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,9 @@ def run_folder(recipe: Recipe, output: Path | None, *, resume: bool, runs: Path 
     return output
 
 
-def resumed_recipe(folder: Path, recipe: str, overrides: Sequence[str]) -> tuple[Recipe, list[str], list[str]]:
+def resumed_recipe(
+    folder: Path, recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
+) -> tuple[Recipe, list[str], list[str]]:
     """The recipe of a run that goes on: with the overrides it was started with, then the new ones.
 
     Returns:
