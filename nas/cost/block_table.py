@@ -173,10 +173,11 @@ def read_block_table(path: Path, space: SearchSpace) -> BlockTable:
 
 def parse_block_table(value: Any, space: SearchSpace, *, where: str) -> BlockTable:
     """The table in a file's content; see `read_block_table`."""
-    if not is_block_table(value) or value["form"] != FORM:
-        raise UserError(
-            where, "is not a latency table of blocks in the format that `nas lut build` writes", code="unreadable"
-        )
+    if not is_block_table(value):
+        raise UserError(where, "is not a latency table of blocks; `nas lut build` writes one", code="unreadable")
+    if value["form"] != FORM:
+        problem = f"has the format {value['form']!r}, not {FORM!r}; build the table again with `nas lut build`"
+        raise UserError(where, problem, code="unreadable")
     if value.get("unit") != "ms":
         raise UserError(f"{where}: unit", f"is {value.get('unit')!r}", allowed=["ms"], code="mismatch")
     if value.get("space") != space_fingerprint(space):
