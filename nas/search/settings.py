@@ -73,7 +73,7 @@ class SearchSettings(Settings):
     objectives: tuple[str, ...] = Field(("accuracy", "macs"), min_length=1)
     """Values to optimise: accuracy, latency_ms, params, macs, or any predictor."""
     constraints: tuple[str, ...] = ()
-    """Limits such as `params <= 0.6e6`; an architecture that exceeds one is not evaluated further."""
+    """Limits such as `params <= 0.6e6`; an architecture that violates one is not evaluated further."""
     population_size: PositiveInt = 20
     """Population of nsga2 and regularized_evolution; number of parents for surrogate."""
     sample_size: PositiveInt = 5

@@ -123,7 +123,7 @@ class ViT(SearchSpace):
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
         tokens = (
             self.patches(x).flatten(2).transpose(1, 2).contiguous()
-        )  # contiguous, so that runtimes fuse the bias into the product
+        )  # contiguous, so that torch adds the bias in the product
         x = self.gate(self.embed(tokens, gates) + self.position(gates), gates)
         x = self.depth(x, gates)
         return self.head(self.norm(x, gates).mean(dim=1), gates)
