@@ -121,9 +121,8 @@ class ViT(SearchSpace):
         _fresh(self)
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
-        tokens = (
-            self.patches(x).flatten(2).transpose(1, 2).contiguous()
-        )  # contiguous, so that torch adds the bias in the product
+        # Contiguous, so that torch adds the bias in the matrix product, as counted.
+        tokens = self.patches(x).flatten(2).transpose(1, 2).contiguous()
         x = self.gate(self.embed(tokens, gates) + self.position(gates), gates)
         x = self.depth(x, gates)
         return self.head(self.norm(x, gates).mean(dim=1), gates)
