@@ -1,4 +1,4 @@
-"""Architecture parameters: a vector alpha for each choice, and the gates made of them."""
+"""Architecture parameters: a vector alpha for each choice, and the gates computed from them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ WeighAll = Callable[[list[Tensor]], Sequence[Tensor]]
 class Alphas:
     """One parameter vector `(options,)` for each choice that learns, on the space's device.
 
-    Choices between inputs that come from layer choices learn nothing themselves: the strengths of their edges decide,
-    and in training they stand open.
+    Choices between the outputs of layer choices have no alpha: the strengths of these edges decide, and in training
+    all their inputs are open.
 
     Args:
         space: whose choices they are.
-        std: of the normal initial values, drawn from torch's global generator.
+        std: standard deviation of the initial values, drawn from torch's global generator.
     """
 
     def __init__(self, space: SearchSpace, *, std: float) -> None:
@@ -42,7 +42,7 @@ class Alphas:
         }
 
     def parameters(self) -> list[nn.Parameter]:
-        """The vectors, in the space's order."""
+        """The vectors, in the order of the space's choices."""
         return list(self.values.values())
 
     def undecided(self, region: Region) -> list[str]:
@@ -54,11 +54,11 @@ class Alphas:
         return self._spread(region, name, weigh(self._open(region, name)))
 
     def gates(self, region: Region, weigh: Weigh) -> dict[str, Gate]:
-        """A path for each choice that is decided, a mixture `weigh(alpha)` of the open options for the others."""
+        """A path for each decided choice, a mixture `weigh(alpha)` of the open options for the others."""
         return region_gates(self._space, region, lambda name: self.weights(region, name, weigh))
 
     def gates_at_once(self, region: Region, weigh: WeighAll) -> dict[str, Gate]:
-        """As `gates`, of one call of `weigh` with the open alphas of all undecided choices: draws, for one."""
+        """As `gates`, with one call of `weigh` for the open alphas of all undecided choices, as random draws need."""
         names = self.undecided(region)
         rows = weigh([self._open(region, name) for name in names]) if names else ()
         weights = dict(zip(names, rows, strict=True))
@@ -84,7 +84,7 @@ class Alphas:
         return {name: alpha.detach().clone() for name, alpha in self.values.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take up the vectors.
+        """Restore the vectors.
 
         Raises:
             UserError: they are of another space, or not finite; the choice is named.
@@ -99,7 +99,7 @@ class Alphas:
         self.check_finite()
 
     def check_finite(self) -> None:
-        """Raises UserError, naming the choice, where an alpha is NaN or infinite."""
+        """Raises UserError, naming the choice, if an alpha is NaN or infinite."""
         for name, alpha in self.values.items():
             if not bool(alpha.isfinite().all()):
                 problem = f"alpha is {alpha.tolist()}; a smaller alpha_lr may help"
@@ -109,8 +109,8 @@ class Alphas:
 def region_gates(space: SearchSpace, region: Region, weights: Callable[[str], Tensor]) -> dict[str, Gate]:
     """Gates that open a region.
 
-    A choice with one option left is a path, one between inputs that come from layer choices stands open, any other
-    is a mixture with `weights(name)`, shape `(options,)`.
+    A choice with one option left becomes a path. A choice between the outputs of layer choices opens all its inputs.
+    Any other becomes a mixture with `weights(name)`, shape `(options,)`.
     """
     gates: dict[str, Gate] = {}
     for name, choice in space.choices().items():

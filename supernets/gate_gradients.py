@@ -5,12 +5,12 @@ Cai, Zhu & Han, "ProxylessNAS", ICLR 2019, section 3.1: with y = sum_j g_j o_j(x
     b_j = dL/dg_j = <dL/dy, o_j(x)>
     dL/dalpha_i = sum_j b_j p_j (delta_ij - p_i) = p_i (b_i - sum_j p_j b_j)
 
-The second line takes dp/dalpha for dg/dalpha (Courbariaux et al., "BinaryConnect", NeurIPS 2015). Only the active
-path is in the graph. The outputs of the other options are made afterwards, one at a time and without a gradient, from
-the x and dL/dy that were kept at each choice.
+The second line uses dp/dalpha in place of dg/dalpha (Courbariaux et al., "BinaryConnect", NeurIPS 2015). Only the
+active path is in the autograd graph. The outputs of the other options are computed afterwards, one at a time and
+without a graph, from the x and dL/dy that were kept at each choice.
 
-The options of an elastic choice are parts of one another. There b comes out of the same pass backward, through one-hot
-weights of the largest option that is asked for, whose memory it takes.
+The options of an elastic choice share their weights. There b comes out of the same backward pass, as the gradient of
+one-hot mixture weights; this takes the memory of the largest option that is asked for.
 """
 
 from __future__ import annotations
@@ -38,32 +38,35 @@ def gate_gradients(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss along a path, and b of the options asked for. No parameter gets a gradient.
 
-    An option that passes nothing counts as o = 0: its own b is 0, and where it is the active one, those of the others
-    are what they would be beside any zero. Of a choice that stands in several places b is the sum over them.
+    An option that passes nothing counts as o = 0: its own b is 0, and where it is active, dL/dy is taken at y = 0.
+    A choice that occurs in several places has the sum of their b.
 
     Args:
-        space: the supernet, in the mode in which it is asked.
-        loss: runs it and gives a scalar; takes the gates of the choices of `path`, all along that path.
-        path: the active option of each choice in `options`, at least.
-        options: the options that are asked for.
+        space: the supernet, in training or evaluation mode; the mode is kept.
+        loss: runs the supernet under the gates of `path` and returns a scalar.
+        path: the active option of each choice; at least of those in `options`.
+        options: by choice, the options whose b is wanted.
 
     Returns:
-        The loss without its graph, and by choice b in float32 or better, `(all options,)`, 0 where not asked for.
+        The loss, detached, and for each choice b `(all options,)`, in float32 or better, 0 for options not asked for.
     """
     with frozen_statistics(space):
+        # Elastic choices: b is dL/d(row), as y is linear in the one-hot row. All others: their x and y are recorded.
         rows = {name: _one_hot(space, name, path[name]) for name in options if _is_elastic(space, name)}
         with _recorded(space, [name for name in options if name not in rows]) as visits:
             elastic = {name: Mixture(row, _open(options[name], path[name])) for name, row in rows.items()}
             value = loss({**path, **elastic})
+        # One backward pass gives b of the elastic choices and dL/dy of every other place, and no parameter's gradient.
         tensors = [*rows.values(), *(visit.y for visit in visits)]
         found = torch.autograd.grad(value, tensors, allow_unused=True)
         slopes = found[len(rows) :]
         dtype = torch.promote_types(value.dtype, torch.float32)
         b = {name: value.new_zeros(len(space.choices()[name].options), dtype=dtype) for name in options}
         b |= {name: b[name] if g is None else g.to(dtype) for name, g in zip(rows, found, strict=False)}
+        # b_j = <dL/dy, o_j(x)>: run each other option on the x that the active one had.
         with torch.no_grad(), autocast(value.device):
             for visit, slope in zip(visits, slopes, strict=True):
-                if slope is not None:  # else nothing after this place reaches the loss
+                if slope is not None:  # None: nothing behind this place reaches the loss
                     name = visit.choice.name
                     for j in options[name]:
                         b[name][j] += inner(slope, visit.y if j == path[name] else visit.output(j))
@@ -76,7 +79,7 @@ def alpha_gradient(p: Tensor, b: Tensor) -> Tensor:
 
 
 def inner(a: Tensor, b: Tensor | None) -> Tensor | float:
-    """<a, b> of two tensors of one shape, in float32 or better whatever they are stored in; None counts as 0."""
+    """<a, b> of two tensors of the same shape, in float32 or better whatever their type; None counts as 0."""
     if b is None:
         return 0.0
     dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
@@ -85,14 +88,14 @@ def inner(a: Tensor, b: Tensor | None) -> Tensor | float:
 
 @dataclass(frozen=True, eq=False)
 class _Visit:
-    """A choice met in the forward pass: what went in, without a graph, and what came out of the active option."""
+    """A choice in the forward pass: its input, detached, and the output of its active option."""
 
     choice: Choice
     x: Any
     y: Tensor
 
     def output(self, index: int) -> Tensor | None:
-        """What an option makes of x; None where it passes nothing."""
+        """The output of an option for x; None where it passes nothing."""
         output: Tensor | None = self.choice(self.x, {self.choice.name: index})
         return output
 
@@ -108,17 +111,20 @@ def _one_hot(space: SearchSpace, name: str, index: int) -> Tensor:
 
 
 def _open(options: Sequence[int], active: int) -> tuple[int, ...]:
+    """The options to compute: those asked for, and the active one."""
     return tuple(sorted({*options, active}))
 
 
 @contextmanager
 def _recorded(space: SearchSpace, names: Collection[str]) -> Iterator[list[_Visit]]:
+    """Keeps x and y of these choices within the block, and makes every y a tensor to differentiate with respect to."""
     visits: list[_Visit] = []
 
     def hook(choice: Choice, args: tuple[Any, Any], output: Tensor | None) -> Tensor:
         x = args[0].detach() if isinstance(args[0], Tensor) else [None if t is None else t.detach() for t in args[0]]
         y = _zeros(choice, x) if output is None else output
-        # A tensor of its own: the output of an identity is its input, which others read too.
+        # dL/dy must be that of this choice's output alone. An identity returns its input, which other layers read too,
+        # so y becomes a tensor of its own: a view in the graph or, where the path has no graph yet, a new leaf.
         y = y.view_as(y) if y.requires_grad else y.detach().requires_grad_()
         visits.append(_Visit(choice, x, y))
         return y
@@ -133,7 +139,7 @@ def _recorded(space: SearchSpace, names: Collection[str]) -> Iterator[list[_Visi
 
 
 def _zeros(choice: Choice, x: Any) -> Tensor:
-    """Zeros in the shape of what the first option that passes something gives."""
+    """Zeros in the shape of the output of the first option that passes something."""
     with torch.no_grad():
         outputs = (choice.forward(x, {choice.name: j}) for j in range(len(choice.options)))
         return torch.zeros_like(next(output for output in outputs if output is not None))

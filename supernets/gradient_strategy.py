@@ -1,4 +1,4 @@
-"""What the strategies that learn architecture parameters have in common."""
+"""The common part of strategies that learn architecture parameters."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from espalier.supernets.statistics import frozen_statistics
 from espalier.supernets.strategy import Step, Strategy
 
 INITIAL_STD = 1e-3
-"""Of the first alphas: nearly uniform gates (Liu et al., DARTS)."""
+"""Standard deviation of the initial alphas: nearly uniform gates (Liu et al., DARTS)."""
 BETAS = (0.5, 0.999)
-"""Of Adam for alpha (Liu et al., DARTS)."""
+"""Betas of Adam for alpha (Liu et al., DARTS)."""
 
 
 class Stateful(Protocol):
-    """An optimiser, as far as a checkpoint knows it."""
+    """Anything with a state for checkpoints, such as an optimiser."""
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any], /) -> None: ...
 
 
 class AlphaStrategy(Strategy):
-    """A strategy with a vector alpha for each choice, of which softmax makes probabilities.
+    """A strategy with a vector alpha for each choice, whose softmax is the probability of each option.
 
-    A subclass gives it the `optimizer` of its alphas.
+    A subclass sets the `optimizer` of the alphas.
     """
 
     supports = frozenset({LayerChoice, InputChoice, ElasticChoice})
@@ -51,29 +51,29 @@ class AlphaStrategy(Strategy):
         self.alphas = Alphas(self.space, std=INITIAL_STD)
 
     def weigh(self, alpha: Tensor) -> Tensor:
-        """The mean weights of the open options from their alphas."""
+        """The mean weights of the open options, given their alphas."""
         return softmax(alpha)
 
     def likelihood(self, alpha: Tensor) -> Tensor:
-        """The probability of each open option from their alphas."""
+        """The probability of each open option, given their alphas."""
         return softmax(alpha)
 
     def mean_gates(self) -> Gates:
-        """softmax(alpha) inside the region, or what else `weigh` makes of alpha."""
+        """The gates `weigh(alpha)` inside the region."""
         with torch.no_grad():
             return self.alphas.gates(self.region, self.weigh)
 
     def preferences(self) -> Mapping[str, Tensor]:
-        """softmax(alpha) inside the region, or what else `likelihood` makes of alpha."""
+        """The probabilities `likelihood(alpha)` inside the region."""
         with torch.no_grad():
             return self.probabilities()
 
     def probabilities(self) -> dict[str, Tensor]:
-        """The same, with the graph to alpha."""
+        """As `preferences`, differentiable in alpha."""
         return {name: self.alphas.weights(self.region, name, self.likelihood) for name in self.alphas.values}
 
     def preferred(self) -> Architecture:
-        """The largest option of every choice; edges are compared by the weights of the mixture that is trained."""
+        """The largest option of every choice; edges are compared by the weights of the trained mixture."""
         with torch.no_grad():
             weights = {name: self.alphas.weights(self.region, name, self.weigh) for name in self.alphas.values}
         return argmax(self.space, weights, self.region)
@@ -89,7 +89,7 @@ class AlphaStrategy(Strategy):
         return {} if entropy is None else {"entropy": entropy}
 
     def state_dict(self) -> dict[str, Any]:
-        """The region, the alphas, and what their optimiser remembers."""
+        """The region, the alphas, and the state of their optimiser."""
         return {**super().state_dict(), "alphas": self.alphas.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -149,12 +149,12 @@ class GradientStrategy(AlphaStrategy):
         return self.alpha_weight_decay
 
     def check_schedule(self, epochs: int, steps: int) -> None:
-        """Raises UserError where alpha would never take a step."""
+        """Raises UserError if alpha would never take a step."""
         check_warmup(self.alpha_warmup, epochs)
 
     @property
     def priced(self) -> bool:
-        """Where `cost_weight` is not 0."""
+        """Whether `cost_weight` is not 0."""
         return self._costs is not None
 
     @abstractmethod
@@ -162,7 +162,7 @@ class GradientStrategy(AlphaStrategy):
         """The gradient of the validation loss with respect to each alpha."""
 
     def before_step(self, step: Step) -> None:
-        """One step of alpha; the weights, the batch-norm statistics and decided alphas stay as they are."""
+        """One step of alpha; weights, batch-norm statistics and the alphas of decided choices do not change."""
         learning = self.alphas.undecided(self.region)
         if step.epoch < self.alpha_warmup or not learning:
             return
@@ -170,13 +170,13 @@ class GradientStrategy(AlphaStrategy):
             gradient = self.gradient(step)
         price = self._price_gradient()
         for (name, alpha), g, dearer in zip(self.alphas.values.items(), gradient, price, strict=True):
-            alpha.grad = None  # which Adam passes over; by a zero it would still decay
+            alpha.grad = None  # Adam skips it; with a gradient of 0 it would still apply weight decay
             if name in learning:
                 alpha.grad = dearer if g is None else g + dearer
         self.optimizer.step()
 
     def _price_gradient(self) -> Sequence[Tensor]:
-        """Mu d(E / E_max)/dalpha, for each alpha."""
+        """Mu d(E[cost] / max cost)/dalpha, for each alpha."""
         alphas = self.alphas.parameters()
         if self._costs is None:
             return [torch.zeros_like(alpha) for alpha in alphas]
@@ -184,7 +184,7 @@ class GradientStrategy(AlphaStrategy):
         return torch.autograd.grad(price, alphas, allow_unused=True, materialize_grads=True)
 
     def end_epoch(self, epoch: int, epochs: int) -> Mapping[str, float]:
-        """Also the expected cost, such as `expected_macs`, where it has a price."""
+        """Adds the expected cost, such as `expected_macs`, where it is part of the loss."""
         row = super().end_epoch(epoch, epochs)
         if self._costs is None:
             return row
@@ -192,7 +192,7 @@ class GradientStrategy(AlphaStrategy):
 
 
 def check_warmup(alpha_warmup: int, epochs: int) -> None:
-    """Raises UserError where a warm-up leaves no epoch for architecture parameters."""
+    """Raises UserError if the warm-up leaves no epoch for the architecture parameters."""
     if alpha_warmup >= epochs:
         problem = f"{alpha_warmup} of {epochs} epochs leave none for the architecture parameters to learn in"
         raise UserError("supernet.strategy.alpha_warmup", problem, code="conflict")

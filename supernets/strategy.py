@@ -1,4 +1,4 @@
-"""A supernet strategy: a producer of gates, which may learn what it produces."""
+"""A supernet strategy: it produces gates, and may learn which ones to produce."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from espalier.supernets.alphas import region_gates
 
 @dataclass(frozen=True)
 class Step:
-    """What a strategy may use around one step of the weights.
+    """What a strategy may use before and after one step of the weights.
 
     Attributes:
         supernet: in training mode.
@@ -33,8 +33,11 @@ class Step:
         train: the batch of this step.
         validation: gives the next batch of the images for architecture parameters.
         generator: of the draws of gates, on the CPU.
-        epoch, epochs, index, steps: this epoch from 0, their number, this step from 0, steps in an epoch.
-        penalty: of the gates, a part of every loss; None for none.
+        epoch: this epoch, counted from 0.
+        epochs: their number.
+        index: this step of the epoch, counted from 0.
+        steps: steps in an epoch.
+        penalty: a function of the gates that is added to every loss; None for none.
     """
 
     supernet: SearchSpace
@@ -51,7 +54,7 @@ class Step:
 
     @property
     def progress(self) -> float:
-        """The share of the training that is done with this step."""
+        """The share of the training that is done after this step."""
         return (self.epoch + (self.index + 1) / self.steps) / self.epochs
 
     def loss(self, batch: Batch, gates: Gates, weights: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -107,28 +110,28 @@ class Strategy(ABC):
 
     @property
     def image_order(self) -> Order | None:
-        """What decides which training images an epoch shows; None shows all of them once, in a random order."""
+        """What chooses the training images of an epoch; None takes each image once, in random order."""
         return None
 
     def mean_gates(self) -> Gates:
-        """Gates that stand for all the architectures of the region as they count now; here all options alike."""
+        """Gates that average over the architectures of the region; by default with equal weights."""
         device = next(self.space.parameters()).device
 
-        def alike(name: str) -> Tensor:
+        def uniform(name: str) -> Tensor:
             options = self.region[name]
             return torch.full((len(self.space.choices()[name].options),), 1 / len(options), device=device)
 
-        return region_gates(self.space, self.region, alike)
+        return region_gates(self.space, self.region, uniform)
 
-    def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: B027 - most go with any
-        """Refuse, before any training, an optimiser of the weights that the strategy cannot work with.
+    def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: B027 - most work with any
+        """Refuse, before the training starts, an optimiser of the weights that the strategy cannot work with.
 
         Raises:
-            UserError: naming those that would do.
+            UserError: listing optimisers that work.
         """
 
-    def check_schedule(self, epochs: int, steps: int) -> None:  # noqa: B027 - most go with any
-        """Refuse, before any training, numbers of epochs and of steps in one in which nothing would be learnt.
+    def check_schedule(self, epochs: int, steps: int) -> None:  # noqa: B027 - most work with any
+        """Refuse, before the training starts, a schedule in which nothing would be learnt.
 
         Raises:
             UserError: naming the option.
@@ -138,7 +141,7 @@ class Strategy(ABC):
         """Called before each epoch (counted from 0), before its images are drawn."""
 
     def before_update(self, paths: Sequence[Gates]) -> None:  # noqa: B027
-        """Called when the gradients of these paths are added up and clipped, before the optimiser uses them."""
+        """Called after the gradients of these paths are summed and clipped, before the optimiser's step."""
 
     def before_step(self, step: Step) -> None:  # noqa: B027 - most strategies do nothing here
         """Called before each step of the weights."""
@@ -147,12 +150,12 @@ class Strategy(ABC):
         """Called after each step of the weights."""
 
     def end_epoch(self, epoch: int, epochs: int) -> Mapping[str, float]:
-        """Called after each epoch (counted from 0); what it gives goes into the epoch's row."""
+        """Called after each epoch (counted from 0); the result is added to the epoch's row."""
         return {}
 
     @property
     def priced(self) -> bool:
-        """Whether what networks cost has a say in what it learns."""
+        """Whether the cost of networks influences what it learns."""
         return False
 
     def preferences(self) -> Mapping[str, Tensor]:
@@ -160,16 +163,16 @@ class Strategy(ABC):
         return {}
 
     def preferred(self) -> Architecture:
-        """The architecture that the preferences speak for.
+        """The architecture that the preferences select.
 
         Raises:
-            UserError: the strategy has none.
+            UserError: the strategy has no preferences.
         """
         problem = f"{self.name} learns no preferences, which argmax needs"
         raise UserError("select.methods", problem, code="unsupported")
 
     def state_dict(self) -> dict[str, Any]:
-        """What the strategy has learnt so far: tensors, numbers and strings."""
+        """The state of the strategy: tensors, numbers and strings."""
         return {"region": self.region.to_json()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -182,7 +185,7 @@ class Strategy(ABC):
 
 
 def check_supports(strategy: type[Strategy], space: SearchSpace) -> None:
-    """Refuse a space with a kind of choice that the strategy cannot open, before any training.
+    """Refuse a space with a kind of choice that the strategy does not support.
 
     Raises:
         UserError: naming the choice.
