@@ -31,7 +31,7 @@ from espalier.nas.architecture import Architecture
 from espalier.nas.measurement import Estimate
 from espalier.nas.predictor import Learner, Predictor
 from espalier.nas.spaces.nasbench201 import NasBench201
-from espalier.predictors.cell_graph import live_arrows
+from espalier.predictors.cell_graph import live_edges
 from espalier.predictors.latency import Guides, LatencyPredictor, spread
 
 POOL, HELD_OUT = 1000, 200
@@ -106,7 +106,7 @@ def judge_seed(latencies: Path, cells_file: Path, samples: Sequence[int], seed: 
     columns = read(latencies, cells)
     macs, params = (Known(name, costs[name], name) for name in ("macs", "params"))
     order = (cells[i] for i in np.random.default_rng(seed).permutation(len(cells)))
-    connected = (cell for cell in order if live_arrows(space, cell))
+    connected = (cell for cell in order if live_edges(space, cell))
     drawn = [next(connected) for _ in range(POOL + HELD_OUT)]
     pool, held_out = drawn[:POOL], drawn[POOL:]
     found: list[tuple[Any, ...]] = []

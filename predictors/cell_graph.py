@@ -1,4 +1,4 @@
-"""The drawing of an architecture, without what does not count in it, as paths and as a graph."""
+"""The diagram of an architecture without its dead edges, as paths and as a graph."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     import networkx as nx
 
 
-def live_arrows(space: SearchSpace, architecture: Architecture) -> list[Edge]:
-    """The arrows of the drawing that carry something from one of its inputs to one of its outputs.
+def live_edges(space: SearchSpace, architecture: Architecture) -> list[Edge]:
+    """The edges of the diagram that lie on a path from one of its inputs to one of its outputs.
 
-    Inputs and outputs are the nodes without an arrow to or from them in the whole drawing. An arrow is dead where its
-    operation lets nothing through (the `None` candidates of layer choices), or only dead ones lead to it or from it.
+    Inputs are the nodes without incoming edges in the whole diagram, outputs those without outgoing ones. An edge is
+    dead if its operation passes nothing (the `None` candidates of layer choices), or if only dead edges lead to it or
+    leave from it.
 
     Raises:
         UserError: not an architecture of the space.
@@ -28,28 +29,33 @@ def live_arrows(space: SearchSpace, architecture: Architecture) -> list[Edge]:
     nothing = {str(o) for layer in layers for o in layer.options if str(o) not in layer.candidates}
     drawn = space.diagram(space.check(architecture))
     sources, targets = {source for source, _, _ in drawn}, {target for _, target, _ in drawn}
-    open_arrows = [arrow for arrow in drawn if arrow[2] not in nothing]
-    graph = nx.DiGraph((source, target) for source, target, _ in open_arrows)
+    open_edges = [edge for edge in drawn if edge[2] not in nothing]
+    graph = nx.DiGraph((source, target) for source, target, _ in open_edges)
     fed = {node for start in graph.nodes & (sources - targets) for node in (start, *nx.descendants(graph, start))}
     read = {node for end in graph.nodes & (targets - sources) for node in (end, *nx.ancestors(graph, end))}
-    return [arrow for arrow in open_arrows if arrow[0] in fed and arrow[1] in read]
+    return [edge for edge in open_edges if edge[0] in fed and edge[1] in read]
 
 
-def ways(arrows: Sequence[Edge], node: str) -> list[str]:
-    """The ways from a node to an output: the operations passed, and the output."""
-    onward = [(target, label) for source, target, label in arrows if source == node]
-    return [f"{label}>{way}" for target, label in onward for way in ways(arrows, target)] if onward else [node]
+def paths_to_output(edges: Sequence[Edge], node: str) -> list[str]:
+    """All paths from a node to an output, each as its operations and the output."""
+    following = [(target, label) for source, target, label in edges if source == node]
+    if not following:
+        return [node]
+    return [f"{label}>{path}" for target, label in following for path in paths_to_output(edges, target)]
 
 
-def vertices(arrows: Sequence[Edge]) -> nx.Graph:
-    """A vertex for each arrow, between those of its two nodes. Inner nodes are all alike: their names are arbitrary."""
+def edges_as_nodes(edges: Sequence[Edge]) -> nx.Graph:
+    """The graph in which each edge becomes a node between its two ends.
+
+    Inner nodes all have the same label, as their names are arbitrary.
+    """
     import networkx as nx
 
-    sources, targets = {source for source, _, _ in arrows}, {target for _, target, _ in arrows}
+    sources, targets = {source for source, _, _ in edges}, {target for _, target, _ in edges}
     graph = nx.Graph()
     for node in sources | targets:
         graph.add_node(node, label="node" if node in sources & targets else ascii(node))
-    for i, (source, target, label) in enumerate(arrows):
+    for i, (source, target, label) in enumerate(edges):
         graph.add_node(i, label=ascii(label))
         graph.add_edges_from([(source, i), (i, target)])
     return graph

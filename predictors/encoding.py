@@ -1,4 +1,4 @@
-"""Encodings: architectures of any space as vectors of numbers, for predictors that learn."""
+"""Encodings: architectures of any space as feature vectors, for predictors that learn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from espalier.nas.architecture import Architecture
 from espalier.nas.errors import UserError
 from espalier.nas.space import SearchSpace
 from espalier.predictors.arrays import Floats
-from espalier.predictors.cell_graph import live_arrows, vertices, ways
+from espalier.predictors.cell_graph import edges_as_nodes, live_edges, paths_to_output
 
 
 class Encoding(Protocol):
@@ -21,7 +21,7 @@ class Encoding(Protocol):
     name: str
 
     def fit(self, architectures: Sequence[Architecture]) -> None:
-        """Settle the columns."""
+        """Fix the columns."""
         ...
 
     def transform(self, architectures: Sequence[Architecture]) -> Floats:
@@ -42,7 +42,7 @@ class OneHot:
         self._space = space
 
     def fit(self, architectures: Sequence[Architecture]) -> None:
-        """Nothing: the space alone settles the columns."""
+        """Nothing to do: the space alone determines the columns."""
 
     def transform(self, architectures: Sequence[Architecture]) -> Floats:
         taken = [self._space.gates(self._space.check(a)) for a in architectures]
@@ -51,9 +51,9 @@ class OneHot:
 
 
 class _Counts:
-    """One column for each feature that at least `COMMON` of the architectures fitted on have; others are left out.
+    """One column for each feature that a share of at least `MIN_SHARE` of the architectures in `fit` has.
 
-    All that a column of a single architecture tells is that this one is like no other.
+    A feature of a single architecture only tells that it is like no other.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -63,9 +63,9 @@ class _Counts:
         self._columns = DictVectorizer(sparse=False)
 
     def fit(self, architectures: Sequence[Architecture]) -> None:
-        """Settle the columns."""
+        """Fix the columns."""
         counts = self._columns.fit_transform([self._count(a) for a in architectures])
-        self._columns.restrict((counts > 0).mean(0) >= COMMON)
+        self._columns.restrict((counts > 0).mean(0) >= MIN_SHARE)
 
     def transform(self, architectures: Sequence[Architecture]) -> Floats:
         return self._columns.transform([self._count(a) for a in architectures])
@@ -83,32 +83,32 @@ class Operations(_Counts):
     name = "operations"
 
     def _count(self, architecture: Architecture) -> Mapping[str, int]:
-        return Counter(label for _, _, label in live_arrows(self._space, architecture))
+        return Counter(label for _, _, label in live_edges(self._space, architecture))
 
 
 class Paths(_Counts):
-    """Which paths lead from an input to an output, a path being known by the operations on its way: 0 or 1.
+    """Which paths lead from an input to an output, 0 or 1; a path is identified by its operations.
 
     White, Neiswanger & Savani, "BANANAS: Bayesian Optimization with Neural Architectures for Neural Architecture
-    Search", AAAI 2021, section 3. It is made for cells, which have few paths: a chain has a single one, and two chains
-    that differ anywhere have no column in common.
+    Search", AAAI 2021, section 3. Meant for cells: a chain has a single path, and two chains that differ anywhere have
+    no column in common.
     """
 
     name = "path"
 
     def _count(self, architecture: Architecture) -> Mapping[str, int]:
-        arrows = live_arrows(self._space, architecture)
-        targets = {target for _, target, _ in arrows}
-        inputs = sorted({source for source, _, _ in arrows} - targets)
-        return {f"{node}>{way}": 1 for node in inputs for way in ways(arrows, node)}
+        edges = live_edges(self._space, architecture)
+        targets = {target for _, target, _ in edges}
+        inputs = sorted({source for source, _, _ in edges} - targets)
+        return {f"{node}>{path}": 1 for node in inputs for path in paths_to_output(edges, node)}
 
 
 class Subgraphs(_Counts):
-    """How often each rooted neighbourhood occurs in the drawing: Weisfeiler and Lehman's labels.
+    """How often each rooted neighbourhood occurs in the diagram: Weisfeiler-Lehman labels.
 
     Ru, Wan, Dong & Osborne, "Interpretable Neural Architecture Search via Bayesian Optimisation with Weisfeiler-Lehman
-    Kernels", ICLR 2021; labels after Shervashidze et al., JMLR 2011. Operations and nodes are both vertices of one
-    graph: a label tells an operation and the nodes it connects, or a node and the operations that meet in it.
+    Kernels", ICLR 2021; labels after Shervashidze et al., JMLR 2011. Operations and nodes both become nodes of one
+    graph: a label describes an operation and the nodes it connects, or a node and the operations that meet in it.
     """
 
     name = "graph"
@@ -117,7 +117,7 @@ class Subgraphs(_Counts):
         import networkx as nx
 
         labels = nx.weisfeiler_lehman_subgraph_hashes(
-            vertices(live_arrows(self._space, architecture)),
+            edges_as_nodes(live_edges(self._space, architecture)),
             node_attr="label",
             iterations=ROUNDS,
             include_initial_labels=True,
@@ -125,9 +125,9 @@ class Subgraphs(_Counts):
         return Counter(label for vertex in labels.values() for label in vertex)
 
 
-COMMON = 0.02
+MIN_SHARE = 0.02
 ROUNDS = 1
-"""More of them find neighbourhoods so rare that nothing can be learnt from them."""
+"""More rounds find neighbourhoods that are too rare to learn from."""
 
 ENCODINGS: Mapping[str, Callable[[SearchSpace], Encoding]] = {
     kind.name: kind for kind in (OneHot, Operations, Paths, Subgraphs)

@@ -18,13 +18,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from espalier.nas.space import SearchSpace
 from espalier.nas.task import Batch
 from espalier.nas.training import Diverged
+from espalier.supernets.batch_norm import frozen_statistics
 from espalier.supernets.gradient_strategy import AlphaStrategy
-from espalier.supernets.statistics import frozen_statistics
 from espalier.supernets.strategy import Strategy
 
 TOLERANCE = 1e-3
 """Of the eigenvalue, relative, from one iteration to the next."""
-MOST_ITERATIONS = 100
+MAX_ITERATIONS = 100
 """By then an eigenvalue that has not settled has another within a few percent of it."""
 IMAGES = 32
 """Of the batch, to look at: the graph of the whole mixture is kept twice, which a strategy of one path never does."""
@@ -94,7 +94,7 @@ def dominant_eigenvalue(loss: Tensor, parameters: Sequence[Tensor], *, seed: int
         return 0.0  # linear in all parameters
     v = torch.randn(len(slope), generator=torch.Generator().manual_seed(seed)).to(slope)
     magnitude, sign = 0.0, 1.0
-    for _ in range(MOST_ITERATIONS):
+    for _ in range(MAX_ITERATIONS):
         v = v / v.norm()
         parts = torch.autograd.grad(
             slope, parameters, grad_outputs=v, retain_graph=True, allow_unused=True, materialize_grads=True

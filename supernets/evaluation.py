@@ -13,8 +13,8 @@ from espalier.nas.device import autocast
 from espalier.nas.gates import Gates
 from espalier.nas.space import SearchSpace
 from espalier.nas.task import Batch
+from espalier.supernets.batch_norm import frozen_statistics
 from espalier.supernets.noise import paired_noise
-from espalier.supernets.statistics import frozen_statistics
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from espalier.nas.gates import Gates
-from espalier.supernets.constraints import first_fit, keeps_constraints
+from espalier.supernets.constraints import rejection_sample, satisfies_constraints
 from espalier.supernets.spos import SinglePathOneShot
 
 Decks = Mapping[str, tuple[int, ...]]
@@ -37,9 +37,9 @@ class FairNAS(SinglePathOneShot):
         Raises:
             UserError: it contains nothing, or hardly anything, of the region.
         """
-        paths, self._decks = first_fit(
+        paths, self._decks = rejection_sample(
             lambda: self._deal(generator),
-            lambda dealt: all(keeps_constraints(self.space, path) for path in dealt[0]),
+            lambda dealt: all(satisfies_constraints(self.space, path) for path in dealt[0]),
             where="supernet.strategy",
             problem=f"{self.name} finds no fair paths through the options that are open",
         )

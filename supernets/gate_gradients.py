@@ -27,7 +27,7 @@ from espalier.nas.choices import Choice, ElasticChoice
 from espalier.nas.device import autocast
 from espalier.nas.gates import Gate, Mixture
 from espalier.nas.space import SearchSpace
-from espalier.supernets.statistics import frozen_statistics
+from espalier.supernets.batch_norm import frozen_statistics
 
 
 def gate_gradients(

@@ -17,10 +17,10 @@ from espalier.nas.cost.model import CostModel
 from espalier.nas.errors import UserError
 from espalier.nas.gates import Gates
 from espalier.supernets.alphas import Alphas
+from espalier.supernets.batch_norm import frozen_statistics
 from espalier.supernets.costs import MACS, costs_from
 from espalier.supernets.entropy import mean_entropy
 from espalier.supernets.selection.argmax import argmax
-from espalier.supernets.statistics import frozen_statistics
 from espalier.supernets.strategy import Step, Strategy
 
 INITIAL_STD = 1e-3
@@ -153,7 +153,7 @@ class GradientStrategy(AlphaStrategy):
         check_warmup(self.alpha_warmup, epochs)
 
     @property
-    def priced(self) -> bool:
+    def uses_cost(self) -> bool:
         """Whether `cost_weight` is not 0."""
         return self._costs is not None
 

@@ -35,7 +35,7 @@ class Statistic:
         scale: `size` divides each norm by sqrt(number of elements), else larger kernels matter more by their size.
         places: `mean` over all weights of o wherever the path has it, or the `sum` divided only by the number of
             choices at which the path has it, so that deeper blocks and repeated cells count for more.
-        average: of the steps of an epoch with s_o != 0 by halves from 0, G <- (G + s) / 2, or of all the mean.
+        average: of the steps of an epoch with s_o != 0 by running_half from 0, G <- (G + s) / 2, or of all the mean.
         carry: whether an option that an epoch has not drawn keeps its G. Without, every epoch begins with 0.
         parameter_free: the share of options without weights: none of the sum of G, or 1 / (number of options).
     """
@@ -73,7 +73,7 @@ class OptionImportance:
         self._norms: list[Tensor] = []
         self._steps: list[_Step] = []
 
-    def tells_apart(self, name: str, options: Sequence[int]) -> bool:
+    def distinguishes(self, name: str, options: Sequence[int]) -> bool:
         """Whether G can make a difference between these options of a choice."""
         with_weights = [o for o in options if name in self._weights and self._weights[name][o]]
         return len(with_weights) > 1 or (
@@ -103,7 +103,7 @@ class OptionImportance:
             return
         s, drawn = self._observations()
         self._norms, self._steps = [], []
-        new = halves(s) if self._statistic.average == "half" else torch.where(drawn, s, 0).sum(0) / drawn.sum(0)
+        new = running_half(s) if self._statistic.average == "half" else torch.where(drawn, s, 0).sum(0) / drawn.sum(0)
         if self._statistic.carry:
             new = torch.where(drawn.any(0), new, self.values)
         self.values = new
@@ -122,7 +122,7 @@ class OptionImportance:
 
     def distribution(self, name: str, options: Sequence[int], tau: float) -> list[float] | None:
         """p_o = tau G_o / sum G + (1 - tau) / K over K options of a choice; None where it is uniform."""
-        if tau == 0 or not self.tells_apart(name, options):
+        if tau == 0 or not self.distinguishes(name, options):
             return None
         has_weights = torch.tensor([bool(self._weights[name][o]) for o in options])
         g = self.values[[self._entries[name, o] for o in options]]
@@ -158,7 +158,7 @@ class _Step:
     counted: list[int] = field(default_factory=list)
 
 
-def halves(s: Tensor) -> Tensor:
+def running_half(s: Tensor) -> Tensor:
     """G = 0, then G <- (G + s) / 2 for each row of s `(steps, entries)`, left alone where s is 0."""
     g = torch.zeros(s.shape[1], dtype=s.dtype)
     for row in s:

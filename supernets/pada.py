@@ -16,7 +16,7 @@ from espalier.nas.data.importance import Average, Draws, ImportanceSampler
 from espalier.nas.errors import UserError
 from espalier.nas.gates import Gates
 from espalier.nas.task import Classification
-from espalier.supernets.constraints import first_fit, keeps_constraints
+from espalier.supernets.constraints import rejection_sample, satisfies_constraints
 from espalier.supernets.entropy import mean_entropy
 from espalier.supernets.option_importance import OptionImportance, ParameterFree, Places, Scale, Scope, Statistic
 from espalier.supernets.pada_options import FROM_MODE, Mode, Reweight, Tau, Unsampled, check_options, fill
@@ -111,7 +111,7 @@ class PADA(SinglePathOneShot):
 
     def _can_tell_options_apart(self) -> bool:
         return self.importance is not None and any(
-            self.importance.tells_apart(name, options) for name, options in self.region.items()
+            self.importance.distinguishes(name, options) for name, options in self.region.items()
         )
 
     @property
@@ -147,9 +147,9 @@ class PADA(SinglePathOneShot):
         Raises:
             UserError: it contains nothing, or hardly anything, of the region.
         """
-        return first_fit(
+        return rejection_sample(
             lambda: self._draw(generator),
-            lambda gates: keeps_constraints(self.space, gates),
+            lambda gates: satisfies_constraints(self.space, gates),
             where="supernet.strategy",
             problem=f"{self.name} finds no path through the options that are open",
         )
@@ -196,7 +196,7 @@ class PADA(SinglePathOneShot):
         """
         row: dict[str, float] = {}
         if self.importance is not None:
-            names = [name for name in self.region.undecided if self.importance.tells_apart(name, self.region[name])]
+            names = [name for name in self.region.undecided if self.importance.distinguishes(name, self.region[name])]
             drawn = {name: torch.full((n := len(self.region[name]),), 1 / n) for name in names} | self.distributions()
             entropy = mean_entropy(drawn, self.region)
             row |= {} if entropy is None else {"entropy": entropy}

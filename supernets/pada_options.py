@@ -18,7 +18,7 @@ Reweight = Literal["none", "data"]
 Unsampled = Literal["freeze", "decay"]
 Tau = Annotated[float, Field(ge=0, le=1)]
 
-MOST_TAU_REWEIGHTED = 0.9
+MAX_REWEIGHTED_TAU = 0.9
 """Importance weights reach 1 / (1 - tau), and the size of a step grows with them."""
 FROM_MODE: Any = None
 """The default of an option that the mode decides; `fill` replaces it. Typed so that the option itself is never None."""
@@ -91,7 +91,7 @@ def check_options(given: Collection[str], *, paths: bool, data: bool, reweight: 
         if (key in OF_PATHS and not paths) or (key in OF_DATA and not data):
             problem = f"has no effect where {'data' if paths else 'paths'} is false"
             raise UserError(f"{where}.{key}", problem, code="conflict")
-    if data and reweight == "data" and tau_data > MOST_TAU_REWEIGHTED:
+    if data and reweight == "data" and tau_data > MAX_REWEIGHTED_TAU:
         problem = f"{tau_data:g} makes importance weights as large as 1 / (1 - tau); "
-        problem += f"with reweight: data it must be at most {MOST_TAU_REWEIGHTED:g}"
+        problem += f"with reweight: data it must be at most {MAX_REWEIGHTED_TAU:g}"
         raise UserError(f"{where}.tau_data", problem, code="out_of_range")

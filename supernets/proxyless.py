@@ -24,7 +24,7 @@ from espalier.supernets.gate_gradients import alpha_gradient, gate_gradients
 from espalier.supernets.gradient_strategy import AlphaStrategy, check_warmup, softmax
 from espalier.supernets.masked_adam import MaskedAdam
 from espalier.supernets.selection.argmax import argmax
-from espalier.supernets.selection.limited import likeliest_within
+from espalier.supernets.selection.constrained import likeliest_within
 from espalier.supernets.strategy import Step
 
 BETAS = (0.0, 0.999)
@@ -97,7 +97,7 @@ class ProxylessNAS(AlphaStrategy):
         )
 
     @property
-    def priced(self) -> bool:
+    def uses_cost(self) -> bool:
         """Unless the loss leaves the cost out."""
         return type(self.cost_loss) is not CostLoss
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from espalier.nas.choices import InputChoice, LayerChoice, ValueChoice
-from espalier.supernets.constraints import first_fit, keeps_constraints
+from espalier.supernets.constraints import rejection_sample, satisfies_constraints
 from espalier.supernets.strategy import Strategy
 
 
@@ -27,9 +27,9 @@ class SinglePathOneShot(Strategy):
         Raises:
             UserError: it contains nothing, or hardly anything, of the region.
         """
-        return first_fit(
+        return rejection_sample(
             lambda: self.region.sample_gates(generator),
-            lambda gates: keeps_constraints(self.space, gates),
+            lambda gates: satisfies_constraints(self.space, gates),
             where="supernet.strategy",
             problem=f"{self.name} finds no path through the options that are open",
         )

@@ -154,7 +154,7 @@ class Strategy(ABC):
         return {}
 
     @property
-    def priced(self) -> bool:
+    def uses_cost(self) -> bool:
         """Whether the cost of networks influences what it learns."""
         return False
 

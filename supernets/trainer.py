@@ -23,7 +23,7 @@ from espalier.supernets.strategy import Step, Strategy, check_supports
 
 
 @runtime_checkable
-class Orderly(Protocol):
+class Reorderable(Protocol):
     """Batches of images that something else may choose."""
 
     def follow(self, order: Order) -> None:
@@ -78,7 +78,7 @@ class SupernetTraining(Training):
             problem = f"{strategy.name} learns architecture parameters, which need a share of the images"
             raise UserError("data.split.architecture", problem, code="missing")
         if strategy.image_order is not None:
-            if not isinstance(batches, Orderly):
+            if not isinstance(batches, Reorderable):
                 raise TypeError(f"{strategy.name} chooses the images, which {type(batches).__name__} does not support")
             batches.follow(strategy.image_order)
         self.penalty = penalty

@@ -1,4 +1,4 @@
-"""AZ-NAS: three looks at the blocks of a network; the fourth is its number of operations.
+"""AZ-NAS: three scores of the blocks of a network; the fourth proxy is its number of operations.
 
 Lee & Ham, "AZ-NAS: Assembling Zero-Cost Proxies for Network Architecture Search", CVPR 2024.
 """
@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from espalier.predictors.zero_cost.blocks import run_blocks
+from espalier.predictors.zero_cost.initialisation import kaiming_
 from espalier.predictors.zero_cost.network import ScoreError
 from espalier.predictors.zero_cost.probe import Probe
 from espalier.predictors.zero_cost.score import Score
-from espalier.predictors.zero_cost.weights import kaiming_
 
 
 class AZExpressivity(Score):
@@ -24,7 +24,7 @@ class AZExpressivity(Score):
     batch_norm = "batch"
 
     def compute(self, probe: Probe) -> float:
-        return sum(_several(probe, self.name).entropies)
+        return sum(_at_least_two_blocks(probe, self.name).entropies)
 
 
 class AZProgressivity(Score):
@@ -35,7 +35,7 @@ class AZProgressivity(Score):
     batch_norm = "batch"
 
     def compute(self, probe: Probe) -> float:
-        h = torch.tensor(_several(probe, self.name).entropies, dtype=torch.float64)
+        h = torch.tensor(_at_least_two_blocks(probe, self.name).entropies, dtype=torch.float64)
         return float(h.diff().min())
 
 
@@ -50,7 +50,7 @@ class AZTrainability(Score):
     batch_norm = "batch"
 
     def compute(self, probe: Probe) -> float:
-        terms = _several(probe, self.name).trainabilities
+        terms = _at_least_two_blocks(probe, self.name).trainabilities
         return sum(terms) / len(terms)
 
 
@@ -130,7 +130,7 @@ def _vjp(output: Tensor, x: Tensor, g_out: Tensor) -> Tensor:
     return g_in
 
 
-def _several(probe: Probe, name: str) -> BlockPass:
+def _at_least_two_blocks(probe: Probe, name: str) -> BlockPass:
     blocks = probe.once(BlockPass)
     if len(blocks.entropies) < 2:
         raise ScoreError("network", f"{name} compares blocks, and the network has only one")

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from espalier.predictors.zero_cost.codes import CodeKernel
 from espalier.predictors.zero_cost.network import ScoreError, layer_weights, logits
 from espalier.predictors.zero_cost.probe import Probe
+from espalier.predictors.zero_cost.relu_codes import CodeKernel
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from espalier.predictors.zero_cost.codes import CodeKernel
+from espalier.predictors.zero_cost.initialisation import kaiming_
 from espalier.predictors.zero_cost.network import ScoreError
 from espalier.predictors.zero_cost.probe import Probe
+from espalier.predictors.zero_cost.relu_codes import CodeKernel
 from espalier.predictors.zero_cost.score import Score
-from espalier.predictors.zero_cost.weights import kaiming_
 
 SIZE = 8
 WALKS = 8
@@ -45,12 +45,12 @@ class LinearRegions(Score):
         model = probe.network().double()
         kaiming_(model, "fan_in")
         with torch.no_grad():
-            x = small(model, probe.x.double())
+            x = downscaled(model, probe.x.double())
             fix_statistics(model, x)
-            return float(sum(regions(_kernel(model, points)) for points in walks(x)))
+            return float(sum(count_regions(_kernel(model, points)) for points in walks(x)))
 
 
-def small(model: nn.Module, x: Tensor) -> Tensor:
+def downscaled(model: nn.Module, x: Tensor) -> Tensor:
     """The images averaged down to at most 8x8, or as they are if the network does not take smaller ones."""
     averaged = F.adaptive_avg_pool2d(x, (min(x.shape[2], SIZE), min(x.shape[3], SIZE)))
     try:
@@ -68,7 +68,7 @@ def walks(x: Tensor) -> Iterator[Tensor]:
         yield start + t.view(-1, *[1] * start.ndim) * (end - start)
 
 
-def regions(kernel: Tensor) -> int:
+def count_regions(kernel: Tensor) -> int:
     """The number of different rows among codes, from their `code_kernel` `(points, points)`."""
     equal = kernel == kernel.diagonal()  # all units agree
     return int((~equal.tril(-1).any(1)).sum())

@@ -31,7 +31,7 @@ class MeCo(Score):
     batch_norm = "each image"
 
     def compute(self, probe: Probe) -> float:
-        return _sum_over_layers(probe, least_eigenvalue)
+        return _sum_over_layers(probe, smallest_eigenvalue)
 
 
 class MeCoOpt(Score):
@@ -47,12 +47,12 @@ class MeCoOpt(Score):
     def compute(self, probe: Probe) -> float:
         def estimate(channels: Tensor) -> float:
             drawn = torch.randperm(len(channels), device=channels.device)[:CHANNELS]
-            return len(channels) / len(drawn) * least_eigenvalue(channels[drawn])
+            return len(channels) / len(drawn) * smallest_eigenvalue(channels[drawn])
 
         return _sum_over_layers(probe, estimate)
 
 
-def least_eigenvalue(channels: Tensor) -> float:
+def smallest_eigenvalue(channels: Tensor) -> float:
     """λ_min of the correlations of rows `(c, positions)`; 0 with a constant row, nan where a value is not finite."""
     if not bool(channels.isfinite().all()):
         return float("nan")

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from espalier.predictors.zero_cost.initialisation import kaiming_
 from espalier.predictors.zero_cost.network import logits
 from espalier.predictors.zero_cost.probe import Probe
 from espalier.predictors.zero_cost.score import Score
-from espalier.predictors.zero_cost.weights import kaiming_
 
 IMAGES = 16
 

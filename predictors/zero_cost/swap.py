@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from espalier.nas.errors import UserError
-from espalier.predictors.zero_cost.codes import ReluInputs
+from espalier.predictors.zero_cost.initialisation import gaussian_
 from espalier.predictors.zero_cost.network import ScoreError, logits
 from espalier.predictors.zero_cost.probe import Probe
+from espalier.predictors.zero_cost.relu_codes import ReluInputs
 from espalier.predictors.zero_cost.score import Score
-from espalier.predictors.zero_cost.weights import gaussian_
 
 IMAGES = 16
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from espalier.predictors.zero_cost.initialisation import kaiming_
 from espalier.predictors.zero_cost.logit_jacobian import logits_and_jacobian
 from espalier.predictors.zero_cost.network import layer_weights
 from espalier.predictors.zero_cost.probe import Probe
 from espalier.predictors.zero_cost.score import Score
-from espalier.predictors.zero_cost.weights import kaiming_
 
 LAYERS = 128  # of the paper: the first so many layers have a weight in the Fisher information
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from espalier.predictors.zero_cost.feature_maps import feature_map
+from espalier.predictors.zero_cost.initialisation import gaussian_
 from espalier.predictors.zero_cost.probe import Probe
 from espalier.predictors.zero_cost.score import Score
-from espalier.predictors.zero_cost.weights import gaussian_
 
 IMAGES = 16
 ALPHA = 1e-2  # of the paper

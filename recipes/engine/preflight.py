@@ -83,7 +83,7 @@ def _check_supernet(context: Context, settings: SupernetSettings) -> None:
 
 def _check_perturbation(context: Context, strategy: Strategy) -> None:
     where = "select.methods"
-    if strategy.priced:
+    if strategy.uses_cost:
         problem = f"perturbation does not look at what networks cost, as {strategy.name} is told to"
         raise UserError(where, problem, allowed=("argmax",))
     for choice in context.space.choices().values():

@@ -18,7 +18,7 @@ Groups = tuple[tuple[int, ...], ...]
 
 TIE = 1e-9
 """Similarities closer than this are equal: what is left between them is the order of a sum."""
-MOST_PARTITIONS = 10_000
+MAX_PARTITIONS = 10_000
 """All partitions are tried, so there must not be more: up to 16 options into two groups, 12 into three."""
 
 
@@ -57,7 +57,7 @@ def near_equal(n: int, branches: int) -> Partitions:
     """The partitions of n options into `branches` groups whose sizes differ by at most one.
 
     Raises:
-        ValueError: fewer than two groups, fewer options than groups, or more than `MOST_PARTITIONS`.
+        ValueError: fewer than two groups, fewer options than groups, or more than `MAX_PARTITIONS`.
     """
     if not 2 <= branches <= n:
         raise ValueError(f"{n} options cannot be parted into {branches} groups, at least two")
@@ -79,7 +79,7 @@ def count_near_equal(n: int, branches: int) -> int:
 
 def few_enough(n: int, branches: int) -> bool:
     """Whether all partitions of n options can be tried."""
-    return count_near_equal(n, branches) <= MOST_PARTITIONS
+    return count_near_equal(n, branches) <= MAX_PARTITIONS
 
 
 def partitions(n: int, groups: int, smallest: int, largest: int) -> Iterator[tuple[int, ...]]:

@@ -78,7 +78,7 @@ class Node:
         return self.name.rpartition(".")[0]
 
 
-def first_stuck(counts: Iterable[int], branches: Sequence[int]) -> tuple[int, tuple[int, ...]] | None:
+def first_impossible_split(counts: Iterable[int], branches: Sequence[int]) -> tuple[int, tuple[int, ...]] | None:
     """The first split for which no choice may be left, whatever choices the splits before it take.
 
     Args:

@@ -18,9 +18,9 @@ from espalier.nas.gates import Gates, Mixture
 from espalier.nas.space import SearchSpace
 from espalier.nas.task import Batch
 from espalier.nas.training import Diverged
-from espalier.supernets.constraints import first_fit, keeps_constraints
+from espalier.supernets.batch_norm import frozen_statistics
+from espalier.supernets.constraints import rejection_sample, satisfies_constraints
 from espalier.supernets.noise import paired_noise
-from espalier.supernets.statistics import frozen_statistics
 from espalier.supernets.strategy import Strategy
 
 Gradients = Mapping[str, Tensor]
@@ -117,9 +117,11 @@ class GradientDistances:
     def _gates(self, name: str, seed: int) -> Gates:
         """The first draw that goes with every open option; every choice goes through the same draws."""
         generator = torch.Generator().manual_seed(seed)
-        return first_fit(
+        return rejection_sample(
             lambda: detached(self.strategy.weight_gates(generator)),
-            lambda gates: all(keeps_constraints(self.space, {**gates, name: o}) for o in self.strategy.region[name]),
+            lambda gates: all(
+                satisfies_constraints(self.space, {**gates, name: o}) for o in self.strategy.region[name]
+            ),
             where="supernet.few_shot.split",
             problem=f"there is no path on which all options of {name!r} can be compared",
         )

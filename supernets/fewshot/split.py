@@ -23,7 +23,7 @@ from espalier.supernets.fewshot.partition import (
     pair_similarity,
 )
 
-FEWEST_REPEATS = 8
+MIN_REPEATS = 8
 """Before these a bootstrap says nothing."""
 RESAMPLES = 400
 INTERVAL = (0.025, 0.975)
@@ -116,8 +116,8 @@ def split_by_gradients(
         for name, distances in measure(racing).items():
             measured[name].append(distances)
         done += 1
-        if done >= FEWEST_REPEATS:
-            racing, share = _lap({name: measured[name] for name in racing}, branches, random)
+        if done >= MIN_REPEATS:
+            racing, share = _race({name: measured[name] for name in racing}, branches, random)
     mean = {name: np.mean(of, axis=0) for name, of in measured.items()}
     best = choose({name: mean[name] for name in racing}, branches)
     groups, similarity = best_cut(mean[best], branches)
@@ -152,7 +152,7 @@ def split_at_random(space: SearchSpace, names: Sequence[str], branches: int, gen
     return Split(choice=name, groups=candidates.groups(int(torch.randint(len(candidates), (), generator=generator))))
 
 
-def _lap(
+def _race(
     measured: dict[str, list[NDArray[np.float64]]], branches: int, random: np.random.Generator
 ) -> tuple[list[str], float]:
     """The choices that may still win, and the share of resamples in which the best wins with its best groups.

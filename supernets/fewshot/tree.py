@@ -21,7 +21,7 @@ from espalier.nas.region import Region
 from espalier.nas.space import SearchSpace
 from espalier.nas.task import Batch
 from espalier.nas.training import BatchSource
-from espalier.supernets.fewshot.plan import FewShotSettings, Node, first_stuck, plan
+from espalier.supernets.fewshot.plan import FewShotSettings, Node, first_impossible_split, plan
 from espalier.supernets.fewshot.similarity import GradientDistances
 from espalier.supernets.fewshot.split import Split, option_counts, split_at_random, split_by_gradients, splittable
 from espalier.supernets.trainer import SupernetTraining
@@ -126,7 +126,7 @@ def check_tree(space: SearchSpace, settings: FewShotSettings) -> None:
     Raises:
         UserError: at some level it may find none with options enough, or none with few enough to try all groups.
     """
-    stuck = first_stuck(option_counts(space).values(), settings.branches)
+    stuck = first_impossible_split(option_counts(space).values(), settings.branches)
     if stuck is None:
         return
     level, left = stuck

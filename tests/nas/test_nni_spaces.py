@@ -21,7 +21,7 @@ from espalier.nas.errors import Code
 from espalier.nas.gates import mixture
 from espalier.nas.spaces.nni.library import hub
 from espalier.nas.spaces.nni.space import NniSpace
-from espalier.supernets.statistics import frozen_statistics
+from espalier.supernets.batch_norm import frozen_statistics
 from user_errors import user_error
 
 pytest.importorskip("nni", reason="NNI is not installed; it has wheels for x86-64 only")

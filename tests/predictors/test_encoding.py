@@ -10,7 +10,7 @@ from espalier.nas.architecture import Architecture
 from espalier.nas.errors import UserError
 from espalier.nas.space import SearchSpace
 from espalier.nas.spaces.nasbench201 import NasBench201
-from espalier.predictors.cell_graph import live_arrows
+from espalier.predictors.cell_graph import live_edges
 from espalier.predictors.encoding import ENCODINGS, OneHot, Paths, Subgraphs, encoding
 from toy_space import ToySpace
 from user_errors import user_error
@@ -58,7 +58,7 @@ def test_two_ways_with_the_same_operations_are_one_path(small_space: NasBench201
 @pytest.mark.parametrize("kind", [Paths, Subgraphs])
 def test_what_carries_nothing_is_not_seen(small_space: NasBench201, kind: type[Paths | Subgraphs]) -> None:
     short, dangling, other = (small_space.parse(text) for text in (SHORT, DANGLING, SKIPS))
-    assert live_arrows(small_space, dangling) == [("input", "output", "nor_conv_1x1")]
+    assert live_edges(small_space, dangling) == [("input", "output", "nor_conv_1x1")]
     one = kind(small_space)
     one.fit([short, dangling, other])
     a, b, c = one.transform([short, dangling, other])
@@ -79,7 +79,7 @@ def test_names_of_inner_nodes_do_not_matter_to_graphs(small_space: NasBench201) 
 
 
 def test_graph_counts_by_hand(small_space: NasBench201) -> None:
-    """One arrow: the vertices input, arrow and output, each with its own label before and after: six, each once."""
+    """One edge: the nodes input, edge and output, each with its own label before and after: six, each once."""
     subgraphs = Subgraphs(small_space)
     short = small_space.parse(SHORT)
     subgraphs.fit([short])

@@ -7,7 +7,7 @@ import torch
 from scipy.linalg import hadamard
 from torch import Tensor, nn
 
-from espalier.predictors.zero_cost.meco import MeCo, MeCoOpt, least_eigenvalue
+from espalier.predictors.zero_cost.meco import MeCo, MeCoOpt, smallest_eigenvalue
 from espalier.predictors.zero_cost.score import Score
 from user_errors import user_error
 
@@ -41,19 +41,19 @@ def score(score: Score, *layers: nn.Module, seed: int = 0) -> float:
 
 def test_two_channels_with_correlation_r_have_1_minus_r() -> None:
     a, b, c = ORTHOGONAL[:3]
-    assert least_eigenvalue(torch.stack([a, b])) == pytest.approx(1, abs=1e-12)
-    assert least_eigenvalue(torch.stack([a + b, b + c])) == pytest.approx(0.5, abs=1e-12)
-    assert least_eigenvalue(torch.stack([a + b + 7, -3 * (b + c)])) == pytest.approx(0.5, abs=1e-12)
-    assert least_eigenvalue(torch.stack([a, b, a + b])) == pytest.approx(0, abs=1e-12)
+    assert smallest_eigenvalue(torch.stack([a, b])) == pytest.approx(1, abs=1e-12)
+    assert smallest_eigenvalue(torch.stack([a + b, b + c])) == pytest.approx(0.5, abs=1e-12)
+    assert smallest_eigenvalue(torch.stack([a + b + 7, -3 * (b + c)])) == pytest.approx(0.5, abs=1e-12)
+    assert smallest_eigenvalue(torch.stack([a, b, a + b])) == pytest.approx(0, abs=1e-12)
 
 
 def test_constant_channels_and_too_few_positions_have_0() -> None:
     a, b = ORTHOGONAL[:2]
-    assert least_eigenvalue(torch.stack([a, b, torch.ones(32)])) == pytest.approx(0, abs=1e-12)
-    assert least_eigenvalue(torch.ones(1, 32)) == 0
+    assert smallest_eigenvalue(torch.stack([a, b, torch.ones(32)])) == pytest.approx(0, abs=1e-12)
+    assert smallest_eigenvalue(torch.ones(1, 32)) == 0
     z = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)).double()
-    assert least_eigenvalue(z) > 1e-3
-    assert least_eigenvalue(z[:, :4]) == 0
+    assert smallest_eigenvalue(z) > 1e-3
+    assert smallest_eigenvalue(z[:, :4]) == 0
     assert float(torch.linalg.eigvalsh(torch.corrcoef(z[:, :4]))[0]) == pytest.approx(0, abs=1e-12)
 
 

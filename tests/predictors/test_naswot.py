@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from espalier.predictors.zero_cost.codes import code_kernel
 from espalier.predictors.zero_cost.naswot import NASWOT
+from espalier.predictors.zero_cost.relu_codes import code_kernel
 from user_errors import user_error
 
 # two images, ten units, and three of them on different sides of 0

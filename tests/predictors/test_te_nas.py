@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
-from espalier.predictors.zero_cost.codes import code_kernel
-from espalier.predictors.zero_cost.linear_regions import LinearRegions, fix_statistics, regions, small, walks
+from espalier.predictors.zero_cost.linear_regions import LinearRegions, count_regions, downscaled, fix_statistics, walks
 from espalier.predictors.zero_cost.ntk import IMAGES, NTKCondition, condition, tangent_kernel
+from espalier.predictors.zero_cost.relu_codes import code_kernel
 from user_errors import user_error
 
 
@@ -68,9 +68,9 @@ def test_the_images_beyond_the_first_are_not_read() -> None:
 
 def test_regions_are_different_codes() -> None:
     rows = torch.tensor([[1, 0, 1, 1], [1, 0, 0, 1], [1, 1, 1, 1]])
-    assert regions(code_kernel(rows)) == 3
-    assert regions(code_kernel(rows[[0, 1, 0, 2, 1, 0]])) == 3
-    assert regions(code_kernel(rows[[2, 2]])) == 1
+    assert count_regions(code_kernel(rows)) == 3
+    assert count_regions(code_kernel(rows[[0, 1, 0, 2, 1, 0]])) == 3
+    assert count_regions(code_kernel(rows[[2, 2]])) == 1
 
 
 def count(model: nn.Module, x: Tensor) -> float:
@@ -115,11 +115,11 @@ def test_batch_norm_keeps_the_statistics_of_the_images() -> None:
 
 def test_images_are_averaged_down_for_networks_that_take_them() -> None:
     x = torch.arange(2 * 16 * 12.0).view(2, 1, 16, 12)
-    averaged = small(nn.Conv2d(1, 1, 3), x)
+    averaged = downscaled(nn.Conv2d(1, 1, 3), x)
     assert averaged.shape == (2, 1, 8, 8)
     assert float(averaged.mean()) == pytest.approx(float(x.mean()))
-    assert small(nn.Conv2d(1, 1, 3), x[:, :, :6, :5]).shape == (2, 1, 6, 5)
-    assert small(nn.Sequential(nn.Flatten(), nn.Linear(16 * 12, 2)), x) is x
+    assert downscaled(nn.Conv2d(1, 1, 3), x[:, :, :6, :5]).shape == (2, 1, 6, 5)
+    assert downscaled(nn.Sequential(nn.Flatten(), nn.Linear(16 * 12, 2)), x) is x
 
 
 def test_networks_and_batches_without_regions_are_refused() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from espalier.predictors.zero_cost.weights import gaussian_, kaiming_
+from espalier.predictors.zero_cost.initialisation import gaussian_, kaiming_
 from user_errors import user_error
 
 

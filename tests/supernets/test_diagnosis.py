@@ -21,6 +21,7 @@ from espalier.nas.task import Batch, Classification
 from espalier.nas.training import Diverged, TrainSettings
 from espalier.recipes.config.registry import STRATEGIES
 from espalier.recipes.config.roles import load
+from espalier.supernets.batch_norm import frozen_statistics
 from espalier.supernets.curvature import dominant_eigenvalue, eigenvalue_growth, largest_growth, sharpness
 from espalier.supernets.darts import DARTS, FixedAlpha
 from espalier.supernets.diagnosis import Diagnosis, diagnose, parameter_free, verdict
@@ -29,7 +30,6 @@ from espalier.supernets.early_stop import EarlyStop, StopSettings
 from espalier.supernets.entropy import mean_entropy
 from espalier.supernets.gradient_strategy import GradientStrategy
 from espalier.supernets.spos import SinglePathOneShot
-from espalier.supernets.statistics import frozen_statistics
 from espalier.supernets.trainer import SupernetTraining, train_supernet
 from toy_space import ToyCell, ToySpace
 from user_errors import user_error

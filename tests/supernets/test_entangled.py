@@ -26,7 +26,7 @@ from espalier.supernets.gate_gradients import gate_gradients
 from espalier.supernets.gdas import GDAS, straight_through
 from espalier.supernets.proxyless import ProxylessNAS
 from espalier.supernets.sandwich import Sandwich
-from espalier.supernets.selection.limited import likeliest_within
+from espalier.supernets.selection.constrained import likeliest_within
 from espalier.supernets.sparsemax import sparsemax
 from espalier.supernets.strategy import Step, Strategy
 from espalier.supernets.trainer import SupernetTraining
@@ -289,7 +289,7 @@ def test_a_price_pushes_alpha_to_cheaper_options(space: ToyElastic) -> None:
     for seed in range(30):
         strategy.before_step(step_of(space, seed=seed))
     assert space.gates(strategy.preferred()) == dict.fromkeys(space.choices(), 0)
-    assert strategy.priced
+    assert strategy.uses_cost
     assert strategy.end_epoch(0, 1)["expected_macs"] < 20_000
 
 

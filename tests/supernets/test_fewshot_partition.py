@@ -15,7 +15,7 @@ from espalier.nas.choices import InputChoice, ValueChoice
 from espalier.nas.region import Region
 from espalier.nas.space import SearchSpace
 from espalier.supernets.fewshot.partition import (
-    MOST_PARTITIONS,
+    MAX_PARTITIONS,
     Groups,
     best_cut,
     count_near_equal,
@@ -86,7 +86,7 @@ def test_near_equal_partitions_are_counted_before_they_are_made(n: int, groups: 
 
 
 def test_too_many_partitions_are_refused() -> None:
-    assert count_near_equal(16, 2) == 6435 <= MOST_PARTITIONS < count_near_equal(17, 2)
+    assert count_near_equal(16, 2) == 6435 <= MAX_PARTITIONS < count_near_equal(17, 2)
     with pytest.raises(ValueError, match="24310 ways"):
         near_equal(17, 2)
 

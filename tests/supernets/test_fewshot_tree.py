@@ -27,7 +27,7 @@ from espalier.nas.training import TrainSettings
 from espalier.supernets.alphas import Alphas
 from espalier.supernets.darts import DARTS, FixedAlpha
 from espalier.supernets.fewshot import FewShotSettings, MakeTraining, Split, train_tree
-from espalier.supernets.fewshot.plan import first_stuck, plan
+from espalier.supernets.fewshot.plan import first_impossible_split, plan
 from espalier.supernets.fewshot.similarity import GradientDistances
 from espalier.supernets.fewshot.split import split_at_random, split_by_gradients, splittable
 from espalier.supernets.fewshot.tree import check_tree
@@ -175,7 +175,7 @@ def test_trees_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
 def test_splits_that_may_find_nothing_left(
     counts: tuple[int, ...], branches: tuple[int, ...], stuck: tuple[int, tuple[int, ...]] | None
 ) -> None:
-    assert first_stuck(counts, branches) == stuck
+    assert first_impossible_split(counts, branches) == stuck
 
 
 @settings(deadline=None)
@@ -189,7 +189,7 @@ def test_no_order_of_splits_gets_stuck_where_none_is_foreseen(counts: list[int],
         ways = [i for i, count in enumerate(left) if count >= splits[0]]
         return not ways or any(gets_stuck(left[:i] + left[i + 1 :], splits[1:]) for i in ways)
 
-    assert (first_stuck(counts, branches) is not None) == gets_stuck(counts, branches)
+    assert (first_impossible_split(counts, branches) is not None) == gets_stuck(counts, branches)
 
 
 class FourteenEdges(SearchSpace):

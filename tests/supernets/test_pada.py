@@ -22,7 +22,7 @@ from espalier.nas.spaces.mobilenet import MobileNet
 from espalier.nas.spaces.nasbench201 import NasBench201
 from espalier.nas.task import Classification
 from espalier.nas.training import TrainSettings
-from espalier.supernets.option_importance import OptionImportance, Statistic, halves
+from espalier.supernets.option_importance import OptionImportance, Statistic, running_half
 from espalier.supernets.pada import PADA
 from espalier.supernets.pada_options import MODES
 from espalier.supernets.spos import SinglePathOneShot
@@ -77,8 +77,8 @@ def test_p10_tau_grows_linearly(epoch: int, expected: float) -> None:
 
 def test_p9_observations_are_averaged_by_halves() -> None:
     """G = 0; observations 2 and 4 make 1.0, then 2.5; a zero changes nothing."""
-    assert halves(torch.tensor([[2.0, 0.0]])).tolist() == [1.0, 0.0]
-    assert halves(torch.tensor([[2.0, 0.0], [0.0, 0.0], [4.0, 0.0]])).tolist() == [2.5, 0.0]
+    assert running_half(torch.tensor([[2.0, 0.0]])).tolist() == [1.0, 0.0]
+    assert running_half(torch.tensor([[2.0, 0.0], [0.0, 0.0], [4.0, 0.0]])).tolist() == [2.5, 0.0]
 
 
 def set_gradients(space: SearchSpace, gates: dict[str, int], norm: float) -> None:
@@ -92,7 +92,7 @@ def set_gradients(space: SearchSpace, gates: dict[str, int], norm: float) -> Non
 
 
 def test_p9_epoch_means() -> None:
-    """Observations 2 and 4 make 3.0 as a mean, whatever other options were drawn; by halves 2.5."""
+    """Observations 2 and 4 make 3.0 as a mean, whatever other options were drawn; by running_half 2.5."""
     space = nasbench201()
     for average, expected in (("mean", 3.0), ("half", 2.5)):
         statistic = Statistic("option", "none", "mean", average, carry=True, parameter_free="zero")

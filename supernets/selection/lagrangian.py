@@ -14,16 +14,16 @@ from espalier.nas.region import Region
 from espalier.nas.space import SearchSpace
 from espalier.supernets.selection.argmax import argmax
 
-AtPrice = Callable[[float], Architecture]
+ArchitectureAtPrice = Callable[[float], Architecture]
 LEAST = -1e6
 """Of log p."""
-MOST_SWEEPS = 20
+MAX_SWEEPS = 20
 """Over the choices of an elastic space; two or three are usual."""
 
 
-def at_price(
+def architecture_at_price(
     space: SearchSpace, preferences: Mapping[str, Tensor], region: Region, costs: CostTable | ElasticCosts
-) -> AtPrice:
+) -> ArchitectureAtPrice:
     """The architecture as a function of the price mu.
 
     Costs that add up are decided choice by choice, which is exact. In an elastic space they multiply: there the maximum
@@ -47,10 +47,12 @@ def at_price(
     return at
 
 
-def _multilinear(space: SearchSpace, log_p: Mapping[str, list[float]], region: Region, costs: ElasticCosts) -> AtPrice:
+def _multilinear(
+    space: SearchSpace, log_p: Mapping[str, list[float]], region: Region, costs: ElasticCosts
+) -> ArchitectureAtPrice:
     def at(price: float) -> Architecture:
         indices = {name: options[0] for name, options in region.items()}
-        for _ in range(MOST_SWEEPS):
+        for _ in range(MAX_SWEEPS):
             before = dict(indices)
             for name, options in region.items():
                 margin = costs.marginal(name, indices)

@@ -12,7 +12,7 @@ from espalier.nas.cost.table import CostTable
 from espalier.nas.elastic.cost import ElasticCosts
 from espalier.nas.region import Region
 from espalier.nas.space import SearchSpace
-from espalier.supernets.selection.prices import at_price
+from espalier.supernets.selection.lagrangian import architecture_at_price
 
 HALVINGS = 60
 """Of the interval of prices: to the last digit."""
@@ -46,7 +46,7 @@ def likeliest_within(
         costs: of the space's options.
         limit: at least that of the cheapest architecture, in the unit of `costs`.
     """
-    at = at_price(space, preferences, region, costs)
+    at = architecture_at_price(space, preferences, region, costs)
 
     def fits(price: float) -> bool:
         return costs.cost(at(price)) <= limit
@@ -67,10 +67,10 @@ def likeliest_within(
         for name, p in preferences.items()
         if name in costs.choices
     }
-    return _filled(at(high), log_p, costs, limit)
+    return _use_up_limit(at(high), log_p, costs, limit)
 
 
-def _filled(
+def _use_up_limit(
     chosen: Architecture,
     log_p: Mapping[str, Mapping[Option, float]],
     costs: CostTable | ElasticCosts,
