@@ -18,12 +18,11 @@ import torch
 from common import print_machine, print_table
 
 from espalier.nas.files import read_json
-from espalier.nas.progress import silent
 from espalier.nas.run import RunFolder
 from espalier.recipes.config.loading import recipe_from
-from espalier.recipes.config.schema import BudgetSettings, Recipe
-from espalier.recipes.engine.budget import Budget
-from espalier.recipes.engine.runner import new_context, run_recipe
+from espalier.recipes.config.schema import Recipe
+from espalier.recipes.engine.assemble import Assembly
+from espalier.recipes.engine.runner import run_recipe
 
 RANDOM = 16
 """Networks that the budgets are taken from."""
@@ -45,10 +44,10 @@ def recipe_under(limit_ms: float | None, trials: int) -> Recipe:
 
 def random_latencies(folder: Path) -> list[float]:
     """Measured medians of random networks of the space, in ms."""
-    context = new_context(recipe_under(None, 1), RunFolder(folder), silent)
-    latencies = Budget(context, BudgetSettings(latency_ms=1.0)).latencies
-    generator = torch.Generator().manual_seed(1)
-    return [latencies.measure(context.space.sample(generator), "quick").latency_ms for _ in range(RANDOM)]
+    assembly = Assembly(recipe_under(1.0, 1), RunFolder(folder))
+    assert assembly.budget is not None
+    latencies, generator = assembly.budget.latencies, torch.Generator().manual_seed(1)
+    return [latencies.measure(assembly.space.sample(generator), "quick").latency_ms for _ in range(RANDOM)]
 
 
 def rows_of(folder: Path, limit_ms: float) -> list[list[str]]:
@@ -82,7 +81,7 @@ def main() -> None:
         rows = []
         for limit_ms in budgets:
             (folder / "latencies.json").unlink(missing_ok=True)
-            run_recipe(recipe_under(float(limit_ms), options.trials), folder, track=silent, announce=lambda line: None)
+            run_recipe(recipe_under(float(limit_ms), options.trials), folder)
             rows += rows_of(folder, float(limit_ms))
     print_machine(1)
     header = ["asked (ms)", "candidates", "measured", "by estimate", "estimates that held"]

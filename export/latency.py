@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from espalier.export.devices.base import Device, MeasureSpec
@@ -13,26 +14,28 @@ from espalier.nas.space import SearchSpace
 
 
 class MeasuredLatency:
-    """Times architectures of a space on a device. Weights do not matter to the time, so none are needed.
+    """Times architectures of a space on a device. Weights do not change the time, so none are trained.
 
-    The quick exporter writes the file, which lives only while it is timed.
+    The quick exporter writes the file, which exists only while it is timed.
 
     Args:
         space: builds the networks.
-        device: runs them.
-        spec: how they are timed.
+        device: gives what runs them; called when it is first needed.
         folder: where the temporary file is put.
     """
 
-    def __init__(self, space: SearchSpace, device: Device, spec: MeasureSpec, folder: Path) -> None:
+    def __init__(self, space: SearchSpace, device: Callable[[], Device], folder: Path) -> None:
         self._space = space
         self._device = device
-        self._spec = spec
         self._folder = folder
 
-    def __call__(self, architecture: Architecture) -> Measurement:
-        """The measured latency of the stand-alone network."""
+    def __call__(self, architecture: Architecture, spec: MeasureSpec) -> Measurement:
+        """The measured latency of the stand-alone network.
+
+        Raises:
+            UserError: it cannot be exported or run.
+        """
         with tempfile.TemporaryDirectory(prefix=".latency-", dir=self._folder) as folder:
             path = Path(folder) / "model.onnx"
             export_onnx(self._space.build(architecture), self._space.input_shape, path, exporter="torchscript")
-            return self._device.measure(path, self._spec)
+            return self._device().measure(path, spec)

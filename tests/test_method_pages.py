@@ -11,7 +11,7 @@ import yaml
 
 from espalier.recipes.config.loading import load_recipe
 from espalier.recipes.config.registry import ENSEMBLES, PRUNERS, SCORES, STRATEGIES
-from espalier.recipes.config.schema import SelectSettings
+from espalier.recipes.config.sections.select import SelectSettings
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "methods"
 SECTIONS = ("What it does", "When to use it", "What it costs", "What we measured", "How to use it", "Papers")

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from espalier.nas.errors import UserError
-from espalier.nas.progress import silent
 from espalier.nas.run import RunFolder
 from espalier.recipes.commands.progress import announce, track
 from espalier.recipes.commands.run_result import Run, RunNetwork
 from espalier.recipes.config.loading import format_override, load_recipe
 from espalier.recipes.config.schema import Recipe
-from espalier.recipes.engine.cache_keys import plan
-from espalier.recipes.engine.preflight import check
+from espalier.recipes.engine.assemble import Assembly
+from espalier.recipes.engine.pipeline import Pipeline
 from espalier.recipes.engine.run_folders import resumed_recipe, run_folder
-from espalier.recipes.engine.runner import new_context, run_recipe
+from espalier.recipes.engine.runner import run_recipe
 from espalier.recipes.records.base import Interval
 from espalier.recipes.records.reading import load_run as read_run
 from espalier.recipes.records.search import SearchResult, SelectResult
@@ -92,10 +91,10 @@ def dry_run_summary(recipe: Recipe) -> dict[str, Any]:
     Raises:
         UserError: whatever would stop the run.
     """
-    context = new_context(recipe, RunFolder(Path()), silent)
-    stages = plan(context)
-    check(context)
-    return {stage.name: context.keys[stage.name] for stage in stages}
+    assembly = Assembly(recipe, RunFolder(Path()))
+    keys = dict(assembly.plan.keys)
+    Pipeline(assembly).check()
+    return keys
 
 
 def run_summary(run: Run) -> dict[str, Any]:

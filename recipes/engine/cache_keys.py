@@ -1,8 +1,23 @@
-"""The stages of a run, and the keys that say whether one has to be run again."""
+"""The stages of a run, and the keys that decide whether one has to run again.
+
+A finished stage is used again as long as its key is the same. The key is a hash of everything that decides the stage's
+result:
+
+- the stage's name and its schema version, the integer `version` in `STAGES`;
+- its sections of the recipe, and of the sections that it uses in part, that part;
+- the content of the files that it reads, and of those of the user's own methods that it uses;
+- the keys of the stages whose results it uses.
+
+The release of the platform is not part of it, so an update keeps what has been computed. Whoever changes code so that a
+stage gives another result, or writes it in another form, raises the stage's version by one; the keys of the stages that
+use its result change with it. What does not need a new version: refactoring, speed, messages, new options whose default
+gives the old result (an option is part of its section, so a default that is added later does change the key).
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +26,7 @@ from espalier.nas.errors import UserError
 from espalier.nas.hashing import digest
 from espalier.recipes.config.own_code import own_code
 from espalier.recipes.config.schema import Recipe
-from espalier.recipes.engine.context import Context
-from espalier.recipes.engine.environment import version
-from espalier.recipes.engine.strategy_target import target_of
+from espalier.recipes.engine.strategy_cost import target_of
 
 
 @dataclass(frozen=True)
@@ -21,51 +34,74 @@ class Stage:
     """A step of a run.
 
     Attributes:
-        name: also the module in `espalier.recipes.engine.stages` and the file in the run folder.
-        sections: the recipe's sections it depends on; the stage is not run if the first of them is absent.
-        needs: the stages whose outputs it uses, as far as the recipe has them.
+        name: also of the module in `espalier.recipes.engine.stages`, and of the file in the run folder.
+        version: of what the stage computes and writes; raised by one when either changes.
+        sections: the recipe's sections it depends on; the stage does not run if the first of them is absent.
+        needs: the stages whose results it uses, as far as the recipe has them.
     """
 
     name: str
+    version: int
     sections: tuple[str, ...]
     needs: tuple[str, ...]
 
 
 STAGES = (
-    Stage("data", ("data", "seed"), ()),
-    Stage("supernet", ("supernet", "space"), ("data",)),
-    Stage("rank", ("rank", "space"), ("data", "supernet")),
-    Stage("select", ("select", "space"), ("data", "supernet")),
-    Stage("search", ("search", "space", "profile"), ("data", "supernet")),
-    Stage("train", ("train",), ("select", "search")),
-    Stage("export", ("train",), ("train",)),
-    Stage("profile", ("train", "profile"), ("export",)),
-    Stage("test", ("train",), ("train",)),
+    Stage("data", 1, ("data", "seed"), ()),
+    Stage("supernet", 1, ("supernet", "space"), ("data",)),
+    Stage("rank", 1, ("rank", "space"), ("data", "supernet")),
+    Stage("select", 1, ("select", "space"), ("data", "supernet")),
+    Stage("search", 1, ("search", "space", "profile"), ("data", "supernet")),
+    Stage("train", 1, ("train",), ("select", "search")),
+    Stage("export", 1, ("train",), ("train",)),
+    Stage("profile", 1, ("train", "profile"), ("export",)),
+    Stage("test", 1, ("train",), ("train",)),
 )
 
 
-def plan(context: Context) -> list[Stage]:
-    """The stages of the context's recipe in order; fills in their cache keys.
+@dataclass(frozen=True)
+class Plan:
+    """The stages of one recipe.
 
-    A key is a hash of everything that decides a stage's outputs: the platform's version, its sections of the
-    recipe, the content of the files it reads, and the keys of the stages before it.
+    Attributes:
+        stages: in their order.
+        keys: cache key of each, by name.
+        study_key: of the search, whatever its number of trials: more trials continue the same study.
     """
-    stages = [stage for stage in STAGES if getattr(context.recipe, stage.sections[0]) is not None]
+
+    stages: tuple[Stage, ...]
+    keys: Mapping[str, str]
+    study_key: str = ""
+
+
+def plan(recipe: Recipe, data_fingerprint: str) -> Plan:
+    """The stages that a recipe has, and their cache keys.
+
+    Args:
+        recipe: resolved and checked.
+        data_fingerprint: of the images.
+
+    Raises:
+        UserError: a file that the recipe names cannot be read.
+    """
+    stages = tuple(stage for stage in STAGES if getattr(recipe, stage.sections[0]) is not None)
+    keys: dict[str, str] = {}
+    study_key = ""
     for stage in stages:
         inputs: dict[str, Any] = {
             "stage": stage.name,
-            "version": version(),
-            "sections": {name: _section(context.recipe, stage, name) for name in stage.sections},
-            **_budgeted(context.recipe, stage),
-            "files": _files(context, stage),
-            **_own_code(context.recipe, stage),
-            "needs": [context.keys[need] for need in stage.needs if need in context.keys],
+            "version": stage.version,
+            "sections": {name: _section(recipe, stage, name) for name in stage.sections},
+            **_budgeted(recipe, stage),
+            **_own_code(recipe, stage),
+            "files": data_fingerprint if stage.name == "data" else _file(recipe, stage),
+            "needs": [keys[need] for need in stage.needs if need in keys],
         }
-        context.keys[stage.name] = digest(inputs)
-        if stage.name == "search":  # more trials are the same study, taken further
+        keys[stage.name] = digest(inputs)
+        if stage.name == "search":
             del inputs["sections"]["search"]["trials"]
-            context.study_key = digest(inputs)
-    return stages
+            study_key = digest(inputs)
+    return Plan(stages, keys, study_key)
 
 
 def _section(recipe: Recipe, stage: Stage, name: str) -> Any:
@@ -79,7 +115,7 @@ def _section(recipe: Recipe, stage: Stage, name: str) -> Any:
 
 
 def _budgeted(recipe: Recipe, stage: Stage) -> dict[str, Any]:
-    """What of the budget a stage depends on, and how it measures; nothing without one."""
+    """The part of the budget that a stage depends on, and how it measures; nothing without a budget."""
     budget = recipe.budget
     if budget is None or stage.name not in ("supernet", "select", "search", "train", "profile"):
         return {}
@@ -100,22 +136,22 @@ def _own_code(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     return {"code": code} if code else {}
 
 
-def _files(context: Context, stage: Stage) -> str | None:
-    """A fingerprint of what the stage reads from outside."""
-    if stage.name == "data":
-        return context.splits.fingerprint
-    if stage.name == "supernet" and context.recipe.supernet is not None:
-        table = getattr(context.recipe.supernet.strategy, "cost", "macs")  # of ProxylessNAS
+def _file(recipe: Recipe, stage: Stage) -> str | None:
+    """A fingerprint of the file that the stage reads, besides the images."""
+    if stage.name == "supernet" and recipe.supernet is not None:
+        table = getattr(recipe.supernet.strategy, "cost", "macs")  # of ProxylessNAS
         return None if table == "macs" else _content(Path(table), "supernet.strategy.cost")
-    if stage.name == "rank" and context.recipe.rank is not None:
-        return _content(context.recipe.rank.table, "rank.table")
-    if stage.name == "search" and context.recipe.search is not None and context.recipe.search.replay is not None:
-        return _content(context.recipe.search.replay.table, "search.replay.table")
+    if stage.name == "rank" and recipe.rank is not None:
+        return _content(recipe.rank.table, "rank.table")
+    if stage.name == "search" and recipe.search is not None and recipe.search.replay is not None:
+        return _content(recipe.search.replay.table, "search.replay.table")
     return None
 
 
 def _content(path: Path, where: str) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError as error:
+        raise UserError(where, f"{path} does not exist", code="not_found") from error
     except OSError as error:
-        raise UserError(where, f"{path} cannot be read: {error.strerror or error}") from error
+        raise UserError(where, f"{path} cannot be read: {error.strerror or error}", code="unreadable") from error

@@ -1,4 +1,4 @@
-"""Candidates as they are to run: pruned, exported, quantised; their accuracy, latency and size are those of that file.
+"""Candidates as they will be deployed: pruned, exported, quantised; their accuracy, latency and size are of that file.
 
 `search.deploy` wraps the recipe's space in `nas.spaces.deployed.Deployed`, and this module says what its two choices
 mean. Sparsity is uniform over layers, by magnitude; int8 is static, with min-max ranges over training images, in the
@@ -27,7 +27,7 @@ from espalier.export.quantize.instructions import Int8Scheme
 from espalier.export.quantize.running import BATCH, outputs
 from espalier.export.quantize.source import Source
 from espalier.nas.architecture import Architecture
-from espalier.nas.data import Images
+from espalier.nas.data import BatchFactory, Images, Splits
 from espalier.nas.errors import UserError
 from espalier.nas.files import write_bytes
 from espalier.nas.measurement import Estimate, Measurement
@@ -42,7 +42,6 @@ from espalier.recipes.engine.int8_scheme import scheme_on
 if TYPE_CHECKING:
     from espalier.predictors.inherited import InheritedAccuracy
     from espalier.recipes.config.schema import Recipe
-    from espalier.recipes.engine.context import Context
 
 CALIBRATION_IMAGES = 256
 """Training images that ranges of activations are taken from."""
@@ -51,15 +50,31 @@ GRADUAL_SHARE = 0.5
 
 
 class Deployment:
-    """Writes the candidates of one run as they are to run, and judges them.
+    """Writes the candidates of one run as they are to run, and evaluates them.
 
     Args:
-        context: of a run whose space is deployed.
+        space: the deployed space.
+        splits: the images; those to choose by are classified, and ranges are taken of some to train on.
+        batches: makes batches of them.
+        generator: of the images that ranges are taken of.
+        device: gives what files are timed on; called when it is first needed.
+        provider: ONNX Runtime's execution provider there; None for the default.
+        folder: where temporary files are put.
     """
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._space = cast(Deployed, context.space)
+    def __init__(
+        self,
+        space: Deployed,
+        splits: Splits,
+        batches: BatchFactory,
+        *,
+        generator: torch.Generator,
+        device: Callable[[], Device],
+        provider: str | None,
+        folder: Path,
+    ) -> None:
+        self._space, self._splits, self._batches = space, splits, batches
+        self._generator, self._device, self._provider, self._path = generator, device, provider, folder
         self._last: tuple[Architecture, bytes] | None = None
 
     def predictor(self, inherited: InheritedAccuracy) -> DeployedAccuracy:
@@ -69,19 +84,21 @@ class Deployment:
     def accuracy(self, architecture: Architecture, inherited: InheritedAccuracy) -> Estimate:
         """The accuracy of the candidate with inherited weights, on the images to choose by."""
         network = inherited.network(self._space.network(architecture), change=lambda net: self.prune(net, architecture))
-        images = self._context.splits.selection
+        images = self._splits.selection
         with self._folder() as folder:
             path = self._write(network, architecture, Path(folder))
-            right = self.right(path, images)
+            correct = self.correct(path, images)
         provenance: dict[str, str | int | float] = {"images": len(images), "precision": str(architecture[PRECISION])}
-        return Estimate(DeployedAccuracy.name, float(right.mean()), DeployedAccuracy.unit, True, provenance=provenance)
+        return Estimate(
+            DeployedAccuracy.name, float(correct.mean()), DeployedAccuracy.unit, True, provenance=provenance
+        )
 
-    def latency(self, architecture: Architecture, spec: MeasureSpec | None = None) -> Measurement:
-        """The measured latency of the candidate with fresh weights, timed as others in the search without a `spec`."""
+    def latency(self, architecture: Architecture, spec: MeasureSpec) -> Measurement:
+        """The measured latency of the candidate with fresh weights."""
         with self._folder() as folder:
             path = Path(folder) / "model.onnx"
             path.write_bytes(self._fresh(architecture))
-            return self._device.measure(path, spec or self._context.quick_spec)
+            return self._device().measure(path, spec)
 
     def size_bytes(self, architecture: Architecture) -> Estimate:
         """The bytes of the candidate's file after gzip, by which zeros and fewer bits are both worth something.
@@ -121,12 +138,12 @@ class Deployment:
         )
         return zeros | int8
 
-    def right(self, path: Path, images: Images) -> np.ndarray:
-        """Which images the file of a candidate classifies rightly, bool `(n,)`."""
-        batches = (part.cpu() for x, _ in self._context.evaluation_batches(images) for part in x.split(BATCH))
+    def correct(self, path: Path, images: Images) -> np.ndarray:
+        """Which images the file of a candidate classifies correctly, bool `(n,)`."""
+        batches = (part.cpu() for x, _ in self._batches.evaluation(images) for part in x.split(BATCH))
         logits = outputs(path, self._source(path), (np.ascontiguousarray(x.numpy()) for x in batches))
-        right: np.ndarray = logits.argmax(axis=1) == images.labels.numpy()
-        return right
+        correct: np.ndarray = logits.argmax(axis=1) == images.labels.numpy()
+        return correct
 
     def _source(self, path: Path) -> Source:
         """As `export_onnx` writes its files."""
@@ -159,21 +176,15 @@ class Deployment:
         return path
 
     def _folder(self) -> tempfile.TemporaryDirectory[str]:
-        return tempfile.TemporaryDirectory(prefix=".latency-", dir=self._context.run.path)
-
-    @cached_property
-    def _device(self) -> Device:
-        return self._context.measuring_device()
+        return tempfile.TemporaryDirectory(prefix=".latency-", dir=self._path)
 
     @cached_property
     def _scheme(self) -> Int8Scheme:
-        return scheme_on(self._device, self._context.recipe.profile.provider)
+        return scheme_on(self._device(), self._provider)
 
     @cached_property
     def _calibration(self) -> np.ndarray:
-        images = self._context.splits.train
-        chosen = torch.randperm(len(images), generator=self._context.generator("int8"))[:CALIBRATION_IMAGES]
-        batches = self._context.evaluation_batches(images.subset(chosen))
+        batches = self._batches.evaluation(self._splits.train.sample(CALIBRATION_IMAGES, self._generator))
         return np.concatenate([x.cpu().contiguous().numpy() for x, _ in batches])
 
 
@@ -188,7 +199,7 @@ class DeployedAccuracy:
         self._evaluate = evaluate
 
     def __call__(self, architecture: Architecture) -> Estimate:
-        """The share of the held-out images that the file classifies rightly, in [0, 1]."""
+        """The share of the held-out images that the file classifies correctly, in [0, 1]."""
         return self._evaluate(architecture)
 
 
@@ -198,11 +209,15 @@ def check_deploy(recipe: Recipe) -> None:
         return
     where = "search.deploy"
     if recipe.supernet is None or recipe.search.accuracy != "inherited":
-        raise UserError(where, "needs a supernet and accuracy: inherited, whose weights are pruned and quantised")
+        problem = "needs a section supernet and search.accuracy: inherited, whose weights are pruned and quantised"
+        raise UserError(where, problem, code="missing")
     for name in ("rank", "select"):
         if getattr(recipe, name) is not None:
-            raise UserError(where, f"does not go with the section {name}, which chooses networks alone")
+            problem = f"cannot be combined with the section {name}, which evaluates networks that are not deployed"
+            raise UserError(where, problem, code="conflict")
     if recipe.search.replay is not None:
-        raise UserError(where, "does not go with search.replay, whose table knows dense networks in fp32")
+        problem = "cannot be combined with search.replay, whose table holds dense networks in fp32"
+        raise UserError(where, problem, code="conflict")
     if recipe.budget is not None and (recipe.budget.table or recipe.budget.sources):
-        raise UserError(where, "does not go with tables in the section budget, which know dense networks in fp32")
+        problem = "cannot be combined with tables in the section budget, which hold dense networks in fp32"
+        raise UserError(where, problem, code="conflict")

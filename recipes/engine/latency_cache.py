@@ -1,4 +1,4 @@
-"""The latencies of a run's architectures: those measured, kept in its folder, and guesses of others from them."""
+"""The latencies of a run's architectures: those measured, kept in its folder, and estimates of others from them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from espalier.export.devices.base import Device, MeasureSpec
+from espalier.export.devices.base import MeasureSpec
 from espalier.nas.architecture import Architecture
 from espalier.nas.errors import UserError
 from espalier.nas.files import read_json, write_json
@@ -26,31 +26,29 @@ Pace = Literal["quick", "thorough"]
 class Latencies:
     """Measures each architecture once at each pace, and learns from all measurements so far.
 
+    Attributes:
+        new_learner: makes a predictor of latency that has learnt nothing yet.
+
     Args:
         timed: times an architecture.
-        device: opens what it is timed on, when it is first needed.
+        device_id: gives the id of the device that it is timed on.
         specs: how, at each pace.
-        learner: a new predictor.
+        learner: see `new_learner`.
         path: the file that keeps measurements; those of other devices or specs stay in it.
     """
 
     def __init__(
         self,
         timed: Callable[[Architecture, MeasureSpec], Measurement],
-        device: Callable[[], Device],
+        device_id: Callable[[], str],
         specs: dict[Pace, MeasureSpec],
         learner: Callable[[], Learner],
         path: Path,
     ) -> None:
-        self._timed, self._open, self._specs, self._path = timed, device, specs, path
-        self._new_learner = learner
+        self._timed, self._device_id, self._specs, self._path = timed, device_id, specs, path
+        self.new_learner = learner
         self._learner: Learner | None = None
         self._learnt_from = 0
-
-    @cached_property
-    def device(self) -> Device:
-        """What runs the networks."""
-        return self._open()
 
     def measure(self, architecture: Architecture, pace: Pace) -> Measurement:
         """The measured latency of the stand-alone network; from the file, where it has been measured before.
@@ -65,11 +63,11 @@ class Latencies:
         return known[architecture]
 
     def estimate(self, architecture: Architecture, pace: Pace) -> Estimate | None:
-        """A guess with an interval; None where it has been measured at this pace, or too little has been."""
+        """An estimate with an interval; None where it has been measured at this pace, or too little has been."""
         if architecture in self.known(pace) or len(self.history) < MIN_HISTORY:
             return None
         if self._learner is None or len(self.history) >= GROWTH * self._learnt_from:
-            learner = self._new_learner()
+            learner = self.new_learner()
             learner.fit(list(self.history.items()))
             self._learner, self._learnt_from = learner, len(self.history)
         return self._learner(architecture)
@@ -84,13 +82,12 @@ class Latencies:
         rows = {**self.known("quick"), **self.known("thorough")}
         return {architecture: measurement.latency_ms for architecture, measurement in rows.items()}
 
-    @cached_property
-    def device_id(self) -> str:
-        """The lasting part of the device's fingerprint."""
-        return str(self.device.fingerprint(self._specs["thorough"].provider)["id"])
-
     def _key(self, pace: Pace) -> str:
-        return digest([self.device_id, asdict(self._specs[pace])])
+        return digest([self._device, asdict(self._specs[pace])])
+
+    @cached_property
+    def _device(self) -> str:
+        return self._device_id()
 
     @cached_property
     def _measured(self) -> dict[str, dict[Architecture, Measurement]]:
@@ -98,7 +95,9 @@ class Latencies:
         try:
             kept = {key: dict(map(_entry, entries)) for key, entries in rows.items()}
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise UserError(str(self._path), "is not a record of measurements; delete it to measure again") from error
+            raise UserError(
+                str(self._path), "is not a record of measurements; delete it to measure again", code="unreadable"
+            ) from error
         return {self._key("quick"): {}, self._key("thorough"): {}, **kept}
 
     def _write(self) -> None:

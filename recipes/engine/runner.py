@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -13,16 +12,20 @@ import torch
 
 from espalier.nas.errors import UserError
 from espalier.nas.files import write_json
-from espalier.nas.progress import Track
+from espalier.nas.progress import Track, silent
 from espalier.nas.run import RunFolder
 from espalier.nas.training import Diverged
 from espalier.recipes.config.schema import Recipe
-from espalier.recipes.engine.cache_keys import Stage, plan
-from espalier.recipes.engine.context import Context
+from espalier.recipes.engine.assemble import Assembly
 from espalier.recipes.engine.environment import environment
-from espalier.recipes.engine.preflight import check
+from espalier.recipes.engine.pipeline import Pipeline
 from espalier.recipes.engine.run_folders import remember
-from espalier.recipes.records.stages import Stages, finished_stage, write_stage
+from espalier.recipes.records.stages import finished_stage, write_stage
+from espalier.recipes.report import write_report
+
+
+def _say_nothing(line: str) -> None:
+    """Takes news and tells nobody."""
 
 
 def run_recipe(
@@ -30,10 +33,10 @@ def run_recipe(
     folder: Path,
     *,
     overrides: Sequence[str] = (),
-    track: Track,
-    announce: Callable[[str], None],
+    track: Track = silent,
+    announce: Callable[[str], None] = _say_nothing,
 ) -> Path:
-    """Run what is not done yet, then write the report.
+    """Run what has not finished yet, then write the report.
 
     Args:
         recipe: what to run.
@@ -49,58 +52,53 @@ def run_recipe(
         UserError: bad input of any kind; nothing is written before the data and the space have been checked.
     """
     from espalier.nas.search.storage import open_storage
-    from espalier.recipes.report import write_report
 
-    context = new_context(recipe, RunFolder(folder), track)
     announce(f"data: reading {recipe.data.source}")
-    stages = plan(context)
-    check(context)
-    with context.run.lock() as run:
+    assembly = Assembly(recipe, RunFolder(folder), track)
+    pipeline, keys = Pipeline(assembly), assembly.plan.keys
+    pipeline.check()
+    with assembly.run.lock() as run:
         if recipe.search is not None and recipe.search.storage is not None:
             open_storage(recipe.search.storage, run / "study.journal")  # rather now than after the supernet
         remember(run.path, recipe, overrides)
         write_json(run / "environment.json", environment())
-        run.log("start", keys=context.keys)
-        run.forget_all_but(context.keys)
-        for stage in stages:
-            result = finished_stage(run, stage.name, context.keys[stage.name])
+        run.log("start", keys=dict(keys))
+        run.forget_all_but(keys)
+        for stage in assembly.plan.stages:
+            name, key = stage.name, keys[stage.name]
+            result = finished_stage(run, name, key)
             if result is None:
                 started = time.perf_counter()
-                result = _run_stage(context, stage)
-                write_stage(run, stage.name, context.keys[stage.name], result)
+                result = _run_stage(pipeline, name, seed=assembly.seeds(f"stage {name}"))
+                write_stage(run, name, key, result)
                 seconds = time.perf_counter() - started
-                run.log("finished", stage=stage.name, seconds=round(seconds, 2))
-                announce(f"{stage.name}: done in {seconds:.1f} s")
+                run.log("finished", stage=name, seconds=round(seconds, 2))
+                announce(f"{name}: done in {seconds:.1f} s")
             else:
-                announce(f"{stage.name}: done before")
-            _tidy(run.path / "checkpoints", stage, context.keys[stage.name])
-            context.stages = context.stages.extended(stage.name, result)
+                announce(f"{name}: done before")
+            _tidy(run.path / "checkpoints", name, key)
+            assembly.stages = assembly.stages.extended(name, result)
         return write_report(run.path)
 
 
-def _run_stage(context: Context, stage: Stage) -> Any:
-    """The stage's result; what layers draw on its way from torch's global generator is the recipe's own."""
+def _run_stage(pipeline: Pipeline, stage: str, *, seed: int) -> Any:
+    """The stage's result; what layers draw meanwhile from torch's global generator is the recipe's own."""
     with torch.random.fork_rng():
-        torch.manual_seed(context.seed(f"stage {stage.name}"))
+        torch.manual_seed(seed)
         try:
-            return importlib.import_module(f"espalier.recipes.engine.stages.{stage.name}").run(context)
+            return pipeline.run(stage)
         except Diverged as error:
-            raise UserError(f"{stage.name}.lr", str(error)) from error
+            raise UserError(f"{stage}.lr", str(error), code="failed") from error
 
 
-def _tidy(checkpoints: Path, stage: Stage, key: str) -> None:
-    """Remove what a finished stage went on from, and what is left of supernets that the recipe no longer means."""
-    for path in checkpoints.glob(f"{stage.name}-*"):
+def _tidy(checkpoints: Path, stage: str, key: str) -> None:
+    """Remove the checkpoints of a finished stage, and supernets that belong to an earlier version of the recipe."""
+    for path in checkpoints.glob(f"{stage}-*"):
         if path.is_dir():
             shutil.rmtree(path)
         elif path.suffix == ".pt":
             path.unlink()
-    if stage.name == "supernet":
+    if stage == "supernet":
         for path in [*checkpoints.glob("supernet-*"), *checkpoints.glob("strategy-*")]:
             if path.name.split("-")[1].split(".")[0] != key:
                 path.unlink()
-
-
-def new_context(recipe: Recipe, run: RunFolder, track: Track) -> Context:
-    """A context in which nothing has been done yet."""
-    return Context(recipe, run, track, stages=Stages(), keys={})

@@ -124,6 +124,11 @@ class SupernetResult(Record):
     """By the name of the supernet that was divided."""
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the supernets."""
+        return tuple(part.name for part in self.parts)
+
+    @property
     def has_entropy(self) -> bool:
         """Whether the strategy followed the entropy of its gates."""
         return any(row.entropy is not None for part in self.parts for row in part.rows)

@@ -6,7 +6,6 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,16 +20,15 @@ from espalier.export.timing import summarize
 from espalier.nas.architecture import Architecture
 from espalier.nas.errors import UserError
 from espalier.nas.measurement import Measurement
-from espalier.nas.run import RunFolder
 from espalier.nas.spaces.nasbench201 import NasBench201
-from espalier.recipes.config.schema import ProfileSettings
-from espalier.recipes.engine.context import Context
-from espalier.recipes.engine.stages.profile import under
-from espalier.recipes.records.networks import TrainedNetwork, TrainResult
+from espalier.recipes.config.sections.profile import ProfileSettings
+from espalier.recipes.engine.assemble import Assembly
+from espalier.recipes.engine.stages.profile import check_limit, measured_again
+from espalier.recipes.records.networks import TrainedNetwork
 from espalier.recipes.records.search import Objective, SearchedCandidate, SearchResult
-from espalier.recipes.records.stages import Stages
 from espalier.recipes.report import write_report
 from espalier.recipes.report.estimate_figures import search_figure
+from user_errors import user_error
 
 Capture = pytest.CaptureFixture[str]
 DATA = """\
@@ -67,7 +65,7 @@ class Bench:
         self.rule: Callable[[Architecture], float] = ms_of
         self.device = ScriptedDevice()
 
-    def __call__(self, architecture: Architecture) -> Measurement:
+    def __call__(self, architecture: Architecture, spec: MeasureSpec) -> Measurement:
         self.asked.append(architecture)
         return measured(self.rule(architecture))
 
@@ -76,8 +74,8 @@ class Bench:
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     """What the runs of a test measure with."""
     one = Bench()
-    monkeypatch.setattr(Context, "measuring_device", lambda context: one.device)
-    monkeypatch.setattr("espalier.recipes.engine.budget.MeasuredLatency", lambda *arguments: one)
+    monkeypatch.setattr(Assembly, "open_device", lambda assembly: one.device)
+    monkeypatch.setattr("espalier.recipes.engine.assemble.MeasuredLatency", lambda *arguments: one)
     return one
 
 
@@ -320,7 +318,7 @@ class SlowAtFirst:
 
 def profiled(tmp_path: Path, later: float) -> list[Measurement]:
     """What the end of the stage `profile` makes of a network and a control that took 5.2 ms, where 5 are allowed."""
-    device = SlowAtFirst(later)
+    device: Any = SlowAtFirst(later)
     networks = tuple(
         TrainedNetwork(
             architecture=Architecture({"edge": f"option{i}"}),
@@ -333,13 +331,12 @@ def profiled(tmp_path: Path, later: float) -> list[Measurement]:
         )
         for i, origin in enumerate(("front", "random"))
     )
-    context: Any = SimpleNamespace(
-        recipe=SimpleNamespace(profile=ProfileSettings(sessions=2, seconds=0.1)),
-        stages=Stages(train=TrainResult(networks=networks)),
-        run=RunFolder(tmp_path / "run"),
-        measuring_device=lambda: device,
-    )
-    return list(under(5.0, context, {network.id: measured(5.2) for network in networks}).values())
+    first = {network.id: measured(5.2) for network in networks}
+    files = {network.id: tmp_path / network.id / "model.onnx" for network in networks}
+    settings = ProfileSettings(sessions=2, seconds=0.1)
+    again = measured_again(settings, files, first, 5.0, lambda: device)
+    check_limit(networks, again, 5.0)
+    return list(again.values())
 
 
 def test_a_result_that_misses_is_measured_twice_as_long(tmp_path: Path) -> None:
@@ -347,7 +344,7 @@ def test_a_result_that_misses_is_measured_twice_as_long(tmp_path: Path) -> None:
 
 
 def test_no_result_within_the_budget_ends_the_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^budget.latency_ms: the nearest miss of 1 trained, \w+, takes 5\.\d+ ms \["):
+    with user_error("budget.latency_ms", "infeasible", says=Architecture({"edge": "option0"}).id):
         profiled(tmp_path, 5.4)
 
 
@@ -368,7 +365,7 @@ def test_a_network_over_the_budget_is_no_result(tmp_path: Path) -> None:
 def test_what_is_trained_was_measured_and_fits(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """With files: a network needs 0.5 ms, 1 for each convolution and 1/4 for each pool."""
     device = ScriptedDevice()
-    monkeypatch.setattr(Context, "measuring_device", lambda context: device)
+    monkeypatch.setattr(Assembly, "open_device", lambda assembly: device)
     Path("tiny.yaml").write_text(TINY.replace("epochs: 12", "epochs: 1").replace("epochs: 3", "epochs: 1"))
     answer = nas_here(capsys, "run", "tiny.yaml", "-o", "run", "--json", "budget.latency_ms=14", "search.trials=10")
     assert answer.code == 0, answer.err

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,13 @@ from nas_command import TINY, findings, log, nas_here, stage
 
 from conftest import FinishedRun
 from espalier.nas.data import Splits
-from espalier.nas.progress import silent
 from espalier.nas.run import RunFolder
 from espalier.recipes.config.json_schema import json_schema
 from espalier.recipes.config.loading import load_recipe, recipe_from
 from espalier.recipes.config.recipe_library import FOLDER, SCHEMA, shipped_recipes
-from espalier.recipes.engine.cache_keys import plan
-from espalier.recipes.engine.context import Context
-from espalier.recipes.engine.runner import new_context, run_recipe
+from espalier.recipes.engine.assemble import Assembly
+from espalier.recipes.engine.pipeline import Pipeline
+from espalier.recipes.engine.runner import run_recipe
 
 Capture = pytest.CaptureFixture[str]
 
@@ -47,18 +45,17 @@ def copied_run(finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.Mo
 
 def run_here(recipe: Any, folder: Path) -> None:
     """All stages in this process, in silence."""
-    run_recipe(recipe, folder, track=silent, announce=lambda _: None)
+    run_recipe(recipe, folder)
 
 
 def searched(recipe: Any, folder: Path) -> list[Any]:
     """The candidates of a recipe, its stages up to the search run in this process."""
     folder.mkdir()
-    context: Context = new_context(recipe, RunFolder(folder), silent)
-    for step in plan(context)[:3]:
-        result = import_module(f"espalier.recipes.engine.stages.{step.name}").run(context)
-        context.stages = context.stages.extended(step.name, result)
-    assert context.stages.search is not None
-    return [(c.id, c.status, c.values) for c in context.stages.search.candidates]
+    assembly = Assembly(recipe, RunFolder(folder))
+    for name in ("data", "supernet", "search"):
+        assembly.stages = assembly.stages.extended(name, Pipeline(assembly).run(name))
+    assert assembly.stages.search is not None
+    return [(c.id, c.status, c.values) for c in assembly.stages.search.candidates]
 
 
 def test_standard_output_is_one_json_value(finished_run: FinishedRun) -> None:
@@ -145,7 +142,7 @@ def test_a_finished_run_is_not_run_again(copied_run: Path, capsys: Capture) -> N
 def test_more_trials_are_the_same_study(
     copied_run: Path, capsys: Capture, finished_run: FinishedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def enough(_: Context) -> None:
+    def enough(*_: object, **__: object) -> None:
         raise RuntimeError("enough")
 
     monkeypatch.setattr("espalier.recipes.engine.stages.train.run", enough)

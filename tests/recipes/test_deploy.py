@@ -15,13 +15,12 @@ from nas_command import TINY, log, nas, refusal, stage
 
 from espalier.nas.architecture import Architecture
 from espalier.nas.checkpoint import read_weights
-from espalier.nas.progress import silent
 from espalier.nas.run import RunFolder
 from espalier.nas.spaces.deployed import Deployed
 from espalier.nas.task import Classification
 from espalier.pruning.weights import prunable_weights
 from espalier.recipes.config.loading import load_recipe
-from espalier.recipes.engine.context import Context
+from espalier.recipes.engine.assemble import Assembly
 from espalier.recipes.records.stages import read_stages, stage_keys
 
 Capture = pytest.CaptureFixture[str]
@@ -49,10 +48,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def context_of(run: Path) -> Context:
-    """The context of a finished run, to ask again what its stages asked."""
+def assembly_of(run: Path) -> Assembly:
+    """The services of a finished run, to ask again what its stages asked."""
     recipe = load_recipe(str(run / "recipe.yaml"), [])
-    return Context(recipe, RunFolder(run), silent, stages=read_stages(run), keys=stage_keys(run))
+    return Assembly(recipe, RunFolder(run), stages=read_stages(run), keys=stage_keys(run))
 
 
 def is_int8(path: Path) -> bool:
@@ -66,12 +65,12 @@ def test_a_run_searches_trains_and_writes_all_three(finished: Path) -> None:
     assert {(c["architecture"]["precision"], c["architecture"]["sparsity"]) for c in candidates} == {
         (precision, sparsity) for precision in DEPLOY["precision"] for sparsity in DEPLOY["sparsity"]
     }
-    context = context_of(finished)
+    assembly = assembly_of(finished)
     for network in stage(finished, "train")["networks"]:
         architecture = Architecture(network["architecture"])
         folder = finished / "architectures" / architecture.id
         weights = read_weights(folder / "model.safetensors")
-        names = prunable_weights(context.space.build(architecture))
+        names = prunable_weights(assembly.space.build(architecture))
         numbers = sum(weights[name].numel() for name in names)
         zeros = sum(int((weights[name] == 0).sum()) for name in names)
         assert zeros == -(-float(architecture["sparsity"]) * numbers // 1)
@@ -86,9 +85,9 @@ def test_a_run_searches_trains_and_writes_all_three(finished: Path) -> None:
 
 @pytest.mark.slow
 def test_the_accuracy_on_test_images_is_that_of_the_file(finished: Path) -> None:
-    context = context_of(finished)
-    images = context.splits.final_test()
-    x = torch.cat([x for x, _ in context.evaluation_batches(images)]).contiguous().numpy()
+    assembly = assembly_of(finished)
+    images = assembly.splits.final_test()
+    x = torch.cat([x for x, _ in assembly.batches.evaluation(images)]).contiguous().numpy()
     for id_, accuracy in stage(finished, "test")["accuracy"].items():
         path = finished / "architectures" / id_ / "model.onnx"
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -99,19 +98,19 @@ def test_the_accuracy_on_test_images_is_that_of_the_file(finished: Path) -> None
 @pytest.mark.slow
 def test_candidates_are_what_their_files_compute(finished: Path) -> None:
     """In fp32 the file agrees with torch; in int8 with torch of numbers rounded likewise, to a few images."""
-    context = context_of(finished)
-    space, deployment = context.space, context.deployment
+    assembly = assembly_of(finished)
+    space, deployment = assembly.space, assembly.deployment
     assert isinstance(space, Deployed)
     assert deployment is not None
     accuracy = {}
     for precision in ("fp32", "int8"):
         for sparsity in DEPLOY["sparsity"]:
             architecture = space.parse(f"{CELL} in {precision} with sparsity {float(sparsity)}")
-            accuracy[precision, sparsity] = context.predictors.make(["inherited"])["inherited"](architecture).value
-    selection = context.evaluation_batches(context.splits.selection)
+            accuracy[precision, sparsity] = assembly.predictors.make(["inherited"])["inherited"](architecture).value
+    selection = assembly.batches.evaluation(assembly.splits.selection)
     for sparsity in DEPLOY["sparsity"]:
         architecture = space.parse(f"{CELL} in fp32 with sparsity {float(sparsity)}")
-        network = context.inherited.network(
+        network = assembly.inherited.network(
             space.network(architecture), change=partial(deployment.prune, architecture=architecture)
         )
         zeros = sum(int((weight == 0).sum()) for weight in prunable_weights(network).values())
@@ -119,18 +118,18 @@ def test_candidates_are_what_their_files_compute(finished: Path) -> None:
         wanted = Classification(10).evaluate(network, selection, full_precision=True)
         assert accuracy["fp32", sparsity] == pytest.approx(wanted, abs=1e-9)
         assert accuracy["int8", sparsity] == pytest.approx(wanted, abs=0.05)  # 4 of 80 images
-    dense = context.inherited(space.network(space.parse(CELL))).value
+    dense = assembly.inherited(space.network(space.parse(CELL))).value
     assert accuracy["fp32", 0] == pytest.approx(dense, abs=1e-9)
 
 
 @pytest.mark.slow
 def test_zeros_and_fewer_bits_make_a_file_smaller(finished: Path) -> None:
-    context = context_of(finished)
-    deployment = context.deployment
+    assembly = assembly_of(finished)
+    deployment = assembly.deployment
     assert deployment is not None
     size = {
         (precision, sparsity): deployment.size_bytes(
-            context.space.parse(f"{CELL} in {precision} with sparsity {sparsity}")
+            assembly.space.parse(f"{CELL} in {precision} with sparsity {sparsity}")
         ).value
         for precision in ("fp32", "int8")
         for sparsity in (0.0, 0.75)

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from espalier.nas.errors import UserError
-from espalier.nas.progress import silent
 from espalier.nas.run import RunFolder
 from espalier.nas.space import SearchSpace
 from espalier.recipes.commands import defaults
 from espalier.recipes.commands.arguments import reject
 from espalier.recipes.config.loading import load_recipe
 from espalier.recipes.config.schema import ProfileSettings
-from espalier.recipes.engine.runner import new_context
+from espalier.recipes.engine.assemble import Assembly
 from espalier.recipes.inputs.named_space import make_space, parse_space
 
 
@@ -79,10 +78,10 @@ def given_space(
 
 
 def _of_recipe(recipe: str, overrides: Sequence[str]) -> GivenSpace:
-    context = new_context(load_recipe(recipe, overrides), RunFolder(Path()), silent)
-    settings = context.recipe.space
+    assembly = Assembly(load_recipe(recipe, overrides), RunFolder(Path()))
+    settings = assembly.recipe.space
     options = settings.model_dump(exclude={"name"}, mode="json")
-    return GivenSpace(context.space, _origin(settings.name, options, context.space), context.recipe.profile)
+    return GivenSpace(assembly.space, _origin(settings.name, options, assembly.space), assembly.recipe.profile)
 
 
 def space_of_origin(origin: Mapping[str, Any], *, where: str) -> SearchSpace:

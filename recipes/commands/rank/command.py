@@ -9,13 +9,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from espalier.nas.errors import UserError
 from espalier.nas.files import write_json, write_text
-from espalier.nas.progress import silent
 from espalier.nas.run import RunFolder
 from espalier.nas.space import SearchSpace
 from espalier.predictors.zero_cost.score_evaluator import batch_hash
@@ -26,6 +25,8 @@ from espalier.recipes.commands.rank.page import ranking_page
 from espalier.recipes.commands.rank.result import Ranking
 from espalier.recipes.config.loading import load_recipe
 from espalier.recipes.config.registry import INHERITED, members
+from espalier.recipes.config.schema import Recipe
+from espalier.recipes.engine.assemble import Assembly
 from espalier.recipes.engine.environment import version
 from espalier.recipes.engine.predictor_set import PredictorSet
 from espalier.recipes.engine.ranking.prediction_cache import ValueStore, collect, with_ensembles
@@ -33,10 +34,7 @@ from espalier.recipes.engine.ranking.rows import BASELINES, finite, ranking_rows
 from espalier.recipes.engine.ranking.sample import Sample, draw_sample
 from espalier.recipes.inputs.named_space import make_space, parse_space
 from espalier.recipes.inputs.score_batch import load_batch
-from espalier.recipes.records.stages import read_stages, stage_keys
-
-if TYPE_CHECKING:
-    from espalier.recipes.engine.context import Context
+from espalier.recipes.records.stages import Stages, read_stages, stage_keys
 
 
 def rank(
@@ -179,15 +177,15 @@ def _rank_table(
 
 def _rank_run(run: Path, drawn: _Drawn | None, asked: _Asked) -> Ranking:
     """Rank with the space, the images and the supernet of a run."""
-    context = _opened(run)
+    assembly = _opened(run)
     if asked.needs_supernet:
-        _check_supernet(context)
+        _check_supernet(assembly.stages, assembly.recipe)
     if drawn is None:
-        sample, against = _trained(context), {"target": "selection accuracy"}
+        sample, against = _trained(assembly.stages, run), {"target": "selection accuracy"}
     else:
-        sample, against = drawn.sample(context.space), {"table": str(drawn.table), "target": drawn.target}
-    predictor_set = replace(context.predictors, repeats=asked.repeats, limit_s=asked.limit_s)
-    settings = {"run": str(run), "keys": context.keys, "repeats": asked.repeats, "version": version()}
+        sample, against = drawn.sample(assembly.space), {"table": str(drawn.table), "target": drawn.target}
+    predictor_set = replace(assembly.predictors, repeats=asked.repeats, limit_s=asked.limit_s)
+    settings = {"run": str(run), "keys": dict(assembly.keys), "repeats": asked.repeats, "version": version()}
     about = {"run": str(run), **against, "seed": asked.seed, "repeats": asked.repeats}
     return _rank(sample, predictor_set, asked, about=about, settings=settings)
 
@@ -204,33 +202,31 @@ def write_ranking(ranking: Ranking, *, folder: Path | None, plot: Path | None) -
     return written
 
 
-def _opened(run: Path) -> Context:
+def _opened(run: Path) -> Assembly:
     """A run as far as it has come."""
-    from espalier.recipes.engine.context import Context
-
     if not (run / "recipe.yaml").is_file():
         raise UserError(str(run), "is not a run folder: it contains no recipe.yaml", code="not_found")
     recipe = load_recipe(str(run / "recipe.yaml"))
-    return Context(recipe, RunFolder(run), silent, stages=read_stages(run), keys=stage_keys(run))
+    return Assembly(recipe, RunFolder(run), stages=read_stages(run), keys=stage_keys(run))
 
 
-def _check_supernet(context: Context) -> None:
-    if context.recipe.supernet is None:
+def _check_supernet(stages: Stages, recipe: Recipe) -> None:
+    if recipe.supernet is None:
         raise UserError("predictors", f"{INHERITED!r} needs a supernet, and the run has none", code="missing")
-    if context.stages.supernet is None:
+    if stages.supernet is None:
         problem = f"{INHERITED!r} needs the run's supernet, whose training has not finished"
         raise UserError("predictors", problem, code="missing")
 
 
-def _trained(context: Context) -> Sample:
+def _trained(stages: Stages, run: Path) -> Sample:
     """The networks that a run has trained from scratch."""
-    run = str(context.run.path)
-    if context.stages.train is None:
+    where = str(run)
+    if stages.train is None:
         problem = "has no trained networks to rank (there is no stages/train.json); with a table, others are ranked"
-        raise UserError(run, problem, code="missing")
-    networks = context.stages.networks
+        raise UserError(where, problem, code="missing")
+    networks = stages.networks
     if len(networks) < 3:
-        raise UserError(run, f"has trained {len(networks)} networks; a ranking needs at least 3", code="too_few")
+        raise UserError(where, f"has trained {len(networks)} networks; a ranking needs at least 3", code="too_few")
     origins = Counter(network.origin for network in networks)
     chosen_by = ", ".join(f"{count} {origin}" for origin, count in origins.items())
     targets = {network.architecture: network.accuracy for network in networks}

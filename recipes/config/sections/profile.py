@@ -33,3 +33,7 @@ class ProfileSettings(Settings):
         """How to time one network, but for the changes."""
         given = {name: getattr(self, name) for name in ("threads", "batch", "sessions", "seconds", "provider")}
         return MeasureSpec(**given | changes)
+
+    def search_spec(self) -> MeasureSpec:
+        """How to time one candidate of the search."""
+        return self.spec(sessions=2, seconds=self.search_seconds, min_runs=5)

@@ -1,1 +1,1 @@
-"""The stages of a run, one file each: a function from the context to JSON outputs."""
+"""The stages of a run, one file each: a function of a section of the recipe, earlier results and services."""

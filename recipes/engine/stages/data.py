@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from espalier.recipes.engine.context import Context
+from espalier.nas.data import Splits
 from espalier.recipes.records.supernet import DataResult
 
 
-def run(context: Context) -> DataResult:
-    """What the images are and how many serve what."""
-    splits = context.splits
+def run(splits: Splits) -> DataResult:
+    """What the images are, and how many of them serve each purpose."""
     parts = {"train": splits.train, "architecture": splits.architecture, "selection": splits.selection}
     return DataResult(
         name=splits.train.name,

@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
-from torch.fx import GraphModule
-
 from espalier.export.bundle import write_bundle
-from espalier.nas.architecture import Architecture
-from espalier.nas.checkpoint import load_weights
-from espalier.recipes.engine.context import Context
-from espalier.recipes.records.networks import ExportedFile
+from espalier.nas.data import Splits
+from espalier.nas.progress import Track
+from espalier.nas.run import RunFolder
+from espalier.nas.space import SearchSpace
+from espalier.recipes.engine.deployment import Deployment
+from espalier.recipes.engine.trained_network import trained_network
+from espalier.recipes.records.networks import ExportedFile, TrainedNetwork
 
 
-def run(context: Context) -> dict[str, ExportedFile]:
-    """Exports the networks of the stage `train` into their folders, checked against torch."""
-    outputs = {}
-    splits = context.splits
-    networks = context.stages.networks
-    for network in context.track(networks, "export", len(networks)):
+def run(
+    networks: Sequence[TrainedNetwork],
+    *,
+    space: SearchSpace,
+    splits: Splits,
+    deployment: Deployment | None,
+    run: RunFolder,
+    track: Track,
+) -> dict[str, ExportedFile]:
+    """Exports networks into their folders, checked against torch.
+
+    Args:
+        networks: trained alone.
+        space: builds them.
+        splits: for the shape, the classes and the normalisation of images.
+        deployment: quantises the files where precision is searched.
+        run: the run folder.
+        track: shows progress.
+
+    Returns:
+        What was written, by the network's id.
+    """
+    files = {}
+    for network in track(networks, "export", len(networks)):
         architecture = network.architecture
-        folder = context.run.architecture(architecture)
         facts, finish = {}, None
-        if context.deployment is not None:
-            facts = context.deployment.facts(architecture)
-            finish = partial(context.deployment.quantize, architecture)
+        if deployment is not None:
+            facts = deployment.facts(architecture)
+            finish = partial(deployment.quantize, architecture)
         exported = write_bundle(
-            folder,
-            trained_network(context, architecture),
+            run.architecture(architecture),
+            trained_network(architecture, space, run),
             input_shape=splits.image_shape,
             classes=splits.classes,
-            mean=splits.mean,
-            std=splits.std,
+            mean=splits.normalisation.mean,
+            std=splits.normalisation.std,
             facts={
                 "architecture": network.notation,
                 **facts,
@@ -39,7 +58,7 @@ def run(context: Context) -> dict[str, ExportedFile]:
             },
             finish=finish,
         )
-        outputs[network.id] = ExportedFile(
+        files[network.id] = ExportedFile(
             exporter=exported.exporter,
             fallback_reason=exported.fallback_reason,
             opset=exported.opset,
@@ -47,12 +66,4 @@ def run(context: Context) -> dict[str, ExportedFile]:
             max_abs_error=exported.parity.max_abs_error,
             tolerance=exported.parity.tolerance,
         )
-    return outputs
-
-
-def trained_network(context: Context, architecture: Architecture) -> GraphModule:
-    """The network of an architecture with the weights of the stage `train`, on the CPU."""
-    network = context.space.build(architecture)
-    load_weights(context.run.architecture(architecture) / "model.safetensors", network)
-    network.eval()
-    return network
+    return files

@@ -2,66 +2,90 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from espalier.export.devices.base import Device
 from espalier.export.drift import measure_batch
 from espalier.nas.errors import UserError
 from espalier.nas.files import write_json
 from espalier.nas.measurement import Measurement
-from espalier.recipes.engine.context import Context
+from espalier.nas.progress import Track
+from espalier.nas.run import RunFolder
+from espalier.recipes.config.sections.profile import ProfileSettings
+from espalier.recipes.records.networks import TrainedNetwork
 from espalier.recipes.records.reading import exceeds
 
 
-def run(context: Context) -> dict[str, Measurement]:
-    """Measures each ONNX file of the stage `export` on the recipe's device, its drift meanwhile divided out.
+def run(
+    settings: ProfileSettings,
+    networks: Sequence[TrainedNetwork],
+    limit_ms: float | None,
+    *,
+    open_device: Callable[[], Device],
+    run: RunFolder,
+    track: Track,
+) -> dict[str, Measurement]:
+    """Measures each exported ONNX file on the recipe's device, with the device's drift divided out.
 
-    Under a budget, what misses it is measured again, twice as long, and that counts: it kept the budget before it was
-    trained, and its weights do not matter to the time.
+    What exceeds the limit is measured again, twice as long, and that measurement counts: it met the budget before it
+    was trained, and weights do not change the time.
+
+    Args:
+        settings: the recipe's section `profile`.
+        networks: trained alone and exported.
+        limit_ms: the budget's limit on latency, if there is one.
+        open_device: opens the recipe's device.
+        run: the run folder.
+        track: shows progress.
+
+    Returns:
+        The latency of each network, by its id.
 
     Raises:
-        UserError: a file cannot be run, or nothing that was found is within the budget.
+        UserError: a file cannot be run, or nothing that was found is within the limit.
     """
-    networks = context.stages.networks
-    folders = [context.run.architecture(network.architecture) for network in networks]
-    found = measure_batch(
-        context.measuring_device(),
-        [folder / "model.onnx" for folder in folders],
-        context.recipe.profile.spec(),
-        keep=_write,
-        track=context.track,
-    )
-    outputs = {}
-    for network, folder, measurement in zip(networks, folders, found, strict=True):
+    files = {network.id: run.architecture(network.architecture) / "model.onnx" for network in networks}
+    found = measure_batch(open_device(), list(files.values()), settings.spec(), keep=_write, track=track)
+    measurements = {}
+    for (id_, file), measurement in zip(files.items(), found, strict=True):
         if isinstance(measurement, UserError):
             raise measurement
-        _write(folder / "model.onnx", measurement)
-        outputs[network.id] = measurement
-    limit = None if context.recipe.budget is None else context.recipe.budget.latency_ms
-    return outputs if limit is None else under(limit, context, outputs)
+        _write(file, measurement)
+        measurements[id_] = measurement
+    if limit_ms is not None:
+        measurements |= measured_again(settings, files, measurements, limit_ms, open_device)
+        check_limit(networks, measurements, limit_ms)
+    return measurements
 
 
-def under(limit: float, context: Context, outputs: dict[str, Measurement]) -> dict[str, Measurement]:
-    """The outputs, what missed the limit measured again; those that still miss stay in, and are no results.
+def measured_again(
+    settings: ProfileSettings,
+    files: dict[str, Path],
+    measurements: dict[str, Measurement],
+    limit_ms: float,
+    open_device: Callable[[], Device],
+) -> dict[str, Measurement]:
+    """New measurements, twice as long, of what exceeds the limit, by id."""
+    longer = settings.spec(sessions=2 * settings.sessions, seconds=2 * settings.seconds)
+    again = {}
+    for id_, file in files.items():
+        if exceeds(measurements[id_], limit_ms):
+            again[id_] = open_device().measure(file, longer)
+            _write(file, again[id_])
+    return again
 
-    Raises:
-        UserError: nothing that was found is within the limit; with the nearest miss.
-    """
-    profile, networks = context.recipe.profile, context.stages.networks
-    longer = profile.spec(sessions=2 * profile.sessions, seconds=2 * profile.seconds)
-    for network in networks:
-        if exceeds(outputs[network.id], limit):
-            file = context.run.architecture(network.architecture) / "model.onnx"
-            measurement = context.measuring_device().measure(file, longer)
-            _write(file, measurement)
-            outputs[network.id] = measurement
-    found = [network.id for network in networks if not network.is_control]
-    if found and all(exceeds(outputs[id_], limit) for id_ in found):
-        nearest = min(found, key=lambda id_: outputs[id_].latency.ci95[1])
-        latency = outputs[nearest].latency
-        problem = f"the nearest miss of {len(found)} trained, {nearest}, takes {latency.p50:.4g} ms"
-        low, high = latency.ci95
-        raise UserError("budget.latency_ms", f"{problem} [{low:.4g}, {high:.4g}], and <= {limit:g} was asked for")
-    return outputs
+
+def check_limit(networks: Sequence[TrainedNetwork], measurements: dict[str, Measurement], limit_ms: float) -> None:
+    """Raises UserError where every network that was found exceeds the limit; with the nearest miss."""
+    found = {network.id: measurements[network.id] for network in networks if not network.is_control}
+    if not found or not all(exceeds(measurement, limit_ms) for measurement in found.values()):
+        return
+    nearest, measurement = min(found.items(), key=lambda one: one[1].latency.ci95[1])
+    low, high = measurement.latency.ci95
+    problem = f"the nearest miss of {len(found)} trained, {nearest}, takes {measurement.latency_ms:.4g} ms"
+    limit = f"[{low:.4g}, {high:.4g}], and the limit is {limit_ms:g}"
+    raise UserError("budget.latency_ms", f"{problem} {limit}", code="infeasible")
 
 
 def _write(onnx_file: Path, measurement: Measurement) -> None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 from espalier.nas.architecture import Architecture
 from espalier.nas.checkpoint import load_state, save_state
 from espalier.nas.choices import InputChoice
+from espalier.nas.data import Batches
 from espalier.nas.errors import UserError
-from espalier.recipes.config.schema import SelectSettings
-from espalier.recipes.engine.budget import Kept
-from espalier.recipes.engine.context import Context
-from espalier.recipes.engine.supernet_store import TrainedSupernet, find, training_of
+from espalier.nas.predictor import Predictor
+from espalier.nas.progress import Track
+from espalier.nas.run import RunFolder
+from espalier.nas.seeds import Seeds
+from espalier.nas.space import SearchSpace
+from espalier.recipes.config.sections.select import SelectSettings
+from espalier.recipes.engine.budget import Budget, BudgetChoice
+from espalier.recipes.engine.supernet_factory import SupernetFactory
+from espalier.recipes.engine.supernet_store import SupernetStore, TrainedSupernet
 from espalier.recipes.records.base import CandidateLatency
 from espalier.recipes.records.search import ReplacedArchitecture, SelectedArchitecture, SelectResult
-from espalier.recipes.records.supernet import Comparison, SupernetPart
+from espalier.recipes.records.supernet import Comparison, SupernetResult
 from espalier.recipes.records.supernet import Decision as DecisionRecord
 from espalier.supernets.evaluation import SupernetEvaluator
 from espalier.supernets.selection.decisions import Decision
@@ -24,42 +30,77 @@ SHARE_OF_LR = 0.1
 """Of the supernet's learning rate, in the training between decisions (the authors' code of perturbation selection)."""
 
 
-def run(context: Context) -> SelectResult:
+def run(
+    settings: SelectSettings,
+    trained: SupernetResult,
+    *,
+    space: SearchSpace,
+    supernets: SupernetFactory,
+    store: SupernetStore,
+    inherited: Predictor,
+    selection: Batches,
+    budget: Budget | None,
+    seeds: Seeds,
+    run: RunFolder,
+    key: str,
+    track: Track,
+) -> SelectResult:
     """Every method chooses from each supernet; of a divided space, the best on the `selection` split is taken.
 
-    Under a budget, a choice that breaks it makes way for the nearest architecture that keeps it.
+    If a choice exceeds the budget, the nearest architecture that meets it replaces the choice.
+
+    Args:
+        settings: the recipe's section `select`.
+        trained: the supernets to choose from.
+        space: of the architectures.
+        supernets: makes the trainings between decisions.
+        store: has the trained supernets.
+        inherited: the accuracy of an architecture with the supernets' weights.
+        selection: the images that decisions are made by, each batch with images of all classes.
+        budget: what choices have to meet, if the recipe has one.
+        seeds: of the order of decisions and of noise.
+        run: the run folder, for checkpoints and the log.
+        key: the stage's cache key, part of the checkpoints' names.
+        track: shows progress.
 
     Raises:
-        UserError: no choice of any method has one that keeps the budget near it.
+        UserError: no choice of any method has an architecture near it that meets the budget.
     """
-    settings = context.recipe.select
-    assert settings is not None
-    inherited = context.predictors.make(["inherited"])["inherited"]
     candidates: list[SelectedArchitecture] = []
     decisions: list[DecisionRecord] = []
     misses: list[UserError] = []
-    for part in context.stages.supernet.parts if context.stages.supernet else ():
+    for part in trained.parts:
         for method in settings.methods:
-            supernet = find(context, part.name)  # as it was trained: perturbation trains it further
+            supernet = store.find(part.name)  # as it was trained: perturbation trains it further
             if method == "argmax":
                 architecture = supernet.strategy.preferred()
             else:
-                architecture, made = _perturbation(context, settings, supernet, part)
-                decisions += [_describe(context, decision, part.name, method) for decision in made]
+                perturbation = _perturbation(settings, supernet, selection, seeds)
+                architecture = _run(
+                    perturbation,
+                    supernet,
+                    settings,
+                    supernets=supernets,
+                    follows=part.rows[-1].epoch,
+                    run=run,
+                    key=key,
+                    track=track,
+                )
+                decisions += [_record(decision, space, part.name, method) for decision in perturbation.decisions]
             try:
-                kept = _within_budget(context, architecture, supernet, method)
+                choice = _within_budget(budget, architecture, supernet, method, space, inherited)
             except UserError as error:
                 misses.append(error)
                 continue
             candidates.append(
                 SelectedArchitecture(
-                    architecture=kept.architecture,
-                    notation=context.space.format(kept.architecture),
+                    architecture=choice.architecture,
+                    notation=space.format(choice.architecture),
                     method=method,
                     part=part.name,
-                    accuracy=inherited(kept.architecture).value,
-                    latency=None if kept.result is None else CandidateLatency.of(kept.result),
-                    replaces=_replaced(context, kept),
+                    accuracy=inherited(choice.architecture).value,
+                    latency=None if choice.latency is None else CandidateLatency.of(choice.latency),
+                    replaces=_replaced(choice, space),
                 )
             )
     if not candidates:
@@ -73,88 +114,92 @@ def run(context: Context) -> SelectResult:
     )
 
 
-def _within_budget(context: Context, chosen: Architecture, supernet: TrainedSupernet, method: str) -> Kept:
-    """The nearest architecture by the method's own lights: the likeliest of argmax, the most accurate of perturbation.
+def _within_budget(
+    budget: Budget | None,
+    chosen: Architecture,
+    supernet: TrainedSupernet,
+    method: str,
+    space: SearchSpace,
+    inherited: Predictor,
+) -> BudgetChoice:
+    """The nearest architecture by the method's own criterion: the likeliest of argmax, the most accurate else.
 
     Raises:
-        UserError: none keeps the budget.
+        UserError: none meets the budget.
     """
-    if context.budget is None:
-        return Kept(chosen, None)
+    if budget is None:
+        return BudgetChoice(chosen)
     if method != "argmax":
-        inherited = context.predictors.make(["inherited"])["inherited"]
-        return context.budget.nearest(chosen, lambda architecture: inherited(architecture).value)
-    p = {
+        return budget.nearest(chosen, lambda architecture: inherited(architecture).value)
+    log_p = {
         name: row.detach().double().cpu().clamp_min(TINY).log() for name, row in supernet.strategy.preferences().items()
     }
 
     def log_likelihood(architecture: Architecture) -> float:
-        gates = context.space.gates(architecture)
-        return sum(float(row[gates[name]]) for name, row in p.items())
+        gates = space.gates(architecture)
+        return sum(float(row[gates[name]]) for name, row in log_p.items())
 
-    return context.budget.nearest(chosen, log_likelihood)
+    return budget.nearest(chosen, log_likelihood)
 
 
-def _replaced(context: Context, kept: Kept) -> ReplacedArchitecture | None:
-    if kept.replaces is None:
+def _replaced(choice: BudgetChoice, space: SearchSpace) -> ReplacedArchitecture | None:
+    if choice.replaces is None:
         return None
-    first, why = kept.replaces
-    return ReplacedArchitecture(architecture=first, notation=context.space.format(first), why=why)
+    first, why = choice.replaces
+    return ReplacedArchitecture(architecture=first, notation=space.format(first), why=why)
 
 
 def _perturbation(
-    context: Context, settings: SelectSettings, supernet: TrainedSupernet, part: SupernetPart
-) -> tuple[Architecture, list[Decision]]:
-    """Goes on from the visit at which an earlier process was killed."""
-    trained = context.recipe.supernet
-    assert trained is not None
-    lr = trained.lr * SHARE_OF_LR if settings.lr is None else settings.lr
-    selection = Perturbation(
+    settings: SelectSettings, supernet: TrainedSupernet, selection: Batches, seeds: Seeds
+) -> Perturbation:
+    return Perturbation(
         supernet.space,
         supernet.strategy,
-        SupernetEvaluator(supernet.space, context.mixed_batches(context.splits.selection), seed=context.seed("noise")),
+        SupernetEvaluator(supernet.space, selection, seed=seeds("noise")),
         criterion=settings.criterion,
         topology=settings.topology,
         interval=settings.epochs,
-        seed=context.seed(f"order of decisions {supernet.name}"),
+        seed=seeds(f"order of decisions {supernet.name}"),
     )
-    tuning = trained.model_copy(
-        update={
-            "lr": lr,
-            "schedule": "constant",
-            "warmup_epochs": 0,
-            "ema_decay": None,
-            "epochs": max(1, selection.total_epochs),
-        }
+
+
+def _run(
+    perturbation: Perturbation,
+    supernet: TrainedSupernet,
+    settings: SelectSettings,
+    *,
+    supernets: SupernetFactory,
+    follows: int,
+    run: RunFolder,
+    key: str,
+    track: Track,
+) -> Architecture:
+    """The architecture that is left; goes on from the visit at which an earlier process was killed."""
+    lr = supernets.settings.lr * SHARE_OF_LR if settings.lr is None else settings.lr
+    constant = {"lr": lr, "schedule": "constant", "warmup_epochs": 0, "ema_decay": None}
+    tuning = supernets.settings.model_copy(update={**constant, "epochs": max(1, perturbation.total_epochs)})
+    training = supernets.training_of(
+        supernet.space, supernet.strategy, tuning, purpose=f"select {supernet.name}", follows=follows
     )
-    training = training_of(
-        context,
-        supernet.space,
-        supernet.strategy,
-        tuning,
-        purpose=f"select {supernet.name}",
-        follows=part.rows[-1].epoch,
-    )
-    checkpoint = context.run / "checkpoints" / f"select-{context.keys['select']}-{supernet.name}.pt"
+    checkpoint = run / "checkpoints" / f"select-{key}-{supernet.name}.pt"
     if checkpoint.exists():
         state = load_state(checkpoint)
         training.load_state_dict(state["training"])
-        selection.load_state_dict(state["selection"])
+        perturbation.load_state_dict(state["selection"])
 
     def tune(epochs: int) -> None:
         for _ in range(epochs):
-            context.run.log("select", part=supernet.name, **training.run_epoch())
+            run.log("select", part=supernet.name, **training.run_epoch())
 
     def save() -> None:
-        save_state(checkpoint, {"training": training.state_dict(), "selection": selection.state_dict()})
+        save_state(checkpoint, {"training": training.state_dict(), "selection": perturbation.state_dict()})
 
-    architecture = selection.run(tune, track=context.track, description=f"select ({supernet.name})", on_visit=save)
-    return architecture, selection.decisions
+    return perturbation.run(tune, track=track, description=f"select ({supernet.name})", on_visit=save)
 
 
-def _describe(context: Context, decision: Decision, part: str, method: str) -> DecisionRecord:
+def _record(decision: Decision, space: SearchSpace, part: str, method: str) -> DecisionRecord:
     """A decision with the names of what it was about."""
-    choice = context.space.choices()[decision.choice]
+    choice = space.choices()[decision.choice]
     removed = choice.edges if isinstance(choice, InputChoice) and choice.edges else choice.options
     return DecisionRecord(
         part=part,

@@ -1,43 +1,64 @@
-"""The final word: accuracy on the test images, which nothing before this stage has seen."""
+"""The final evaluation: accuracy on the test images, which nothing before this stage has seen."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
+import torch
+
+from espalier.nas.data import BatchFactory, Images
 from espalier.nas.device import place
-from espalier.recipes.engine.context import Context
+from espalier.nas.run import RunFolder
+from espalier.nas.space import SearchSpace
+from espalier.nas.task import Classification
+from espalier.recipes.engine.deployment import Deployment
 from espalier.recipes.engine.ranking.rows import correlation_row
-from espalier.recipes.engine.stages.export import trained_network
+from espalier.recipes.engine.trained_network import trained_network
 from espalier.recipes.records.networks import TestResult, TrainedNetwork
 from espalier.recipes.records.ranking import Correlation
 
 
-def run(context: Context) -> TestResult:
-    """The share of the test images that each trained network classifies rightly, and how well it was predicted.
+def run(
+    networks: Sequence[TrainedNetwork],
+    *,
+    images: Images,
+    space: SearchSpace,
+    batches: BatchFactory,
+    device: torch.device,
+    deployment: Deployment | None,
+    run: RunFolder,
+    bootstrap_seed: int,
+) -> TestResult:
+    """The share of the test images that each network classifies correctly, and how well it was predicted.
 
-    Networks compute in full precision here, as their exported files do; where precision was searched, it is the files
-    that compute.
+    Networks compute in full precision here, as their exported files do. Where precision was searched, the files
+    themselves are evaluated.
+
+    Args:
+        networks: trained alone and exported.
+        images: for the test.
+        space: builds the networks.
+        batches: makes batches of the images.
+        device: where networks compute.
+        deployment: evaluates files where precision was searched.
+        run: the run folder.
+        bootstrap_seed: of the intervals of correlations.
     """
-    images = context.splits.final_test()
-    batches = context.evaluation_batches(images)
-    networks = context.stages.networks
+    prepared = batches.evaluation(images)
     accuracy = {}
     for network in networks:
-        architecture = network.architecture
-        if context.deployment is not None:
-            right = context.deployment.right(context.run.architecture(architecture) / "model.onnx", images)
-            accuracy[network.id] = float(right.mean())
+        if deployment is not None:
+            correct = deployment.correct(run.architecture(network.architecture) / "model.onnx", images)
+            accuracy[network.id] = float(correct.mean())
             continue
-        model = place(trained_network(context, architecture), context.device)
-        accuracy[network.id] = context.task.evaluate(model, batches, full_precision=True)
-    correlations = tuple(_correlations(context, networks, accuracy))
+        model = place(trained_network(network.architecture, space, run), device)
+        accuracy[network.id] = Classification(len(images.classes)).evaluate(model, prepared, full_precision=True)
+    correlations = tuple(_correlations(networks, accuracy, bootstrap_seed))
     return TestResult(images=len(images), accuracy=accuracy, correlations=correlations)
 
 
-def _correlations(
-    context: Context, networks: Sequence[TrainedNetwork], accuracy: Mapping[str, float]
-) -> list[Correlation]:
+def _correlations(networks: Sequence[TrainedNetwork], accuracy: Mapping[str, float], seed: int) -> list[Correlation]:
     if len(networks) < 2:
         return []
     rows = []
@@ -45,13 +66,6 @@ def _correlations(
         values = [network.estimates[name].value for network in networks]
         predicted = [math.nan if value is None else value for value in values]
         actual = [accuracy[network.id] for network in networks]
-        rows.append(
-            correlation_row(
-                name,
-                predicted,
-                actual,
-                higher_is_better=first.higher_is_better,
-                seed=context.seed("bootstrap"),
-            )
-        )
+        higher = first.higher_is_better
+        rows.append(correlation_row(name, predicted, actual, higher_is_better=higher, seed=seed))
     return rows
