@@ -16,7 +16,12 @@ LEAST = 3
 
 @dataclass(frozen=True)
 class Sample:
-    """Attributes: targets: what came true of each architecture. sampling: how they were chosen, in words."""
+    """Architectures of a benchmark table.
+
+    Attributes:
+        targets: the true value of each architecture.
+        sampling: how they were drawn, in words.
+    """
 
     targets: dict[Architecture, float]
     sampling: str
