@@ -1,4 +1,4 @@
-"""Networks that nobody chose, to compare with those that were: in elastic spaces the size alone explains much."""
+"""Networks to compare the chosen ones with: in elastic spaces the size alone explains much of the accuracy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NEAREST = 10
 
 
 def is_elastic(space: SearchSpace) -> bool:
-    """Whether all its choices are of sizes, so that there is a largest network."""
+    """Whether every choice is of a size, so that there is a largest network."""
     return all(isinstance(choice, ElasticChoice) for choice in space.choices().values())
 
 
@@ -30,7 +30,7 @@ class SameSize:
 
     Args:
         space: an elastic one.
-        generator: of the draws, which are the same for every architecture asked about.
+        generator: of the draws, which are shared by all calls.
     """
 
     def __init__(self, space: SearchSpace, generator: torch.Generator) -> None:

@@ -1,10 +1,10 @@
 """Candidates as they will be deployed: pruned, exported, quantised; their accuracy, latency and size are of that file.
 
-`search.deploy` wraps the recipe's space in `nas.spaces.deployed.Deployed`, and this module says what its two choices
-mean. Sparsity is uniform over layers, by magnitude; int8 is static, with min-max ranges over training images, in the
-scheme that the device's instructions ask for. A supernet is trained once, in float32, without either of them: the
-accuracy of a candidate is that of the inherited weights, pruned, with batch-norm statistics taken afterwards, and
-quantised, computed by ONNX Runtime from the file, not by a simulation of it.
+`search.deploy` wraps the recipe's space in `nas.spaces.deployed.Deployed`, and this module carries out its two choices.
+Sparsity is uniform over layers, by magnitude. int8 is static, with min-max ranges over training images, in the scheme
+that suits the device's instructions. The supernet is trained once, dense and in float32. To evaluate a candidate, its
+inherited weights are pruned, batch-norm statistics are computed, and the network is exported and quantised; ONNX Runtime
+then computes the accuracy from the file itself, without simulating int8.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ if TYPE_CHECKING:
 CALIBRATION_IMAGES = 256
 """Training images that ranges of activations are taken from."""
 GRADUAL_SHARE = 0.5
-"""Share of a training in which weights become zero, little by little; after it the masks are fixed."""
+"""Share of a training in which weights gradually become zero; after it the masks are fixed."""
 
 
 class Deployment:
-    """Writes the candidates of one run as they are to run, and evaluates them.
+    """Writes the candidates of one run as they will be deployed, and evaluates them.
 
     Args:
         space: the deployed space.
@@ -78,11 +78,11 @@ class Deployment:
         self._last: tuple[Architecture, bytes] | None = None
 
     def predictor(self, inherited: InheritedAccuracy) -> DeployedAccuracy:
-        """The inherited accuracy of candidates as they are to run."""
+        """The inherited accuracy of candidates as they will be deployed."""
         return DeployedAccuracy(lambda architecture: self.accuracy(architecture, inherited))
 
     def accuracy(self, architecture: Architecture, inherited: InheritedAccuracy) -> Estimate:
-        """The accuracy of the candidate with inherited weights, on the images to choose by."""
+        """The accuracy of the candidate with inherited weights, on the selection images."""
         network = inherited.network(self._space.network(architecture), change=lambda net: self.prune(net, architecture))
         images = self._splits.selection
         with self._folder() as folder:
@@ -101,7 +101,7 @@ class Deployment:
             return self._device().measure(path, spec)
 
     def size_bytes(self, architecture: Architecture) -> Estimate:
-        """The bytes of the candidate's file after gzip, by which zeros and fewer bits are both worth something.
+        """The size of the candidate's file after gzip, in bytes; both zeros and fewer bits make it smaller.
 
         Of fresh weights: those of ResNet-20 take 0.89 to 1.10 of what trained ones take, over both precisions and
         sparsities of 0, 0.5 and 0.9.
@@ -110,18 +110,18 @@ class Deployment:
         return Estimate("size_bytes", float(len(content)), "bytes", False)
 
     def prune(self, network: nn.Module, architecture: Architecture) -> None:
-        """Set the smallest weights of each layer to zero, as many as the architecture says."""
+        """Set the smallest weights of each layer to zero, up to the architecture's sparsity."""
         if architecture[SPARSITY]:
             self._pruner(network, architecture, OneShotMagnitude, iterations=0).finalize()
 
     def pruner(self, network: nn.Module, architecture: Architecture, *, steps: int) -> Pruner | None:
-        """Makes the weights sparse while they are trained for `steps`; None of a dense architecture."""
+        """Makes the weights sparse during a training of `steps`; None for a dense architecture."""
         if not architecture[SPARSITY]:
             return None
         return self._pruner(network, architecture, GradualMagnitude, iterations=int(GRADUAL_SHARE * steps))
 
     def quantize(self, architecture: Architecture, path: Path) -> None:
-        """Write the float32 file at `path` over in the architecture's precision."""
+        """Replace the float32 file at `path` by one in the architecture's precision."""
         if architecture[PRECISION] == "int8":
             with self._folder() as folder:
                 form = Path(folder) / "int8.onnx"
@@ -129,10 +129,10 @@ class Deployment:
                 write_bytes(path, form.read_bytes())
 
     def facts(self, architecture: Architecture) -> dict[str, str]:
-        """What a model card says of how the network runs."""
+        """What the model card says about sparsity and precision."""
         zeros = {"zeros among the weights": f"{architecture[SPARSITY]:.0%}"} if architecture[SPARSITY] else {}
         int8 = (
-            {"ONNX in": "int8; what is said of PyTorch, and the accuracy, are of float32"}
+            {"ONNX in": "int8; the PyTorch files and the accuracy are float32"}
             if architecture[PRECISION] == "int8"
             else {}
         )
@@ -146,7 +146,7 @@ class Deployment:
         return correct
 
     def _source(self, path: Path) -> Source:
-        """As `export_onnx` writes its files."""
+        """A file that `export_onnx` has written."""
         return Source(path, "input", "logits", self._space.input_shape, None)
 
     def _pruner(self, network: nn.Module, architecture: Architecture, kind: type, *, iterations: int) -> Pruner:
@@ -156,7 +156,7 @@ class Deployment:
         return pruner
 
     def _fresh(self, architecture: Architecture) -> bytes:
-        """The file of the candidate with fresh weights; that of the last one asked about is kept."""
+        """The file of the candidate with fresh weights; that of the last candidate is kept."""
         if self._last is None or self._last[0] != architecture:
             self._last = (architecture, self._fresh_file(architecture))
         return self._last[1]
@@ -204,7 +204,7 @@ class DeployedAccuracy:
 
 
 def check_deploy(recipe: Recipe) -> None:
-    """Raises UserError where a recipe's other sections do not go with `search.deploy`."""
+    """Raises UserError where other sections of a recipe cannot be combined with `search.deploy`."""
     if recipe.search is None or recipe.search.deploy is None:
         return
     where = "search.deploy"

@@ -1,4 +1,4 @@
-"""Where a run was made."""
+"""The versions and the hardware that a run was made with."""
 
 from __future__ import annotations
 

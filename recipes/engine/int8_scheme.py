@@ -1,4 +1,4 @@
-"""How int8 is written for a device whose files are also run on this machine, where accuracies are computed."""
+"""The int8 scheme for a device whose files also run on this machine, where accuracies are computed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOCAL = "local"
 
 
 def scheme_on(device: Device, provider: str | None) -> Int8Scheme:
-    """The scheme for a device with a provider, asked for its fingerprint; this machine is asked too, if another."""
+    """The scheme for a device with a provider, by its fingerprint and, if it is another machine, by this one's."""
     fingerprint = device.fingerprint(provider)
     if device.name == LOCAL:
         return int8_scheme(fingerprint)
@@ -25,7 +25,7 @@ def scheme_on(device: Device, provider: str | None) -> Int8Scheme:
 
 
 def scheme_for(device: Mapping[str, Any], here: Mapping[str, Any]) -> Int8Scheme:
-    """The scheme for both fingerprints: what would saturate on either has 7 bits."""
+    """The scheme for both fingerprints: 7 bits where 8 would saturate on either."""
     scheme, own = int8_scheme(device), int8_scheme(here)
     if own.reduce_range and not scheme.reduce_range and not scheme.signed:
         reason = f"{scheme.reason}, but this machine, where accuracy is computed, has none"

@@ -31,11 +31,11 @@ class PredictorSet:
     """Makes the predictors that a run or a command names.
 
     Attributes:
-        space: where the architectures are from.
-        batch: gives the images and labels that zero-cost scores look at.
-        seed: of their weights.
-        repeats: initialisations they are averaged over.
-        limit_s: seconds that one may take.
+        space: of the architectures.
+        batch: gives the images and labels that zero-cost scores use.
+        seed: of the scored networks' weights.
+        repeats: initialisations that scores are averaged over.
+        limit_s: time limit per score and network, in seconds.
         inherited: makes the predictor of inherited accuracy, where there is a supernet.
         reference_seed: of the architectures that ensembles rank among.
     """
@@ -51,8 +51,12 @@ class PredictorSet:
     def make(self, names: Iterable[str], *, where: str = "predictors") -> dict[str, Predictor]:
         """The predictors of these names, cheap ones first; inherited accuracy only where there is a supernet.
 
+        Args:
+            names: of predictors; several joined by `+` are their rank ensemble.
+            where: the key or option that holds the names, for errors.
+
         Raises:
-            UserError: no such name; `where` is the key or option that holds it.
+            UserError: unknown name.
         """
         names = list(names)
         base = self._base({part for name in names for part in members(name, where=where)}, where=where)

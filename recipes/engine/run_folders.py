@@ -1,4 +1,4 @@
-"""Where runs lie, and how one is taken up again."""
+"""Where run folders are, and how a run is resumed."""
 
 from __future__ import annotations
 
@@ -21,17 +21,23 @@ OVERRIDES = "overrides.json"
 
 
 def run_folder(recipe: Recipe, output: Path | None, *, resume: bool, runs: Path = Path("runs")) -> Path:
-    """Where a run goes: `output`, or `runs/<recipe>-<date>-<id>`; with `resume`, the last such folder.
+    """The folder of a run: `output`, or `runs/<recipe>-<date>-<id>`; with `resume`, the newest such folder.
+
+    Args:
+        recipe: to run.
+        output: the folder that the user asks for, if any.
+        resume: whether an earlier run is to be continued.
+        runs: where folders without a name of their own are made.
 
     Raises:
-        UserError: nothing to resume, or something there already that would be written over.
+        UserError: there is nothing to resume, or the folder holds something that would be overwritten.
     """
     if output is None and resume:
         ours = re.compile(re.escape(recipe.name) + r"-\d{8}-\d{6}-[0-9a-f]{6}")
         found = [path for path in runs.glob("*/recipe.yaml") if ours.fullmatch(path.parent.name)]
         found.sort(key=lambda path: path.stat().st_mtime)
         if not found:
-            raise UserError(str(runs), f"has no run of {recipe.name} to resume")
+            raise UserError(str(runs), f"has no run of {recipe.name} to resume", code="not_found")
         return found[-1].parent
     if output is None:
         date = time.strftime("%Y%m%d-%H%M%S")
@@ -39,35 +45,41 @@ def run_folder(recipe: Recipe, output: Path | None, *, resume: bool, runs: Path 
     try:
         content = [path.name for path in output.iterdir()]
     except NotADirectoryError as error:
-        raise UserError(str(output), "is a file, not a folder, or lies below one") from error
+        raise UserError(str(output), "is a file, or is inside one, and must be a folder") from error
     except FileNotFoundError:
         content = []
     except OSError as error:
-        raise UserError(str(output), f"cannot be read: {error.strerror or error}") from error
+        raise UserError(str(output), f"cannot be read: {error.strerror or error}", code="unreadable") from error
     if not resume and any(name != ".lock" and not name.endswith(".tmp") for name in content):
         # (a run that was killed at once leaves those two)
-        raise UserError(str(output), "is not empty; --resume goes on with the run in it")
+        raise UserError(str(output), "is not empty; use --resume to continue the run in it", code="conflict")
     if resume and not {"recipe.yaml", OVERRIDES} <= set(content):
-        raise UserError(str(output), "holds no run to resume")
+        raise UserError(str(output), "contains no run to resume", code="not_found")
     return output
 
 
 def resumed_recipe(
     folder: Path, recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
 ) -> tuple[Recipe, list[str], list[str]]:
-    """The recipe of a run that goes on: with the overrides it was started with, then the new ones.
+    """The recipe of a run that is resumed: with the overrides it was started with, then the new ones.
+
+    Args:
+        folder: of the run.
+        recipe: its file, its name or its content.
+        overrides: the new ones, `key=value`.
 
     Returns:
         The recipe, all its overrides, and a line for each key that has changed since.
 
     Raises:
-        UserError: the folder holds a run of another recipe.
+        UserError: the folder contains a run of another recipe.
     """
     every = [*read_json(folder / OVERRIDES), *overrides]
     settings = load_recipe(recipe, every)
     before = yaml.safe_load((folder / "recipe.yaml").read_text())
     if before.get("name") != settings.name:
-        raise UserError(str(folder), f"holds a run of the recipe {before.get('name')!r}, not of {settings.name!r}")
+        problem = f"contains a run of the recipe {before.get('name')!r}, not of {settings.name!r}"
+        raise UserError(str(folder), problem, code="mismatch")
     return settings, every, list(_changes(before, yaml.safe_load(dump_recipe(settings))))
 
 

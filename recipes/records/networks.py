@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from espalier.nas.measurement import Estimate
 from espalier.recipes.records.base import ArchitectureRecord, Record
 from espalier.recipes.records.ranking import Correlation
@@ -20,7 +22,7 @@ class NetworkEstimate(Record):
     status: str = "ok"
     reason: str = ""
     higher_is_better: bool
-    provenance: dict[str, str | int | float] = {}
+    provenance: dict[str, str | int | float] = Field(default_factory=dict)
     """What is needed to get the value again."""
 
     @classmethod
@@ -51,7 +53,7 @@ class TrainedNetwork(ArchitectureRecord):
     images: int
     """Number of the selection images."""
     rows: tuple[Epoch, ...] = ()
-    estimates: dict[str, NetworkEstimate] = {}
+    estimates: dict[str, NetworkEstimate] = Field(default_factory=dict)
     """By predictor."""
 
     @property

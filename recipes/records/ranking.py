@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from espalier.recipes.records.base import Interval, Record
 
 
@@ -33,9 +35,9 @@ class Correlation(RankCorrelation):
 
     name: str
     higher_is_better: bool
-    among_best: dict[str, RankCorrelation] = {}
+    among_best: dict[str, RankCorrelation] = Field(default_factory=dict)
     """Correlations among the best share of the architectures alone, by share (`10%`)."""
-    precision: dict[str, Precision] = {}
+    precision: dict[str, Precision] = Field(default_factory=dict)
     """By the share that is chosen."""
     regret: float | None = None
     """How far the predicted best is behind the best."""
@@ -43,7 +45,7 @@ class Correlation(RankCorrelation):
     best_of_random: float | None = None
     """The number of random architectures whose best is expected to be as good as the predicted best."""
     best_of_random_ci95: Interval = None
-    statuses: dict[str, int] = {}
+    statuses: dict[str, int] = Field(default_factory=dict)
     """Number of values by status (`ok`, `nan`, `failed`, ...)."""
     spearman_given_params: float | None = None
     """Partial correlation of ranks, those of the parameter count held equal."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from espalier.nas.architecture import Architecture
 from espalier.recipes.records.base import ArchitectureRecord, CandidateLatency, Record
 from espalier.recipes.records.supernet import Decision
@@ -54,7 +56,7 @@ class SearchedCandidate(ArchitectureRecord):
     status: Literal["complete", "infeasible", "failed"]
     values: dict[str, float | None]
     """By the name of the objective, constraint or score."""
-    remarks: dict[str, str] = {}
+    remarks: dict[str, str] = Field(default_factory=dict)
     """On values that need care, such as a timing that was not stable."""
     reason: str = ""
     """Why it is infeasible or failed."""

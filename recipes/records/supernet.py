@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import ConfigDict, model_serializer
+from pydantic import ConfigDict, Field, model_serializer
 
 from espalier.recipes.records.base import Record
 
@@ -85,7 +85,7 @@ class SupernetPart(Record):
 
     name: str
     """`root` for the whole space; `root.0.1` for a part."""
-    region: dict[str, tuple[int, ...]] = {}
+    region: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     """Indices of the options that it covers, by choice."""
     rows: tuple[SupernetEpoch, ...]
     stopped: str | None = None
@@ -107,7 +107,7 @@ class Split(Record):
     """Share of bootstrap resamples that give this split; None where too few batches were measured."""
     distances: tuple[tuple[float, ...], ...] | None = None
     """Distances between the gradients of options."""
-    rivals: dict[str, float] = {}
+    rivals: dict[str, float] = Field(default_factory=dict)
     """Similarity across the best groups of the other choices."""
     repeats: int
     """Batches measured."""
@@ -120,7 +120,7 @@ class SupernetResult(Record):
 
     strategy: str
     parts: tuple[SupernetPart, ...]
-    splits: dict[str, Split] = {}
+    splits: dict[str, Split] = Field(default_factory=dict)
     """By the name of the supernet that was divided."""
 
     @property

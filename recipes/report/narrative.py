@@ -140,14 +140,17 @@ def _constraint(reason: str) -> str:
 
 
 def plural(count: int, noun: str) -> str:
+    """`1 network`, `2 networks`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def percent(accuracy: Proportion) -> str:
+    """`96.8 %`."""
     return f"{100 * accuracy.value:.1f} %"
 
 
 def percent_interval(accuracy: Proportion) -> str:
+    """`94.6–98.3`, the 95 % interval in percent."""
     return f"{100 * accuracy.low:.1f}–{100 * accuracy.high:.1f}"
 
 

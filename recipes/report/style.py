@@ -52,4 +52,5 @@ def bars(values: Sequence[float], intervals: Sequence[tuple[float, float]]) -> d
 
 
 def accuracy_bars(accuracies: Sequence[Proportion]) -> dict[str, Any]:
+    """Error bars of the 95 % intervals of accuracies, in percent."""
     return bars([100 * a.value for a in accuracies], [(100 * a.low, 100 * a.high) for a in accuracies])

@@ -1,4 +1,4 @@
-"""What each predictor says of each architecture of a sample; kept on disk, so that nothing is computed twice."""
+"""The value of each predictor for each architecture of a sample; cached on disk, so that none is computed twice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOT_LASTING = ("timed out", "out of memory")
 
 @dataclass(frozen=True)
 class Value:
-    """One predictor's word on one architecture: `value` is nan where there is none, and `status` says why."""
+    """One predictor's value for one architecture; nan where there is none, and `status` says why."""
 
     value: float
     status: str = "ok"
@@ -30,7 +30,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Column:
-    """What one predictor says of all architectures of a sample, in their order."""
+    """One predictor's values for all architectures of a sample, in their order."""
 
     name: str
     higher_is_better: bool
@@ -45,16 +45,16 @@ class Column:
 class ValueStore:
     """A file of one JSON line for each value, or none at all.
 
-    What ran out of time or memory is not kept: the next attempt may have more of them.
+    Values that ran out of time or memory are not kept: the next attempt may have more of them.
 
     Attributes:
-        added: architectures that something was added of.
+        added: number of architectures that values were added for.
 
     Args:
-        path: the file; what is there is taken up, and a line that a kill cut off is dropped. None keeps nothing.
+        path: the file; its values are read, and a last line that is incomplete is dropped. None keeps nothing.
 
     Raises:
-        UserError: the file holds something else.
+        UserError: the file contains something else.
         CannotWrite: it cannot be written.
     """
 
@@ -78,14 +78,16 @@ class ValueStore:
                 value = math.nan if record["value"] is None else float(record["value"])
                 self._known[record["id"], record["predictor"]] = Value(value, record["status"])
             except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{path}, line {number}", f"is not a value of a predictor ({error})") from error
+                raise UserError(
+                    f"{path}, line {number}", f"is not the value of a predictor ({error})", code="unreadable"
+                ) from error
 
     def get(self, architecture: Architecture, name: str) -> Value | None:
-        """What is known of an architecture."""
+        """The known value of a predictor for an architecture."""
         return self._known.get((architecture.id, name))
 
     def add(self, architecture: Architecture, values: Mapping[str, Value]) -> None:
-        """Keep what the named predictors said of an architecture."""
+        """Keep the values of the named predictors for an architecture."""
         self._known |= {(architecture.id, name): value for name, value in values.items()}
         self.added += bool(values)
         lasting = {name: value for name, value in values.items() if value.status not in NOT_LASTING}
@@ -105,7 +107,7 @@ class ValueStore:
 def collect(
     architectures: Sequence[Architecture], predictors: Mapping[str, Predictor], *, store: ValueStore, track: Track
 ) -> dict[str, Column]:
-    """The column of each predictor: what the store does not know is asked, all predictors of one network in a row."""
+    """The column of each predictor; values that the store lacks are computed, one architecture after another."""
     for architecture in track(architectures, "rank", len(architectures)):
         new: dict[str, Value] = {}
         for name, predictor in predictors.items():
@@ -120,7 +122,7 @@ def collect(
 
 
 def with_ensembles(columns: Mapping[str, Column], names: Iterable[str]) -> dict[str, Column]:
-    """The columns of the named predictors, those of ensembles by the ranks within the sample itself."""
+    """The columns of the named predictors; ensembles combine the ranks within the sample."""
     result = {}
     for name in names:
         parts = members(name, where="predictors")

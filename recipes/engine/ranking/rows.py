@@ -1,4 +1,4 @@
-"""How well predictors rank what came true, as records."""
+"""How well predictors rank architectures by their true accuracy, as records."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from espalier.recipes.records.base import Interval
 from espalier.recipes.records.ranking import Correlation, Precision, RankCorrelation
 
 BASELINES = ("params", "macs")
-"""Always among the rows: a predictor that does not beat them knows nothing but the size."""
+"""Always among the rows: a predictor that does not beat them only measures size."""
 SIZE = "params"
-"""What predictors are compared with given equal ranks of: many of them only count weights."""
+"""Held equal in partial correlations: many predictors only measure the parameter count."""
 
 
 def correlation_row(

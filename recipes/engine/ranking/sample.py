@@ -34,7 +34,8 @@ def draw_sample(
 
     Args:
         path: the table.
-        target: its column with what came true.
+        space: of its architectures.
+        target: its column with the true value.
         samples: how many to draw.
         unique: of each isomorphism class draw only from the first architecture of the table.
         seed: of the draw.

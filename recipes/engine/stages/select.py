@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from espalier.nas.architecture import Architecture
 from espalier.nas.checkpoint import load_state, save_state
 from espalier.nas.choices import InputChoice
@@ -88,7 +90,8 @@ def run(
                 )
                 decisions += [_record(decision, space, part.name, method) for decision in perturbation.decisions]
             try:
-                choice = _within_budget(budget, architecture, supernet, method, space, inherited)
+                utility = _log_likelihood(supernet, space) if method == "argmax" else _accuracy(inherited)
+                choice = BudgetChoice(architecture) if budget is None else budget.nearest(architecture, utility)
             except UserError as error:
                 misses.append(error)
                 continue
@@ -114,23 +117,13 @@ def run(
     )
 
 
-def _within_budget(
-    budget: Budget | None,
-    chosen: Architecture,
-    supernet: TrainedSupernet,
-    method: str,
-    space: SearchSpace,
-    inherited: Predictor,
-) -> BudgetChoice:
-    """The nearest architecture by the method's own criterion: the likeliest of argmax, the most accurate else.
+def _accuracy(inherited: Predictor) -> Callable[[Architecture], float]:
+    """What perturbation prefers: the accuracy with the supernets' weights."""
+    return lambda architecture: inherited(architecture).value
 
-    Raises:
-        UserError: none meets the budget.
-    """
-    if budget is None:
-        return BudgetChoice(chosen)
-    if method != "argmax":
-        return budget.nearest(chosen, lambda architecture: inherited(architecture).value)
+
+def _log_likelihood(supernet: TrainedSupernet, space: SearchSpace) -> Callable[[Architecture], float]:
+    """What argmax prefers: the likelihood under the architecture parameters."""
     log_p = {
         name: row.detach().double().cpu().clamp_min(TINY).log() for name, row in supernet.strategy.preferences().items()
     }
@@ -139,7 +132,7 @@ def _within_budget(
         gates = space.gates(architecture)
         return sum(float(row[gates[name]]) for name, row in log_p.items())
 
-    return budget.nearest(chosen, log_likelihood)
+    return log_likelihood
 
 
 def _replaced(choice: BudgetChoice, space: SearchSpace) -> ReplacedArchitecture | None:

@@ -76,7 +76,8 @@ def run(
     parts = []
     for name, training, rows in trained:
         store.keep(name, training)
-        parts.append(_part(name, training, rows, supernets, splits, seeds("diagnosis")))
+        diagnosis = _diagnosis(training, rows, supernets, splits, seeds("diagnosis"))
+        parts.append(_part(name, training, rows, diagnosis))
     return SupernetResult(
         strategy=settings.strategy.name,
         parts=tuple(parts),
@@ -84,10 +85,10 @@ def run(
     )
 
 
-def _part(
-    name: str, training: SupernetTraining, rows: list[Row], supernets: SupernetFactory, splits: Splits, seed: int
-) -> SupernetPart:
-    """A trained supernet, diagnosed on the images its architecture parameters saw, or else on new ones."""
+def _diagnosis(
+    training: SupernetTraining, rows: list[Row], supernets: SupernetFactory, splits: Splits, seed: int
+) -> Diagnosis:
+    """On the images that architecture parameters were trained on, or else on new ones."""
     learns = training.strategy.learns
     diagnosis = diagnose(
         training.space,
@@ -97,12 +98,16 @@ def _part(
         rows=rows,
         seed=seed,
     )
+    return Diagnosis.model_validate(diagnosis.to_record())
+
+
+def _part(name: str, training: SupernetTraining, rows: list[Row], diagnosis: Diagnosis) -> SupernetPart:
     return SupernetPart(
         name=name,
         region=dict(training.strategy.region),
         rows=tuple(map(SupernetEpoch.model_validate, rows)),
         stopped=training.stop.reason(rows) if training.stop and training.epoch < training.settings.epochs else None,
-        diagnosis=Diagnosis.model_validate(diagnosis.to_record()),
+        diagnosis=diagnosis,
     )
 
 
