@@ -3,8 +3,8 @@
 `search.deploy` wraps the recipe's space in `nas.spaces.deployed.Deployed`, and this module carries out its two choices.
 Sparsity is uniform over layers, by magnitude. int8 is static, with min-max ranges over training images, in the scheme
 that suits the device's instructions. The supernet is trained once, dense and in float32. To evaluate a candidate, its
-inherited weights are pruned, batch-norm statistics are computed, and the network is exported and quantised; ONNX Runtime
-then computes the accuracy from the file itself, without simulating int8.
+inherited weights are pruned, batch-norm statistics are computed, and the network is exported and quantised. ONNX
+Runtime then computes the accuracy from the file itself, without simulating int8.
 """
 
 from __future__ import annotations
