@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from espalier.nas.errors import Code
+from user_errors import user_error
+
 COMMAND = (sys.executable, "-c", "from espalier.recipes.cli.app import main; main()")
 
 POLL_S = 0.002
@@ -112,6 +115,15 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     assert line.startswith("error: ")
     assert not [said for said in progress if "error" in said or "Traceback" in said]
     return line.removeprefix("error: ")
+
+
+def run_is_rejected(recipe: object, *overrides: str, where: str, code: Code, says: str = "") -> None:
+    """The recipe must end in a `UserError` in this process; see `user_error`."""
+    from espalier.recipes.config.loading import load_recipe
+    from espalier.recipes.engine.runner import run_recipe
+
+    with user_error(where, code, says=says):
+        run_recipe(load_recipe(str(recipe), overrides), Path("run"))
 
 
 def log(folder: Path, event: str) -> list[dict[str, Any]]:

@@ -3,11 +3,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
-
-from espalier.nas.errors import UserError
 from espalier.recipes.config.loading import load_recipe
 from espalier.recipes.engine.run_folders import remember, resumed_recipe, run_folder
+from user_errors import user_error
 
 
 def test_a_resumed_run_keeps_its_overrides_and_says_what_changes(tmp_path: Path) -> None:
@@ -22,7 +20,7 @@ def test_a_resumed_run_keeps_its_overrides_and_says_what_changes(tmp_path: Path)
 
 def test_another_recipe_s_folder_is_refused(tmp_path: Path) -> None:
     remember(tmp_path, load_recipe("quickstart", ["name=other"]), [])
-    with pytest.raises(UserError, match="holds a run of the recipe 'other', not of 'quickstart'"):
+    with user_error(str(tmp_path), "mismatch", says="'other'"):
         resumed_recipe(tmp_path, "quickstart", [])
 
 
@@ -37,5 +35,5 @@ def test_the_last_run_of_the_recipe_is_taken_up(tmp_path: Path) -> None:
         remember(tmp_path / name, recipe, [])
         os.utime(tmp_path / name / "recipe.yaml", (age, age))
     assert run_folder(recipe, None, resume=True, runs=tmp_path).name == names[1]
-    with pytest.raises(UserError, match="has no run of quickstart to resume"):
+    with user_error(str(tmp_path / "empty"), "not_found", says="quickstart"):
         run_folder(recipe, None, resume=True, runs=tmp_path / "empty")
