@@ -6,10 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from espalier.recipes.config.sections.train import FinalTrainSettings
 from espalier.recipes.config.sections.rank import RankSettings
 from espalier.recipes.config.sections.search import RecipeSearchSettings
 from espalier.recipes.config.sections.select import SelectSettings
+from espalier.recipes.config.sections.train import FinalTrainSettings
 from espalier.recipes.engine.assemble import Assembly
 from espalier.recipes.engine.deployment import check_deploy
 from espalier.recipes.engine.final_choice import choose
