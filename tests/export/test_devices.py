@@ -20,17 +20,15 @@ from espalier.export.devices.agent_device import ATTEMPTS, AgentDevice
 from espalier.export.devices.agent_file import START
 from espalier.export.devices.base import Device, MeasureSpec
 from espalier.export.devices.local import LocalDevice
+from espalier.export.onnx import Exported
 from espalier.nas.errors import UserError
-from espalier.nas.measurement import Measurement
-
-QUICK = MeasureSpec(threads=1, sessions=2, seconds=0.02, min_runs=3)
-
+from espalier.testing.devices import QUICK, DeviceContract
 
 SCRIPT = {"call_ms": 0.01, "operators_ms": {"*": 0.001}, "noise": 0.01}
 
 
 @pytest.fixture(params=["local", "ssh", "adb", "replay"])
-def device(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Device]:
+def each_device(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Device]:
     """One of each kind; at the other end of adb is a stand-in for a phone."""
     if request.param == "ssh":
         address = request.getfixturevalue("board").address()
@@ -50,43 +48,9 @@ def device(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Device]:
     made.close()
 
 
-def test_measurement_is_whole_and_honest(device: Device, onnx_file: Path) -> None:
-    measurement = device.measure(onnx_file, MeasureSpec(threads=1, batch=2, sessions=3, seconds=0.05, min_runs=4))
-    latency, environment = measurement.latency, measurement.environment
-    assert latency.count == len(latency.values) == 3 * environment["runs_per_session"]
-    assert min(latency.values) > 0
-    assert latency.ci95[0] <= latency.p50 <= latency.ci95[1]
-    assert (environment["threads"], environment["batch"], environment["sessions"]) == (1, 2, 3)
-    assert len(environment["cold_start_ms"]) == 3
-    assert environment["runs_per_session"] >= 4
-    assert len(environment["warmup_runs"]) == 3
-    assert environment["provider"].endswith("ExecutionProvider")
-    assert environment["id"] == device.fingerprint()["id"]
-    text = json.dumps(measurement.to_dict(), allow_nan=False)
-    assert Measurement.from_dict(json.loads(text)) == measurement
-
-
-def test_fingerprint_is_json_with_a_lasting_id(device: Device) -> None:
-    first, second = device.fingerprint(), device.fingerprint()
-    json.dumps(first, allow_nan=False)
-    assert first["id"] == second["id"]
-    assert len(first["id"]) == 12
-
-
-@pytest.mark.parametrize("content", [None, b"", b"not ONNX", "half"])
-def test_a_bad_file_is_named_in_one_line(
-    device: Device, onnx_file: Path, tmp_path: Path, content: bytes | str | None, capfd: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "bad.onnx"
-    if content == "half":
-        content = onnx_file.read_bytes()[: onnx_file.stat().st_size // 2]
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    with pytest.raises(UserError) as caught:
-        device.measure(path, QUICK)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert "\n" not in str(caught.value)
-    assert capfd.readouterr() == ("", "")
+@pytest.fixture
+def device(each_device: Device) -> Device:
+    return each_device
 
 
 def test_files_are_timed_in_the_same_rounds(device: Device, onnx_file: Path, tmp_path: Path) -> None:
@@ -128,15 +92,6 @@ def test_a_provider_that_is_not_there_is_named(device: Device, onnx_file: Path) 
     with pytest.raises(UserError, match=r"^provider: [\w ]+ has no 'warp'.*; allowed: .*cpu"):
         device.measure(onnx_file, MeasureSpec(provider="warp"))
     assert device.measure(onnx_file, QUICK).environment["provider"] == "CPUExecutionProvider"
-
-
-def test_it_can_be_let_go_and_taken_again(device: Device, onnx_file: Path) -> None:
-    before = device.measure(onnx_file, QUICK)
-    device.close()
-    device.close()
-    after = device.measure(onnx_file, QUICK)
-    assert after.environment["id"] == before.environment["id"]
-    assert after.latency.count >= 6
 
 
 @pytest.fixture
@@ -212,3 +167,15 @@ def test_inputs_that_cannot_be_made(tmp_path: Path, kind: int, shape: list[int |
 def test_spec_names_the_bad_key(bad: dict[str, int]) -> None:
     with pytest.raises(UserError, match=rf"^{next(iter(bad))}: "):
         MeasureSpec(**bad)  # type: ignore[arg-type]
+
+
+class TestDevices(DeviceContract):
+    """The contract, for all kinds of device."""
+
+    @pytest.fixture
+    def device(self, each_device: Device) -> Device:
+        return each_device
+
+    @pytest.fixture
+    def onnx_file(self, exported: Exported) -> Path:
+        return exported.path
