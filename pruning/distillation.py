@@ -1,4 +1,4 @@
-"""The dense network as a teacher of its pruned self."""
+"""Knowledge distillation from the dense network to the pruned one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Distillation:
     """L = (1 - w) L_task + w L_teacher: Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015.
 
     L_teacher is T^2 KL(softmax(z_teacher / T) || softmax(z / T)) of logits `(batch, classes)`, whose gradient does not
-    shrink with T; of images `(batch, channels, height, width)` it is the mean absolute difference.
+    shrink with T; for images `(batch, channels, height, width)` it is the mean absolute difference.
 
     Attributes:
         teacher: the dense network, in evaluation mode and never trained.
-        weight: w, from 0 (the labels alone) to 1 (the teacher alone).
+        weight: w, from 0 (only the labels) to 1 (only the teacher).
         temperature: T.
     """
 

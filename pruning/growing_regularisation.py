@@ -16,21 +16,22 @@ from espalier.pruning.weights import Weights
 
 
 class GrowingRegularisation(Pruner):
-    """What is to go is chosen once, at the start, and pushed towards zero by an L2 penalty that grows in steps.
+    """The weights to prune are chosen once, at the start, and pushed towards zero by an L2 penalty that grows in steps.
 
-        L + λ/2 Σ_{w in P} w²,   λ ← λ + δλ until it is at its limit, and there the network settles
+        L + λ/2 Σ_{w in P} w²,   λ ← λ + δλ up to its limit, where the network settles
 
-    Then P is set to zero. `before_step` adds λw to the gradients of P, and of P alone; an adaptive optimiser divides
-    that by its own moments, as in the authors' code. Zhang et al., "Learning Efficient Image Super-Resolution Networks
-    via Structure-Regularized Pruning" (SRP), ICLR 2022, grow to .5 by 1e-4 in 100,000 iterations and let 43,150 more
-    pass: the defaults, in shares.
+    Then P is set to zero. `before_step` adds λw to the gradients of P only; an adaptive optimiser divides that
+    by its own moments, as in the authors' code. Zhang et al., "Learning Efficient Image Super-Resolution Networks
+    via Structure-Regularized Pruning" (SRP), ICLR 2022, grow to .5 by 1e-4 in 100,000 iterations and train for
+    43,150 more at the limit: the defaults here, as shares.
 
     Args:
-        weights, pattern: what is pruned, how many and where.
-        iterations: K, of growth and settling together.
+        weights: the weights to prune, by name; changed in place.
+        pattern: how many of them are pruned, and where.
+        iterations: K, for growth and settling together.
         limit: the largest λ.
-        increments: limit / δλ, the steps to it; at most one in each iteration.
-        settle: the share of K that passes at the limit.
+        increments: limit / δλ, the number of steps to the limit; at most one in each iteration.
+        settle: the share of K spent at the limit.
 
     Raises:
         UserError: an option is out of range.
@@ -59,7 +60,7 @@ class GrowingRegularisation(Pruner):
 
     @torch.no_grad()
     def before_step(self) -> None:
-        """Add λw to the gradients of P. A weight without a gradient has no part in the loss, and is left alone."""
+        """Add λw to the gradients of P. A weight without a gradient does not affect the loss and is left alone."""
         if self.masks is not None or self.iteration >= self.iterations:
             return
         kept = self._chosen()
@@ -69,7 +70,7 @@ class GrowingRegularisation(Pruner):
                 weight.grad.addcmul_(weight, ~kept[name], value=strength)
 
     def sparsify(self) -> None:
-        """Nothing but the choice of P, where `before_step` has not made it."""
+        """Only choose P, if `before_step` has not done so yet."""
         self._chosen()
 
     def select(self) -> dict[str, Tensor]:

@@ -15,30 +15,31 @@ from espalier.pruning.weights import Weights
 
 
 class SoftShrink(Pruner):
-    """The unimportant weights are shrunk a little after each step, and chosen anew each time.
+    """The least important weights are chosen again after each step, and shrunk a little.
 
         S(θ) = θ where |θ| ≥ τ, αθ elsewhere;   Θ ← S(Θ - γ∇J(Θ))
 
-    τ is whatever leaves exactly the pattern's number of weights below it: for a layer of n weights at the ratio r,
-    ceil(r n). A weight in the lower part still has its gradient and may grow out of it. One that stays there is not
-    driven to zero but held near αu / (1 - α), where u is its step of the optimiser: 19 u at α = .95. After K iterations
-    the masks are fixed, and the network has to do without what was left there. With Adam u is up to the learning rate:
-    at 2e-4, as published, the band ends at .0038, at 1e-3 it reaches the size of ordinary weights. The network may be
-    trained or fresh at the start. From fresh weights the phase must be long: in `benchmarks/sparse_super_resolution.py`
-    85 % of the weights that are kept after 1,450 iterations are those that were largest at the start.
+    τ is the threshold with exactly the pattern's number of weights below it: for a layer of n weights at the ratio r,
+    ceil(r n). A weight in the lower part still receives its gradient and may grow out of it. One that stays there is
+    not driven to zero but held near αu / (1 - α), where u is its step of the optimiser: 19 u at α = .95. After K
+    iterations the masks are fixed, and what was left of the pruned weights is lost. With Adam u is up to the learning
+    rate: at 2e-4, as published, the band ends at .0038, at 1e-3 it reaches the size of ordinary weights. The network
+    may be trained or fresh at the start. From fresh weights the phase must be long: in
+    `benchmarks/sparse_super_resolution.py` 85 % of the weights that are kept after 1,450 iterations are those that were
+    largest at the start.
 
-    The paper shrinks before the gradient is taken; here, as in its published code, after the step, which differs in the
-    first iteration alone. The length of the phase, which that code derives from a counter (100,021 iterations), is
-    `iterations`. Its `IST-fast`, which never shrinks, has no counterpart here, and neither has the cap of 99.5 % on a
-    layer's zeros (see `zeros_at`).
+    The paper shrinks before the gradient is computed; here, as in its published code, after the step, which differs
+    only in the first iteration. The length of the phase, which that code derives from a counter (100,021 iterations),
+    is `iterations`. Its `IST-fast`, which never shrinks, and its cap of 99.5 % on a layer's zeros (see `zeros_at`) have
+    no counterpart here.
 
     Args:
-        weights: shrunk in place.
-        pattern: how many of them, and where.
+        weights: the weights to prune, by name; shrunk in place.
+        pattern: how many of them are pruned, and where.
         iterations: K.
-        alpha: α; 1 is dense training with one-shot pruning at its end, 0 is `HardThreshold`.
+        alpha: α; 1 is dense training with one-shot pruning at the end, 0 is `HardThreshold`.
         reselect_every: iterations between two choices of the lower part. Few weights move in or out in one iteration
-            (1 in 10,000 to 100,000), so that 10 is nearly as good; where the choice costs little, 1 is right.
+            (1 in 10,000 to 100,000), so that 10 is nearly as good; use 1 where the choice is cheap.
 
     Raises:
         UserError: an option is out of range.
@@ -66,7 +67,7 @@ class SoftShrink(Pruner):
             shrink(self.weights[name], kept, self.alpha)
 
     def select(self) -> dict[str, Tensor]:
-        """The lower part as it is now; shrinking does not change it."""
+        """The current lower part; shrinking does not change it."""
         return self.pattern.select(self.magnitudes())
 
 
@@ -76,7 +77,10 @@ class HardThreshold(SoftShrink):
     `SoftShrink` with α = 0. Blumensath & Davies, "Iterative Hard Thresholding for Compressed Sensing", 2009.
 
     Args:
-        weights, pattern, iterations, reselect_every: as in `SoftShrink`.
+        weights: as in `SoftShrink`.
+        pattern: as in `SoftShrink`.
+        iterations: as in `SoftShrink`.
+        reselect_every: as in `SoftShrink`.
     """
 
     @checked_arguments
@@ -88,5 +92,5 @@ class HardThreshold(SoftShrink):
 
 @torch.no_grad()
 def shrink(weight: Tensor, kept: Tensor, alpha: float) -> None:
-    """Multiply what is not `kept` by α in one pass in place: w ← w - (1 - α) w P. What is kept stays to the bit."""
+    """Multiply the weights that are not `kept` by α in place: w ← w - (1 - α) w P. Kept weights stay bit for bit."""
     weight.addcmul_(weight, ~kept, value=alpha - 1)

@@ -1,4 +1,4 @@
-"""Pruning by magnitude: at once, or gradually along a cubic."""
+"""Magnitude pruning: in one shot, or gradually with a cubic schedule."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from espalier.pruning.weights import Weights
 
 
 class OneShotMagnitude(Pruner):
-    """Dense training for K iterations, then the smallest weights go at once; what follows is fine-tuning.
+    """Dense training for K iterations, then the smallest weights are removed at once; fine-tuning follows.
 
     Han et al., "Learning both Weights and Connections for Efficient Neural Networks", NeurIPS 2015.
 
     Args:
-        weights, pattern: what is pruned, how many and where.
-        iterations: K; 0 prunes the network as it is given.
+        weights: the weights to prune, by name; changed in place.
+        pattern: how many of them are pruned, and where.
+        iterations: K; 0 prunes the given network immediately.
     """
 
     @checked_arguments
@@ -31,24 +32,25 @@ class OneShotMagnitude(Pruner):
         self.pattern = pattern
 
     def sparsify(self) -> None:
-        """Nothing: the weights are trained."""
+        """Nothing: the weights are just trained."""
 
     def select(self) -> dict[str, Tensor]:
         return self.pattern.select(self.magnitudes())
 
 
 class GradualMagnitude(Pruner):
-    """The smallest weights go little by little, fast at first and slower towards the end.
+    """The smallest weights are removed gradually, fast at first and slower towards the end.
 
         s_t = s_f + (s_i - s_f) (1 - t / n)^3,  s_i = 0
 
     Zhu & Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression", 2017, equation 1.
-    What is gone stays zero: its gradient is ignored.
+    Removed weights stay zero: their gradients are ignored.
 
     Args:
-        weights, pattern: what is pruned, how many and where.
+        weights: the weights to prune, by name; changed in place.
+        pattern: how many of them are pruned, and where.
         iterations: n, at which s_f is reached.
-        updates: how often weights are removed, evenly spaced; at most once in each iteration.
+        updates: how many times weights are removed, evenly spaced; at most once in each iteration.
 
     Raises:
         UserError: an option is out of range.
@@ -70,11 +72,11 @@ class GradualMagnitude(Pruner):
             apply_masks(self.weights, self.kept)
 
     def select(self) -> dict[str, Tensor]:
-        """All that is to go in the end, by the weights as they are now."""
+        """The final masks, by the current weights."""
         return self._remaining(share=1.0)
 
     def _remaining(self, share: float) -> dict[str, Tensor]:
         scores = self.magnitudes()
-        if self.kept is not None:  # below all others, so that what is gone stays so
+        if self.kept is not None:  # below all other scores, so that removed weights stay removed
             scores = {name: torch.where(kept, scores[name], -1) for name, kept in self.kept.items()}
         return self.pattern.select(scores, share)

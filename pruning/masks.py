@@ -1,4 +1,4 @@
-"""Masks of weights, with exact counts: the k smallest scores are k, ties or not."""
+"""Masks of weights with exact counts: exactly k weights are chosen, even where scores are tied."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Masks = Mapping[str, Tensor]
 
 
 def zeros_at(sparsity: float, n: int, *, most: float = 1.0) -> int:
-    """K = ceil(r n), the number of zeros among n weights at sparsity r, but no more than the share `most` of them.
+    """K = ceil(r n), the number of zeros among n weights at sparsity r, capped at the share `most` of them.
 
-    A binary fraction may lie a little above what was written: .55 * 100 is 55.000000000000007, and 55 is meant. The
-    published code of ISS-P has `most` at .995.
+    A decimal may be stored slightly too large: .55 * 100 is 55.000000000000007, where 55 is meant. The
+    published code of ISS-P sets `most` to .995.
     """
     return min(math.ceil(sparsity * n - 1e-9), math.floor(most * n + 1e-9))
 
@@ -28,9 +28,9 @@ def zeros_at(sparsity: float, n: int, *, most: float = 1.0) -> int:
 def lowest(scores: Tensor, k: int) -> Tensor:
     """Mark the `k` lowest of `scores`: a boolean tensor of their shape and strides with exactly k True.
 
-    Of equal scores those come first that stand first in memory, and what is not a number counts as highest. The
-    threshold comes from a partition, not from a sort (introselect on a CPU: 5 ms for 2.4 million weights, where a sort
-    takes 400). On other devices nothing is read back, so that the host does not wait.
+    Ties are broken by position in memory, and NaN counts as the highest score. The threshold comes from a partition
+    instead of a sort (introselect on a CPU: 5 ms for 2.4 million weights, where a sort takes 400). On other devices
+    nothing is copied back to the host, which therefore does not wait.
 
     Raises:
         ValueError: `k` is below 0 or above the number of scores.
@@ -57,7 +57,7 @@ def lowest_in_rows(rows: Tensor, k: int) -> Tensor:
 
 
 def _kth(rows: Tensor, k: int) -> tuple[Tensor, bool]:
-    """The k-th smallest (from 1) of each row `(rows, 1)`, NaN being highest, and whether more than k may reach it."""
+    """The k-th smallest score (from 1) of each row `(rows, 1)`, NaN highest, and whether others may be equal to it."""
     if rows.is_cpu:
         values = (rows if rows.dtype == torch.float64 else rows.float()).numpy()  # exact, and in order
         parts = np.partition(values, k - 1, axis=1)
@@ -73,12 +73,12 @@ def _kth(rows: Tensor, k: int) -> tuple[Tensor, bool]:
 
 
 def flatten(tensor: Tensor) -> Tensor:
-    """The numbers of a dense tensor as they lie in memory, without a copy: channels_last ones with channels last."""
+    """The values of a dense tensor in memory order, without a copy: channels_last tensors have channels last."""
     return tensor.permute(_by_stride(tensor)).reshape(-1)
 
 
 def unflatten(flat: Tensor, like: Tensor) -> Tensor:
-    """What `flatten` made of a tensor with the shape and the strides of `like`, back in shape."""
+    """The inverse of `flatten`, for a tensor with the shape and strides of `like`."""
     order = _by_stride(like)
     inverse = [order.index(dim) for dim in range(like.dim())]
     return flat.view([like.shape[dim] for dim in order]).permute(inverse)
@@ -103,12 +103,12 @@ def zeros_in(masks: Masks) -> int:
 
 @dataclass(frozen=True)
 class Sparsity:
-    """How sparse a network is, counted.
+    """Sparsity of a network, counted from its values.
 
     Attributes:
-        zeros: of the prunable weights, those that are exactly zero.
-        prunable: their number.
-        params: numbers in all parameters of the network, biases and norms included.
+        zeros: number of prunable weights that are exactly zero.
+        prunable: number of prunable weights.
+        params: number of parameters of the network, including biases and norms.
     """
 
     zeros: int
@@ -117,17 +117,17 @@ class Sparsity:
 
     @property
     def of_prunable(self) -> float:
-        """The share of zeros among the weights that may be pruned: what a target of sparsity means."""
+        """The share of zeros among the prunable weights: what a sparsity target refers to."""
         return self.zeros / self.prunable
 
     @property
     def of_all(self) -> float:
-        """The share of zeros in all parameters, which is what the size of a file can follow."""
+        """The share of zeros among all parameters, which determines how far a file can shrink."""
         return self.zeros / self.params
 
 
 def count_zeros(model: nn.Module, weights: Weights) -> Sparsity:
-    """The sparsity that `model` has, by its values: masks are not asked."""
+    """The sparsity of `model`, counted from its values, not from masks."""
     return Sparsity(
         zeros=sum(int((weight == 0).sum()) for weight in weights.values()),
         prunable=sum(weight.numel() for weight in weights.values()),

@@ -1,4 +1,4 @@
-"""Where zeros may lie: so many in each layer, so many in all, or so many in each group of consecutive weights."""
+"""Sparsity patterns: a number of zeros for each layer, for all layers together, or for each group of weights."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from espalier.nas.errors import UserError
 from espalier.pruning.masks import flatten, lowest, lowest_in_rows, unflatten
 
 Scores = Mapping[str, Tensor]
-"""How much each weight matters, by the weight's name and of its shape: the lowest go first."""
+"""Importance of each weight, by the weight's name and in its shape; the lowest are pruned first."""
 
 
 class Pattern(Protocol):
-    """Chooses the weights to keep by their scores. A method decides the scores, a pattern how many go and where."""
+    """Chooses the weights to keep by their scores, which a method computes: how many are pruned, and where."""
 
     def select(self, scores: Scores, share: float = 1.0) -> dict[str, Tensor]:
         """Masks (True: kept) with `share`, 0 to 1, of the pattern's zeros, rounded to whole weights."""
@@ -27,7 +27,7 @@ class Pattern(Protocol):
 
 @dataclass(frozen=True)
 class Layerwise:
-    """Exactly `zeros[name]` in each weight; what an allocation gives."""
+    """Exactly `zeros[name]` zeros in each weight, as an allocation returns them."""
 
     zeros: Mapping[str, int]
 
@@ -43,10 +43,10 @@ class Layerwise:
 
 @dataclass(frozen=True)
 class Globally:
-    """Exactly `zeros` over all weights together, wherever the scores are lowest.
+    """Exactly `zeros` zeros over all weights together, wherever the scores are lowest.
 
-    A layer keeps at least its `least` highest scores, or the share `least_density` of them where that is more, so
-    that none is cut through.
+    Each layer keeps at least its `least` highest scores, or the share `least_density` of its weights if that is more,
+    so that no layer is cut off completely.
     """
 
     zeros: int
@@ -54,7 +54,7 @@ class Globally:
     least_density: float = 0.0
 
     def spared(self, n: int) -> int:
-        """How many of a layer's `n` weights are kept in any case."""
+        """How many of a layer's `n` weights are always kept."""
         return min(n, max(self.least, math.ceil(self.least_density * n - 1e-9)))
 
     def select(self, scores: Scores, share: float = 1.0) -> dict[str, Tensor]:
@@ -79,13 +79,13 @@ class Globally:
 
 @dataclass(frozen=True)
 class NOfM:
-    """Exactly `n` zeros in every `m` consecutive weights: 2:4 is what sparse tensor cores take.
+    """Exactly `n` zeros in every `m` consecutive weights: 2:4 is what sparse tensor cores support.
 
     Consecutive along the input dimension: `(out, in, kh, kw)` is read as `(out, kh, kw, in)`, as hardware multiplies.
 
     Attributes:
-        n: zeros in a group.
-        m: weights in a group.
+        n: zeros in each group.
+        m: weights in each group.
     """
 
     n: int

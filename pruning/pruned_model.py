@@ -24,17 +24,18 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Plan:
-    """What was done to a network, as data; `load_pruned` needs the first five and `structure`.
+    """What was done to a network, as data; `load_pruned` needs the first five fields and `structure`.
 
     Attributes:
-        factory: the dense network, as `nas.models.network_factory` takes it; a file's path may be relative to the plan.
+        factory: name of the dense network for `nas.models.network_factory`; a file's path may be relative to the plan.
         image_shape: `(channels, height, width)` of one image.
         classes: names of the outputs; none for images.
-        mean, std: of each channel of pixels in 0..1: the network takes `(pixels - mean) / std`.
-        structure: what was removed, as `espalier.pruning.structure` writes it; empty where nothing was.
+        mean: of each channel of pixels in 0..1; the network takes `(pixels - mean) / std`.
+        std: of each channel, likewise.
+        structure: what was removed, as written by `espalier.pruning.structure`; empty if nothing was.
         zeros: the number of zeros in each pruned weight.
-        settings: method, target and training, as they were asked for.
-        groups: the widths that were looked at.
+        settings: method, target and training, as requested.
+        groups: the groups of channels that were considered, with their widths.
     """
 
     factory: str
@@ -51,13 +52,13 @@ class Plan:
         """Makes the dense network with fresh weights.
 
         Raises:
-            UserError: its file is gone, or makes no network any more.
+            UserError: its file is missing, or no longer makes a network.
         """
         return network_factory(self.factory, image_shape=self.image_shape, classes=len(self.classes))
 
 
 def save_pruned(folder: Path, model: nn.Module, plan: Plan) -> None:
-    """Write the plan and the weights of `model` into `folder`, with a copy of the file that makes the dense network.
+    """Write the plan and the weights of `model` into `folder`, with a copy of the file that defines the dense network.
 
     Raises:
         CannotWrite: the folder cannot be written.
@@ -72,10 +73,10 @@ def save_pruned(folder: Path, model: nn.Module, plan: Plan) -> None:
 
 
 def read_plan(folder: Path) -> Plan:
-    """The plan in a folder, its file of the dense network found.
+    """The plan in a folder, with the path of the file that defines the dense network resolved.
 
     Raises:
-        UserError: there is none, or it is of another format or damaged; the key is named.
+        UserError: there is none, or it is damaged or has another format; the key is named.
     """
     path = folder / PLAN
     document = read_json(path)
@@ -98,11 +99,11 @@ def read_plan(folder: Path) -> Plan:
 def load_pruned(folder: Path | str) -> nn.Module:
     """The pruned network in a folder that `nas prune` wrote, in evaluation mode, on the CPU.
 
-    Takes the plan's network from `network_factory`, removes what the plan removes, and loads the weights, whose zeros
-    must be as many as the plan says.
+    Builds the plan's network with `network_factory`, removes what the plan removes, and loads the weights, which must
+    have the zeros that the plan lists.
 
     Raises:
-        UserError: a file is missing, damaged, or does not belong to the others; the first difference is named.
+        UserError: a file is missing or damaged, or the files do not belong together; the first difference is named.
     """
     folder = Path(folder)
     plan = read_plan(folder)

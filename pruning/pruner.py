@@ -1,4 +1,4 @@
-"""What all pruners of weights share: a few calls around an ordinary training loop, and masks at the end."""
+"""The base of all weight pruners: a few calls around an ordinary training loop, and masks at the end."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class Pruner(ABC):
         loss.backward(); pruner.before_step(); optimizer.step(); pruner.step()
 
     Until `iterations` steps are done the method shrinks, moves or zeroes weights; then the masks are fixed, and every
-    further `step` only holds them. With 0 iterations the first `step`, or `finalize` before it, fixes them. Gradients,
-    biases and optimiser states are never touched, except where a method says so.
+    further `step` only re-applies them. With 0 iterations the first `step`, or a `finalize` before it, fixes them.
+    Gradients, biases and optimiser states are never changed, unless a method says so.
 
-    How the learning rate goes is the loop's business. As published, sparse training keeps it constant until the masks
-    are fixed and then starts its schedule from the beginning, with the optimiser's state as it is.
+    The training loop controls the learning rate. As published, sparse training keeps it constant until the masks are
+    fixed and then starts its schedule from the beginning, keeping the optimiser's state.
 
     Args:
-        weights: those that may be pruned; changed in place.
+        weights: the weights that may be pruned, by name; changed in place.
         iterations: K, the steps until the masks are fixed.
 
     Raises:
-        UserError: `iterations` is negative, or a weight holds what is not a number.
+        UserError: `iterations` is negative, or a weight contains NaN or infinite values.
     """
 
     @checked_arguments
@@ -46,14 +46,14 @@ class Pruner(ABC):
         self.iteration = 0
         self.masks: Masks | None = None
         self.kept: dict[str, Tensor] | None = None
-        """What a method keeps for now, from the moment it has chosen; `masks` once they are fixed."""
+        """The current choice of the method, once it has made one; equal to `masks` once those are fixed."""
 
-    def before_step(self) -> None:  # noqa: B027 - most methods have nothing to do here
-        """Called when gradients are there, before the optimiser uses them."""
+    def before_step(self) -> None:  # noqa: B027 - most methods do nothing here
+        """To be called after the backward pass, before the optimiser's step."""
 
     @torch.no_grad()
     def step(self) -> None:
-        """Called after each step of the optimiser, with its gradients still in place.
+        """To be called after each step of the optimiser, while the gradients are still there.
 
         Raises:
             Diverged: see `finalize`.
@@ -73,18 +73,18 @@ class Pruner(ABC):
 
     @abstractmethod
     def select(self) -> dict[str, Tensor]:
-        """The masks that the method would fix now."""
+        """The masks that the method would fix at this point."""
 
     @torch.no_grad()
     def finalize(self) -> Masks:
-        """Fix the masks, set what they do not keep to zero, and return them. Only the first call decides.
+        """Fix the masks, set pruned weights to zero, and return the masks. Further calls return the same masks.
 
         Raises:
-            Diverged: a weight is not a finite number any more, so that there is nothing to choose by.
+            Diverged: a weight is NaN or infinite, so that weights cannot be ranked.
         """
         if self.masks is None:
             for name in _not_finite(self.weights):
-                problem = f"{name} holds values that are not finite at iteration {self.iteration} of pruning"
+                problem = f"{name} contains values that are not finite at iteration {self.iteration} of pruning"
                 raise Diverged(f"{problem}; a smaller learning rate may help")
             self.masks = self.select()
             apply_masks(self.weights, self.masks)
@@ -95,22 +95,22 @@ class Pruner(ABC):
         return {name: weight.detach().abs() for name, weight in self.weights.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on, beside the weights: tensors, numbers and strings."""
+        """Everything the next step depends on besides the weights: tensors, numbers and strings."""
         masks = None if self.masks is None else dict(self.masks)
         return {"iteration": self.iteration, "masks": masks, "kept": self.kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where `state_dict` was taken, on any device.
+        """Continue from a `state_dict`, on any device.
 
         Raises:
-            UserError: it is of another network; the first weight that differs is named.
+            UserError: it belongs to another network; the first weight that differs is named.
         """
         self.iteration = state["iteration"]
         self.masks = self._masks_from(state["masks"])
         self.kept = self._masks_from(state["kept"])
 
     def _masks_from(self, masks: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
-        """Masks of a checkpoint, each on the device of its weight.
+        """Masks from a checkpoint, each on the device of its weight.
 
         Raises:
             UserError: see `load_state_dict`.

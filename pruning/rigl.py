@@ -23,33 +23,34 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class RigL(Pruner):
-    """Sparse from the first step; now and then the smallest weights leave, and others enter where gradients are large.
+    """Sparse from the first step; at intervals the smallest weights are dropped, others grow where gradients are large.
 
     Every ΔT iterations until T_end, each layer drops the share
 
         f(t) = α / 2 (1 + cos(π t / T_end))
 
-    of the weights it has, those of smallest |w|, and the pattern fills up the places with those of largest |∂L/∂w| of
-    all that are out, the dropped among them. Under a `Layerwise` pattern that is algorithm 1, and every layer keeps its
-    number of weights (the paper's numbers are those of ERK). Under `NOfM` places are filled in each group, under
-    `Globally` wherever the gradient is largest, so that numbers of layers may move.
+    of its active weights, those of smallest |w|, and the pattern grows the inactive weights (including those just
+    dropped) of largest |∂L/∂w|. With a `Layerwise` pattern that is algorithm 1, and every layer keeps its number of
+    weights (the paper allocates by ERK). With `NOfM` weights grow within each group, with `Globally` wherever the
+    gradient is largest, so that the numbers of weights per layer may change.
 
-    A weight enters at 0; one that is dropped and enters at once keeps its value, as in the authors' code. That code
-    also resets the momentum of those that enter. Here the optimiser is not touched: its moments of a weight that is
-    out follow the dense gradient, so that it starts out in the direction that it would have gone. Gradients are the
-    dense ones of the last step, which must still be there when `step` is called.
+    A grown weight starts at 0; one that is dropped and grown at once keeps its value, as in the authors' code. That
+    code also resets the momentum of grown weights. Here the optimiser is left alone: its moments of an inactive weight
+    follow the dense gradient, so that a grown weight starts in the direction it would have taken. Gradients are the
+    dense ones of the last step, which must still exist when `step` is called.
 
-    The first weights are those that the pattern selects by magnitude, after the first step.
+    The pattern selects the first active weights by magnitude, after the first step.
 
     Args:
-        weights, pattern: what is pruned, how many and where.
+        weights: the weights to prune, by name; changed in place.
+        pattern: how many of them are pruned, and where.
         iterations: K.
-        fraction: α, the share that is exchanged at first.
-        every: ΔT, in iterations; null takes 100 as published, or less where that would be under ten exchanges.
+        fraction: α, the share exchanged at first.
+        every: ΔT, in iterations; None takes 100 as published, or less where that gave fewer than ten exchanges.
         until: T_end as a share of K.
 
     Raises:
-        UserError: an option is out of range, or so many iterations have no exchange at all.
+        UserError: an option is out of range, or there are too few iterations for a single exchange.
     """
 
     @checked_arguments
@@ -83,7 +84,7 @@ class RigL(Pruner):
         apply_masks(self.weights, self.kept)
 
     def select(self) -> dict[str, Tensor]:
-        """The weights that are in."""
+        """The active weights."""
         return self.pattern.select(self.magnitudes()) if self.kept is None else self.kept
 
     def _exchange(self, kept: dict[str, Tensor], f: float) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What 2:4 sparsity is worth on the GPU at hand: measured, or absent with the reason; never guessed.
+"""The speed-up of 2:4 sparsity on this machine's GPU: measured, or absent with the reason; never guessed.
 
 Sparse tensor cores (NVIDIA Ampere and later) multiply by a matrix with two zeros in every four consecutive inputs in
 half the steps. torch uses them for linear layers (`torch.sparse.to_sparse_semi_structured`), not for convolutions.
@@ -22,17 +22,17 @@ MIN_CAPABILITY = (8, 0)
 """CUDA compute capability of the first GPUs with sparse tensor cores."""
 
 DTYPE = torch.float16
-"""Of the network while it is timed: tensor cores have no float32."""
+"""Precision while timing: sparse tensor cores do not support float32."""
 
 DEVICE = "cuda"
 ROUNDS = 21
 RUNS = 20
-"""Forward passes in a row of each of the four stretches of a round."""
+"""Consecutive forward passes in each of the four parts of a round."""
 WARM_UP = 3
-"""Rounds before the timed ones; torch chooses its kernels in the first."""
+"""Untimed rounds before the timed ones; torch selects its kernels in the first."""
 
 TOLERANCE = 2e-2
-"""Largest difference of two outputs, as a share of the largest output: half precision adds up in another order."""
+"""Largest difference of two outputs, as a share of the largest output; the order of additions differs."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,16 @@ class SemiStructured:
     """Times of a network with its 2:4 layers multiplied sparsely and densely; None where they could not be measured.
 
     Attributes:
-        dense_ms, sparse_ms: median time of one batch.
-        ratio: median over rounds of sparse time / dense time; below 1 sparsity is worth something.
+        dense_ms: median time of one batch, multiplied densely.
+        sparse_ms: median time of one batch, multiplied sparsely.
+        ratio: median over rounds of sparse time / dense time; below 1 sparsity is faster.
         ci95: 95 % bootstrap interval of `ratio`, rounds resampled.
-        reason: why there are no times; None where there are.
+        reason: why there are no times; None if there are.
         gpu: its name.
         batch: images in a batch.
         rounds: timed rounds.
         sparse: names of the layers that were multiplied sparsely.
-        left: why each other 2:4 layer was not.
+        left: for each other 2:4 layer, why it was not.
     """
 
     dense_ms: float | None = None
@@ -68,26 +69,28 @@ class SemiStructured:
 
 
 def measure_2_4(model: nn.Module, input_shape: tuple[int, ...], batch: int) -> SemiStructured:
-    """Time `model`, which is pruned 2:4 already, with and without sparse tensor cores, in float16 and eval mode.
+    """Time a network that is already pruned 2:4 with and without sparse tensor cores, in float16 and eval mode.
 
-    `model` is left as it was: a copy is timed. A round is dense, sparse, sparse, dense, each `RUNS` passes in a row.
+    A copy is timed. A round is dense, sparse, sparse, dense, each `RUNS` passes in a row.
 
     Args:
+        model: the pruned network; left as it is.
         input_shape: of one image, without the batch.
+        batch: images in a batch.
     """
     reason = missing_gpu()
     layers = layers_2_4(model)
     if reason is None and not layers:
-        reason = "no linear layer has two zeros in every four consecutive inputs, and convolutions are not sped up"
+        reason = "no linear layer has two zeros in every four consecutive inputs, and convolutions are not accelerated"
     if reason is not None:
         return SemiStructured(reason=reason, batch=batch)
     return _measure(model, layers, input_shape, batch, torch.device(DEVICE))
 
 
 def missing_gpu() -> str | None:
-    """Why this machine cannot multiply 2:4 sparsely; None where it can."""
+    """Why this machine cannot multiply 2:4 sparsely; None if it can."""
     if not torch.cuda.is_available() or torch.version.cuda is None:
-        return "needs an NVIDIA GPU, and there is none"
+        return "needs an NVIDIA GPU, but there is none"
     capability = torch.cuda.get_device_capability()
     if capability < MIN_CAPABILITY:
         least = ".".join(map(str, MIN_CAPABILITY))
@@ -120,13 +123,13 @@ def _measure(
         "left": left,
     }
     if not facts["sparse"]:
-        return SemiStructured(reason=f"torch takes none of the layers ({next(iter(left.values()))})", **facts)
+        return SemiStructured(reason=f"torch supports none of the layers ({next(iter(left.values()))})", **facts)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch, *input_shape, generator=generator).to(device, DTYPE)
     with torch.inference_mode():
         want, got = dense(images).float(), sparse(images).float()
         error = float((got - want).abs().max() / want.abs().max())
-        if not error <= TOLERANCE:  # also where it is NaN
+        if not error <= TOLERANCE:  # also if it is NaN
             return SemiStructured(reason=f"outputs differ by {error:.2g} of the largest", **facts)
         dense_ms, sparse_ms = _interleaved(lambda: dense(images), lambda: sparse(images), device)
     ratios = sparse_ms / dense_ms
@@ -141,16 +144,16 @@ def _measure(
 
 
 def _make_sparse(model: nn.Module, layers: list[str]) -> dict[str, str]:
-    """Give the layers sparse weights, in place; why torch refused, by the name of each layer that it refused."""
+    """Make the layers' weights sparse, in place; returns torch's reason for each layer that it does not support."""
     left: dict[str, str] = {}
     for name in layers:
         layer = model.get_submodule(name)
         assert isinstance(layer, nn.Linear)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch calls its interface a prototype, at every use
+                warnings.simplefilter("ignore")  # torch warns at every use that this interface is a prototype
                 layer.weight = nn.Parameter(torch.sparse.to_sparse_semi_structured(layer.weight.detach()))
-        except RuntimeError as error:  # a shape that the kernels do not take
+        except RuntimeError as error:  # a shape that the kernels do not support
             left[name] = (str(error).splitlines() or [type(error).__name__])[0]
     return left
 
@@ -167,7 +170,7 @@ def _interleaved(
 
 
 def _stretch_ms(run: Callable[[], object], device: torch.device) -> float:
-    """Milliseconds for one of `RUNS` passes in a row, on the GPU's own clock."""
+    """Milliseconds for one of `RUNS` consecutive passes, on the GPU's own clock."""
     stream = torch.cuda.current_stream(device)
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record(stream)

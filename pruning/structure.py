@@ -1,7 +1,7 @@
 """The structure of a shrunk network as plain data: what differs, module by module, from the dense network.
 
-Shapes and attributes alone, without the machinery that found them: a fresh dense network plus this data takes the
-shrunk one's weights.
+Only shapes and attributes, without the code that found them: a new dense network with these applied can load the
+shrunk network's weights.
 
     {"layer1.0.conv1": {"tensors": {"weight": [24, 64, 3, 3]}, "attributes": {"out_channels": 24}},
      "layer1.1": {"replaced": "Identity"}}
@@ -18,19 +18,19 @@ from torch import Tensor, nn
 from espalier.nas.errors import UserError
 
 Structure = Mapping[str, Mapping[str, Any]]
-"""By module name, for modules that differ: `tensors` (shapes), `values` (of buffers that no state keeps), `attributes`,
-or `replaced`, by an Identity."""
+"""By name of each module that differs: `tensors` (shapes), `values` (of buffers that are not saved), `attributes`, or
+`replaced` (by an Identity)."""
 
 KEYS = ("tensors", "values", "attributes", "replaced")
 IDENTITY = "Identity"
 
 
 def structure_of(dense: nn.Module, shrunk: nn.Module) -> dict[str, dict[str, Any]]:
-    """What of `shrunk` differs from `dense`.
+    """How `shrunk` differs from `dense`.
 
     Raises:
-        ValueError: a difference that data cannot say: a module of another class than before and not an Identity, a new
-            module, parameter or buffer, or one that is gone.
+        ValueError: a difference that cannot be expressed: a module of another class that is not an Identity, or a
+            module, parameter or buffer that only one of the networks has.
     """
     found: dict[str, dict[str, Any]] = {}
     _compare("", dense, shrunk, found)
@@ -38,10 +38,10 @@ def structure_of(dense: nn.Module, shrunk: nn.Module) -> dict[str, dict[str, Any
 
 
 def apply_structure(model: nn.Module, structure: Structure) -> None:
-    """Give a dense network the shapes and attributes of the shrunk one, in place; its weights are then to be loaded.
+    """Give a dense network the shapes and attributes of the shrunk one, in place; load the weights afterwards.
 
     Raises:
-        UserError: the structure is damaged or of another network; the module is named.
+        UserError: the structure is damaged or belongs to another network; the module is named.
     """
     if not isinstance(structure, Mapping):
         raise UserError("structure", f"is a {type(structure).__name__}, must map module names to what differs")
@@ -77,14 +77,14 @@ def _compare(name: str, dense: nn.Module, shrunk: nn.Module, found: dict[str, di
     if isinstance(shrunk, nn.Identity) and not isinstance(dense, nn.Identity):
         found[name] = {"replaced": IDENTITY}
         return
-    # By name: a user's file that is executed twice has two classes of each name.
+    # By name: a user's file that is executed twice defines each class twice.
     if type(dense).__qualname__ != type(shrunk).__qualname__:
         raise ValueError(f"{name}: a {type(dense).__name__} became a {type(shrunk).__name__}")
     tensors, others = _tensors(dense), _tensors(shrunk)
     children, others_children = dict(dense.named_children()), dict(shrunk.named_children())
     if tensors.keys() != others.keys() or children.keys() != others_children.keys():
         differing = sorted((tensors.keys() ^ others.keys()) | (children.keys() ^ others_children.keys()))
-        raise ValueError(f"{name}: {', '.join(differing)} of one network alone")
+        raise ValueError(f"{name}: only one of the networks has {', '.join(differing)}")
     changed = {key: list(others[key].shape) for key in tensors if tensors[key].shape != others[key].shape}
     unsaved = dense._non_persistent_buffers_set
     values = {key: others[key].tolist() for key in tensors if key in unsaved and _differ(tensors[key], others[key])}
@@ -113,7 +113,7 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _plain(module: nn.Module) -> dict[str, Any]:
-    """The attributes that JSON can hold."""
+    """The attributes that JSON can represent."""
     return {
         key: value
         for key, value in vars(module).items()
@@ -128,7 +128,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _alike(old: Any, value: Any) -> bool:
-    """Whether the attribute may become this value: a number of a number, a list of a tuple or a list, or None."""
+    """Whether the attribute may take this value: a number for a number, a list for a tuple or a list, or None."""
     if not _is_plain(value):
         return False
     if old is None or value is None:
@@ -145,7 +145,7 @@ def _json(value: Any) -> Any:
 
 
 def _like(old: Any, value: Any) -> Any:
-    """A list of JSON as what the attribute was: a tuple, or a list."""
+    """A JSON list as the type the attribute had: a tuple or a list."""
     if not isinstance(value, list):
         return value
     items = [_like(before, item) for before, item in _paired(old, value)]
@@ -181,7 +181,7 @@ def _reshape(module: nn.Module, key: str, shape: Any, where: str) -> None:
 def _values(old: Tensor, key: str, values: Any, where: str) -> Tensor:
     try:
         new = torch.tensor(values, dtype=old.dtype, device=old.device)
-    except (ValueError, TypeError, RuntimeError) as error:  # no numbers, or no rectangle of them
+    except (ValueError, TypeError, RuntimeError) as error:  # not numbers, or lists of unequal lengths
         raise UserError(where, f"the values of {key} cannot be made a tensor ({error})") from error
     if new.ndim != old.ndim:
         problem = f"the values of {key} have {new.ndim} dimensions, must have {old.ndim}"

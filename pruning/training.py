@@ -13,12 +13,14 @@ from espalier.pruning.pruner import Pruner
 
 
 class SparseTraining(Training):
-    """A training whose weights a pruner makes, or keeps, sparse; its state holds the pruner's.
+    """Training with a pruner that makes the weights sparse or keeps them so; its state includes the pruner's.
 
     Args:
-        model, *arguments, **options: of `espalier.nas.training.Training`.
-        pruner: of this model's weights. None: nothing is pruned, as in fine-tuning after channels were removed.
-        distillation: the teacher to learn from, beside the labels. Its network is not part of the state.
+        model: the network to train.
+        *arguments: of `espalier.nas.training.Training`.
+        pruner: of this model's weights; None prunes nothing, as in fine-tuning after channels were removed.
+        distillation: a teacher to learn from, besides the labels. Its network is not part of the state.
+        **options: of `espalier.nas.training.Training`.
     """
 
     def __init__(

@@ -18,14 +18,15 @@ Weights = Mapping[str, nn.Parameter]
 
 
 def prunable_weights(model: nn.Module, *, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()) -> Weights:
-    """The prunable weights of `model`, a weight that layers share once, under its first name.
+    """The prunable weights of `model`; a weight shared by several layers appears once, under its first name.
 
     Args:
-        include: patterns (`*`, `?`, `[...]`) of layer names, of which one must match.
-        exclude: of which none may.
+        model: the network.
+        include: patterns (`*`, `?`, `[...]`) of layer names; a layer is used if one matches.
+        exclude: patterns of layer names to leave out.
 
     Raises:
-        UserError: a pattern matches no prunable layer, or none is left.
+        UserError: a pattern matches no prunable layer, or no layer is left.
     """
     layers = _layers(model)
     check_patterns(layers, include=include, exclude=exclude)
@@ -40,12 +41,20 @@ def prunable_weights(model: nn.Module, *, include: Sequence[str] = ("*",), exclu
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a layer's name is one that a pattern means."""
+    """Whether a layer's name matches one of the patterns."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def check_patterns(layers: Collection[str], **patterns: Sequence[str]) -> None:
-    """Raises UserError where there is no prunable layer, or for a pattern, by its option, that means none of them."""
+    """Check that every pattern matches a prunable layer.
+
+    Args:
+        layers: names of the prunable layers.
+        **patterns: the patterns, by the option that holds them.
+
+    Raises:
+        UserError: there is no prunable layer, or a pattern matches none; its option is named.
+    """
     if not layers:
         raise UserError("model", "has no convolution and no linear layer to prune", code="unsupported")
     for option, given in patterns.items():

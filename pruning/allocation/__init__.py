@@ -1,4 +1,4 @@
-"""How many zeros each layer gets: `(weights, sparsity) -> zeros by name`, exact in every layer and in all.
+"""How many zeros each layer gets: `(weights, sparsity) -> zeros by name`, exact for every layer and in total.
 
 Of N weights in L layers, K = round((1 - S) N) are kept at the sparsity S, at least one in each layer.
 """
@@ -19,4 +19,4 @@ ALLOCATIONS: Mapping[str, Callable[..., dict[str, int]]] = {
     "lamp": lamp,
     "lgreco": lgreco,
 }
-"""Those that need nothing but the weights; their keyword-only arguments are their options."""
+"""Allocations that need only the weights; their keyword-only arguments are their options."""

@@ -1,4 +1,4 @@
-"""What each layer may choose from: so many zeros, at this error and this cost."""
+"""The sparsity levels each layer may choose from, with the error and the cost of each."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Choices:
         names: of the weights.
         sizes: how many weights each has.
         zeros: at each choice, at most all but one.
-        errors: what each choice does to the network; they add up.
+        errors: error of each choice; errors of layers add up.
         costs: of the layer at each choice, in any unit.
-        by_params: whether they are the weights that are kept.
-        by_scores: whether the errors are sums of the scores, and so known at any number of zeros.
-        scores: of each layer, ascending; the lowest are zero.
+        by_params: whether the costs are the numbers of kept weights.
+        by_scores: whether the errors are sums of scores, and so known for any number of zeros.
+        scores: scores of each layer in ascending order; the lowest are pruned first.
     """
 
     names: tuple[str, ...]
@@ -47,7 +47,7 @@ class Choices:
         return self.zeros[np.arange(len(self.names)), chosen]
 
     def error_at(self, zeros: Sequence[int] | np.ndarray) -> float:
-        """The sum of errors at any zeros, whole numbers or not: along straight lines between what is known."""
+        """The sum of errors at any numbers of zeros, by linear interpolation between the known ones."""
         if self.by_scores:
             rows = [
                 (np.arange(n + 1), np.append(0.0, np.cumsum(part)))
@@ -70,13 +70,13 @@ def choices(
     """The table of choices.
 
     Args:
-        weights: of the network.
-        sparsities: the choices of every layer, ascending; at r it has ceil(r n) zeros.
-        scores: of each weight, such that they add up: w² by default, or saliencies.
-        errors: of each layer at each choice, such as measured increases of a loss; by default the sum of the scores
-            of what is zero, which for w² is ||w - top(w)||².
-        costs: of each layer at each choice, such as latencies in ms; by default the weights that are kept.
-        macs: instead of costs, what one weight of each layer costs (see `layer_macs`).
+        weights: the weights of the network, by name.
+        sparsities: the choices of every layer, ascending; at r a layer of n weights has ceil(r n) zeros.
+        scores: additive score of each weight: w² by default, or saliencies.
+        errors: error of each layer at each choice, such as a measured increase of a loss; by default the sum of the
+            scores of the pruned weights, which for w² is ||w - top(w)||².
+        costs: cost of each layer at each choice, such as a latency in ms; by default the number of kept weights.
+        macs: instead of costs, the cost of one weight of each layer (see `layer_macs`).
 
     Raises:
         UserError: an argument is out of range or does not fit the network.

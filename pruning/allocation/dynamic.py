@@ -21,18 +21,19 @@ def cheapest(errors: Table, costs: Table, budget: float, *, buckets: int = BUCKE
 
         DP[l][e] = min_c DP[l - 1][e - q_l(c)] + cost_l(c),   e = 0 ... D.
 
-    Rounding up never breaks the budget; what it wastes is below one bucket a layer: no choice within `budget` less that
-    is cheaper. None of those that are alike in all layers is either. Each layer's errors are counted from its
-    smallest, which wastes less and lets them be negative. To minimise errors under a budget of costs, exchange the two.
-    Errors should be such as add up: squared norms, saliencies, increases of a loss.
+    Rounding up never breaks the budget and wastes less than one bucket for each layer: no choice within `budget` minus
+    that waste is cheaper. No choice that is the same in all layers is cheaper either. Errors of a layer are counted
+    from its smallest, which wastes less and allows negative errors. To minimise errors under a budget of costs, swap
+    the two. Errors should be additive: squared norms, saliencies, increases of a loss.
 
     Args:
-        errors, costs: `(layers, choices)`.
-        budget: of the sum of errors.
+        errors: `(layers, choices)`.
+        costs: `(layers, choices)`.
+        budget: limit on the sum of errors.
         buckets: D.
 
     Returns:
-        The index of each layer's choice; among equally cheap ones that with the smaller error.
+        The index of each layer's choice; of equally cheap ones the one with the smaller error.
 
     Raises:
         UserError: even the smallest errors add up to more than the budget.
@@ -54,7 +55,7 @@ def cheapest(errors: Table, costs: Table, budget: float, *, buckets: int = BUCKE
 
 
 def _in_buckets(errors: Table, budget: float, buckets: int) -> np.ndarray:
-    """q, at most `buckets` + 1, which stands for too many. 3.0000000001 buckets are 3 that were computed."""
+    """q, capped at `buckets` + 1 for "too many". 3.0000000001 buckets are 3 with rounding error."""
     if budget == 0:
         return np.where(errors > 0, buckets + 1, 0)
     with np.errstate(over="ignore"):
@@ -62,8 +63,8 @@ def _in_buckets(errors: Table, budget: float, buckets: int) -> np.ndarray:
 
 
 def _program(q: np.ndarray, costs: Table, buckets: int) -> list[int]:
-    """The cheapest choices with Σ q at most `buckets`, by the table DP and the way back through it."""
-    best = np.zeros(buckets + 1)  # of no layer at all, whatever is left of the budget
+    """The cheapest choices with Σ q at most `buckets`: fill the table DP, then trace back through it."""
+    best = np.zeros(buckets + 1)  # DP[0]: no layer costs nothing, whatever is left of the budget
     chosen = np.zeros((len(q), buckets + 1), dtype=np.int32)
     for layer, needs in enumerate(q):
         before, best = best, np.full(buckets + 1, np.inf)

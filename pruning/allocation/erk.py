@@ -7,7 +7,7 @@ import math
 from pydantic import PositiveFloat
 
 from espalier.nas.arguments import checked_arguments
-from espalier.pruning.allocation.rounding import fill, keeps_at, whole, zeros_of
+from espalier.pruning.allocation.rounding import keeps_at, proportional_shares, round_to_total, zeros_of
 from espalier.pruning.weights import Weights
 
 
@@ -17,12 +17,13 @@ def erk(weights: Weights, sparsity: float, *, kernel: bool = True, power: Positi
 
         density_l = min(1, ε p_l^power),  p_l = (n_out + n_in + k_h + k_w) / (n_out n_in k_h k_w)
 
-    with the ε at which the densities add up to the sparsity. What a layer that is dense cannot take goes to the others.
+    with the ε at which the densities add up to the sparsity. What exceeds a dense layer is given to the others.
 
     Args:
-        weights, sparsity: see the package.
+        weights: by name; left as they are.
+        sparsity: S, at least 0 and below 1.
         kernel: without it p_l = (n_out + n_in) / (n_out n_in), the older ER.
-        power: 0.5, say, evens the densities out.
+        power: exponent of the densities; 0.5, for example, makes them more even.
 
     Raises:
         UserError: an option is out of range, or the sparsity cannot be reached.
@@ -31,7 +32,7 @@ def erk(weights: Weights, sparsity: float, *, kernel: bool = True, power: Positi
     shapes = [tuple(weight.shape) for weight in weights.values()]
     sizes = [math.prod(shape) for shape in shapes]
     q = [raw_density(shape, kernel=kernel) ** power * size for shape, size in zip(shapes, sizes, strict=True)]
-    return zeros_of(weights, whole(fill(q, keeps, [1] * len(sizes), sizes), keeps))
+    return zeros_of(weights, round_to_total(proportional_shares(q, keeps, [1] * len(sizes), sizes), keeps))
 
 
 def raw_density(shape: tuple[int, ...], *, kernel: bool = True) -> float:

@@ -23,22 +23,22 @@ LARGEST_ALPHA = 1e6
 def lgreco(
     weights: Weights, sparsity: float, table: Choices | None = None, *, buckets: PositiveInt = BUCKETS
 ) -> dict[str, int]:
-    """The zeros at which the network is cheapest or best, exactly at the sparsity.
+    """Zeros at exactly the given sparsity, with the smallest error or the smallest cost.
 
-    Where costs are weights, the program looks for the smallest error with as many of them as are kept, and the result
+    Where costs are numbers of weights, the program minimises the error for the number of kept weights, and the result
     has no larger error than uniform sparsity. (The optimum for the squares of magnitude is `global_magnitude`; this is
-    within a few percent of it.) Where costs are something else (multiply-accumulates, latency), it looks for the
-    smallest cost, at an error of α times that of uniform sparsity; bisection finds the smallest α that keeps few enough
-    weights. In both cases what is then missing to the exact number is taken from, or given back to, the layers by the
-    scores of single weights.
+    within a few percent of it.) Where costs are something else (multiply-accumulates, latency), it minimises the
+    cost, at an error of α times that of uniform sparsity; bisection finds the smallest α that keeps few enough
+    weights. In both cases the remaining difference to the exact number is made up by the scores of single weights.
 
     Args:
-        weights, sparsity: see the package.
-        table: see `choices`; by default those of magnitude, at the cost of weights.
+        weights: by name; left as they are.
+        sparsity: S, at least 0 and below 1.
+        table: see `choices`; by default errors by magnitude and costs in weights.
         buckets: D of the dynamic program.
 
     Raises:
-        UserError: the table is of another network, or the sparsity cannot be reached.
+        UserError: an option is out of range, the table belongs to another network, or the sparsity cannot be reached.
     """
     keeps = keeps_at(weights, sparsity)
     if table is None:

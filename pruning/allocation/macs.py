@@ -1,4 +1,4 @@
-"""How often each weight is used for one image."""
+"""How many times each weight is used for one image."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ def layer_macs(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, floa
     """Multiply-accumulates for one image of each single weight, by the names of `prunable_weights`.
 
     A weight of a convolution is used at every output position (of a transposed one at every input position), one of a
-    linear layer for every token. Times the weights that are kept, and added up, that is what a layer costs; biases are
-    not in it. A layer that runs twice counts twice, one that never runs has 0. The pass is on the meta device, nothing
-    is computed, and the model is left as it was.
+    linear layer for every token. Multiplied by the number of kept weights, that is the cost of a layer without its
+    biases. A layer that runs twice counts twice, one that never runs has 0. The pass runs on the meta device: nothing
+    is computed, and the model is not changed.
 
     Args:
+        model: the network.
         input_shape: of one image, `(channels, height, width)`.
     """
     meta = copy.deepcopy(model).to("meta")
@@ -57,7 +58,7 @@ def _layer_hook(add: Callable[[Tensor, float], None]) -> Callable[..., None]:
 
 
 def _attention_hook(add: Callable[[Tensor, float], None]) -> Callable[..., None]:
-    """Its projections are used without being called, so that no hook of theirs would see them."""
+    """Attention uses its projections without calling them, so that hooks on them would never run."""
 
     def hook(module: nn.MultiheadAttention, args: Any, kwargs: Any, output: Any) -> None:
         query, key, value = (

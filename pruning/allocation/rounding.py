@@ -1,4 +1,4 @@
-"""Whole numbers of weights: shares that add up exactly, between bounds."""
+"""Whole numbers of weights that add up exactly, between bounds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from espalier.pruning.weights import Weights
 
 
 def keeps_at(weights: Weights, sparsity: float) -> int:
-    """K = round((1 - S) ΣN), the weights that are kept in all.
+    """K = round((1 - S) ΣN), the number of weights kept in total.
 
     Raises:
         UserError: S is out of range, or leaves fewer weights than layers.
@@ -26,26 +26,28 @@ def keeps_at(weights: Weights, sparsity: float) -> int:
     return keeps
 
 
-def fill(q: Sequence[float], total: int, low: Sequence[int], high: Sequence[int]) -> np.ndarray:
-    """clip(ε q, low, high) with the ε at which it adds up to `total`: in proportion to q, but between bounds.
+def proportional_shares(q: Sequence[float], total: int, low: Sequence[int], high: Sequence[int]) -> np.ndarray:
+    """Shares clip(ε q, low, high), with the ε at which they add up to `total`: proportional to q, but between bounds.
 
-    What a layer at its bound cannot take goes to the others, in proportion again.
+    What exceeds the bound of one layer is distributed over the others, again in proportion to q.
 
     Args:
-        q: above 0.
-        low, high: whole numbers between which `total` lies once added up.
+        q: proportions, above 0.
+        total: between the sums of `low` and `high`.
+        low: lower bounds.
+        high: upper bounds.
     """
     wanted, least, most = (np.asarray(values, dtype=np.float64) for values in (q, low, high))
-    # The sum is piecewise linear in ε: between two neighbouring corners, where a layer reaches a bound, it is a line.
+    # The sum is piecewise linear in ε; its corners are where a layer reaches a bound.
     corners = np.unique(np.concatenate([least / wanted, most / wanted]))
     sums = np.clip(corners[:, None] * wanted, least, most).sum(axis=1)
     return np.clip(np.interp(total, sums, corners) * wanted, least, most)
 
 
-def whole(shares: Sequence[float] | np.ndarray, total: int) -> list[int]:
-    """Round `shares`, which add up to `total`, so that they still do: the largest remainders are rounded up."""
+def round_to_total(shares: Sequence[float] | np.ndarray, total: int) -> list[int]:
+    """Round `shares` so that they still add up to `total`: the largest remainders are rounded up."""
     values = np.asarray(shares, dtype=np.float64)
-    floors = np.floor(values + 1e-9)  # 4.9999999999 is a 5 that was computed
+    floors = np.floor(values + 1e-9)  # 4.9999999999 is a 5 with rounding error
     missing = total - int(floors.sum())
     order = np.argsort(-(values - floors), kind="stable")
     floors[order[:missing]] += 1
@@ -53,5 +55,5 @@ def whole(shares: Sequence[float] | np.ndarray, total: int) -> list[int]:
 
 
 def zeros_of(weights: Weights, keeps: Sequence[int]) -> dict[str, int]:
-    """Zeros by name, from the numbers that are kept."""
+    """Zeros by name, from the numbers of kept weights."""
     return {name: weight.numel() - keep for (name, weight), keep in zip(weights.items(), keeps, strict=True)}

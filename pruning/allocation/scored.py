@@ -1,4 +1,4 @@
-"""What goes is decided over all layers at once, by a score of each weight: magnitude, LAMP, saliency."""
+"""Allocations by a global threshold on a score of each weight: magnitude, LAMP, saliency."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ Density = Annotated[float, Field(ge=0, le=1)]
 def global_magnitude(
     weights: Weights, sparsity: float, *, least_density: Density = 0.0, normalise: bool = False
 ) -> dict[str, int]:
-    """As many zeros in each layer as it has of the smallest |w| of all.
+    """Zeros by a global threshold on |w|: each layer has as many as it has of the smallest weights.
 
     Args:
-        weights, sparsity: see the package.
-        least_density: the share that each layer keeps in any case, against layers that collapse.
+        weights: by name; left as they are.
+        sparsity: S, at least 0 and below 1.
+        least_density: the share that each layer always keeps, so that no layer collapses.
         normalise: divide by the layer's standard deviation first; where batch norms follow, the scale of a layer's
-            weights means nothing.
+            weights has no meaning.
 
     Raises:
         UserError: an option is out of range, or the sparsity cannot be reached.
     """
     scores = {name: weight.detach().abs() for name, weight in weights.items()}
-    if normalise:  # the deviation of one weight or of equal ones is 0, and is left out
+    if normalise:  # the deviation of a single weight or of equal weights is 0: they are not scaled
         scales = {name: weight.detach().float().std(correction=0) for name, weight in weights.items()}
         scores = {name: score / torch.where(scales[name] > 0, scales[name], 1) for name, score in scores.items()}
     return from_scores(weights, sparsity, scores, least_density)
@@ -45,7 +46,8 @@ def lamp(weights: Weights, sparsity: float, *, least_density: Density = 0.0) -> 
     """LAMP: Lee et al., "Layer-adaptive Sparsity for the Magnitude-based Pruning", ICLR 2021.
 
     Args:
-        weights, sparsity: see the package.
+        weights: by name; left as they are.
+        sparsity: S, at least 0 and below 1.
         least_density: see `global_magnitude`.
 
     Raises:
@@ -57,15 +59,16 @@ def lamp(weights: Weights, sparsity: float, *, least_density: Density = 0.0) -> 
 
 @checked_arguments
 def saliency(weights: Weights, sparsity: float, saliencies: Scores, *, least_density: Density = 0.0) -> dict[str, int]:
-    """As many zeros in each layer as it has of the smallest saliencies of all, such as w² / (2 [F⁻¹]_kk) of OBS.
+    """Zeros by a global threshold on given saliencies, such as w² / (2 [F⁻¹]_kk) of OBS.
 
     Args:
-        weights, sparsity: see the package.
-        saliencies: of each weight, by its name and of its shape.
+        weights: by name; left as they are.
+        sparsity: S, at least 0 and below 1.
+        saliencies: of each weight, by its name and in its shape.
         least_density: see `global_magnitude`.
 
     Raises:
-        UserError: saliencies are missing, an option is out of range, or the sparsity cannot be reached.
+        UserError: a saliency is missing, an option is out of range, or the sparsity cannot be reached.
     """
     return from_scores(weights, sparsity, matching_scores(weights, saliencies, where="saliencies"), least_density)
 
@@ -73,7 +76,7 @@ def saliency(weights: Weights, sparsity: float, saliencies: Scores, *, least_den
 def lamp_scores(weight: Tensor) -> Tensor:
     """w_u² / Σ_{v ≥ u} w_v² with the weights in ascending order of |w|, float64 and of the weight's shape.
 
-    The largest has score 1, so that every layer keeps at least that one. All are 0 in a layer of zeros.
+    The largest weight has score 1, so that every layer keeps at least that one. In a layer of zeros all scores are 0.
     """
     squares = flatten(weight).double() ** 2
     ascending, order = squares.sort(stable=True)
@@ -84,7 +87,7 @@ def lamp_scores(weight: Tensor) -> Tensor:
 
 
 def from_scores(weights: Weights, sparsity: float, scores: Scores, least_density: float = 0.0) -> dict[str, int]:
-    """Zeros by name where the lowest scores of all layers go."""
+    """Zeros by name where the lowest scores over all layers are pruned."""
     zeros = sum(weight.numel() for weight in weights.values()) - keeps_at(weights, sparsity)
     masks = Globally(zeros, least_density=least_density).select(scores)
     counts = torch.stack([(~kept).sum().cpu() for kept in masks.values()]).tolist()
@@ -92,10 +95,10 @@ def from_scores(weights: Weights, sparsity: float, scores: Scores, least_density
 
 
 def matching_scores(weights: Weights, scores: Scores, *, where: str) -> dict[str, Tensor]:
-    """The scores of `weights`, in their order.
+    """The scores of `weights`, in the order of the weights.
 
     Raises:
-        UserError: one is missing, of another shape, or not a number.
+        UserError: a score is missing, has another shape, or contains NaN.
     """
     for name, weight in weights.items():
         shape = tuple(weight.shape)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from espalier.nas.arguments import checked_arguments
 from espalier.nas.errors import UserError
-from espalier.pruning.allocation.rounding import fill, keeps_at, whole, zeros_of
+from espalier.pruning.allocation.rounding import keeps_at, proportional_shares, round_to_total, zeros_of
 from espalier.pruning.weights import Weights
 
 
@@ -24,15 +24,16 @@ def uniform(
     """s_l = S in every layer, or in all but the first and the last.
 
     Gale et al., "The State of Sparsity in Deep Neural Networks", 2019, keep the first convolution dense and the last
-    layer at 80 % or less; the others then get what is missing.
+    layer at 80 % or less; the other layers make up for the difference.
 
     Args:
-        weights, sparsity: see the package.
+        weights: by name; left as they are.
+        sparsity: S, at least 0 and below 1.
         dense_first: the first layer keeps all its weights.
-        last_at_most: the largest sparsity of the last layer; null for no limit.
+        last_at_most: the largest sparsity of the last layer; None for no limit.
 
     Raises:
-        UserError: an option is out of range, or the sparsity cannot be reached with it.
+        UserError: an option is out of range, or the sparsity cannot be reached with these options.
     """
     keeps = keeps_at(weights, sparsity)
     sizes = [weight.numel() for weight in weights.values()]
@@ -44,4 +45,4 @@ def uniform(
     if sum(low) > keeps:
         problem = f"{sparsity:g} keeps {keeps} weights, but the layers must keep at least {sum(low)}"
         raise UserError("sparsity", problem, code="infeasible")
-    return zeros_of(weights, whole(fill(sizes, keeps, low, sizes), keeps))
+    return zeros_of(weights, round_to_total(proportional_shares(sizes, keeps, low, sizes), keeps))

@@ -1,4 +1,4 @@
-"""M-FAC: the inverse of the empirical Fisher matrix by its products, for pruning and as an optimiser.
+"""M-FAC: products with the inverse of the empirical Fisher matrix, for pruning and as an optimiser.
 
 Frantar, Kurtic & Alistarh, "M-FAC: Efficient Matrix-Free Approximations of Second-Order Information", NeurIPS 2021.
 """

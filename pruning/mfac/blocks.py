@@ -1,4 +1,4 @@
-"""Equal blocks of the Fisher matrix, many at once: two ways to invert them, by which side is shorter.
+"""Equal blocks of the Fisher matrix, inverted together: in the space of gradients or of weights, whichever is smaller.
 
 All tensors of weights have the shape `(n, B)`, n blocks of B weights; gradients g are `(n, m, B)`. The matrix of a
 block is F = lambda I + (1/m) Σ_i g_i g_iᵀ, `(B, B)`.
@@ -15,12 +15,12 @@ from espalier.pruning.mfac.factor import Paging, factor, lower_product
 
 
 class Blocks(ABC):
-    """F⁻¹ of n blocks, by its products.
+    """Products with F⁻¹ of n blocks.
 
     Args:
-        g: gradients `(n, m, B)`, on any device; kept, not copied.
+        g: gradients `(n, m, B)`, on any device; referenced, not copied.
         damp: lambda, above 0.
-        pages: how they are gone through. All other tensors are on its device.
+        pages: how the gradients are iterated over. All other tensors are on its device.
     """
 
     def __init__(self, g: Tensor, damp: float, pages: Paging) -> None:
@@ -32,7 +32,7 @@ class Blocks(ABC):
 
     @abstractmethod
     def _factor(self, keep: Tensor | None) -> Tensor:
-        """L of the shorter side, float64, with only the weights to keep `(n, B)`, or with all."""
+        """The Cholesky factor L of the smaller side in float64, with the weights in `keep` `(n, B)`, or with all."""
 
     @abstractmethod
     def product(self, x: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class Blocks(ABC):
 
     @abstractmethod
     def diagonal(self) -> Tensor:
-        """Diag F⁻¹, in [1 / diag F, 1 / lambda]: its exact bounds, which rounding could leave."""
+        """Diag F⁻¹, clipped to its exact bounds [1 / diag F, 1 / lambda], which rounding could exceed."""
 
     @abstractmethod
     def entries(self, block: int, rows: Tensor) -> Tensor:
@@ -48,11 +48,11 @@ class Blocks(ABC):
 
     @abstractmethod
     def compensate(self, w: Tensor, drop: Tensor) -> Tensor:
-        """W - F⁻¹_:P (F⁻¹_PP)⁻¹ w_P: of all weights that are 0 at P the ones where δᵀFδ/2 is smallest.
+        """W - F⁻¹_:P (F⁻¹_PP)⁻¹ w_P: of all weights that are 0 at P, those that minimise δᵀFδ/2.
 
-        In terms of the weights Q that stay, and exactly the same: w_Q + (F_QQ)⁻¹ F_QP w_P. So what the gradients see
-        of the lost weights, G_P w_P, is fitted by those that stay, a ridge regression without a small difference of
-        large numbers.
+        In terms of the weights Q that stay this is exactly w_Q + (F_QQ)⁻¹ F_QP w_P: the effect of the lost weights on
+        the gradients, G_P w_P, is fitted by those that stay. That is a ridge regression, without a small difference
+        of large numbers.
 
         Args:
             w: float64.
@@ -61,7 +61,9 @@ class Blocks(ABC):
 
 
 class Wide(Blocks):
-    """m < B. With A = m lambda I + G Gᵀ = L Lᵀ and U = L⁻¹ G (Woodbury's identity):
+    """Blocks with m < B, by Woodbury's identity.
+
+    With A = m lambda I + G Gᵀ = L Lᵀ and U = L⁻¹ G,
 
     F⁻¹ x = (x - Gᵀ A⁻¹ G x) / lambda,     [F⁻¹]_PP = (I - U_Pᵀ U_P) / lambda,     diag = (1 - Σ_i U_ik²) / lambda.
 
@@ -72,12 +74,12 @@ class Wide(Blocks):
         return factor(self.g, self.m * self.damp, self.pages, columns=keep)
 
     def product(self, x: Tensor) -> Tensor:
-        y = torch.cholesky_solve(self._seen(x), self.lower).to(x.dtype)
+        y = torch.cholesky_solve(self._project(x), self.lower).to(x.dtype)
         return torch.cat([x[:, at] - (g.mT @ y)[..., 0] for at, g in self.pages(self.g)], dim=-1) / self.damp
 
     def diagonal(self) -> Tensor:
         identity = torch.eye(self.m, dtype=torch.float64, device=self.pages.device)
-        # An explicit inverse, as solving for many columns is slow: no less accurate, where L itself comes from A.
+        # An explicit inverse: solving for many columns is slower, and no more accurate since L was computed from A.
         inverse = torch.linalg.solve_triangular(self.lower, identity, upper=False).to(self.g.dtype)
         parts = []
         for _, g in self.pages(self.g):
@@ -91,21 +93,21 @@ class Wide(Blocks):
         return (torch.eye(len(rows)).to(u) - u.mT @ u) / self.damp
 
     def compensate(self, w: Tensor, drop: Tensor) -> Tensor:
-        # Fewer weights than gradients may stay; then y is large, and only float64 cancels it.
-        y = torch.cholesky_solve(self._seen(w * drop), self._factor(~drop))
+        # Fewer weights than gradients may stay. Then y is large and the sum below cancels: it needs float64.
+        y = torch.cholesky_solve(self._project(w * drop), self._factor(~drop))
         change = torch.cat([(g.mT @ y)[..., 0] for _, g in self.pages(self.g, torch.float64)], dim=-1)
         return (w + change) * ~drop
 
-    def _seen(self, x: Tensor) -> Tensor:
-        """G x, `(n, m, 1)` in float64, from products in the precision of x."""
-        seen = torch.zeros(len(x), self.m, 1, dtype=torch.float64, device=self.pages.device)
+    def _project(self, x: Tensor) -> Tensor:
+        """G x, `(n, m, 1)` in float64, summed over pages; products are in the precision of x."""
+        projected = torch.zeros(len(x), self.m, 1, dtype=torch.float64, device=self.pages.device)
         for at, g in self.pages(self.g, x.dtype):
-            seen += g @ x[:, at, None]
-        return seen
+            projected += g @ x[:, at, None]
+        return projected
 
 
 class Narrow(Blocks):
-    """B ≤ m: the matrix itself, m F = m lambda I + Gᵀ G = L Lᵀ, is the smaller one, and free of cancellation."""
+    """Blocks with B ≤ m: m F = m lambda I + Gᵀ G = L Lᵀ itself is the smaller matrix, and free of cancellation."""
 
     def __init__(self, g: Tensor, damp: float, pages: Paging) -> None:
         super().__init__(g, damp, pages)
@@ -126,12 +128,12 @@ class Narrow(Blocks):
 
     def compensate(self, w: Tensor, drop: Tensor) -> Tensor:
         g = self.g.to(self.pages.device, torch.float64)
-        seen = g.mT @ (g @ (w * drop)[..., None])
-        change = torch.cholesky_solve(seen * ~drop[..., None], self._factor(~drop))[..., 0]
+        projected = g.mT @ (g @ (w * drop)[..., None])
+        change = torch.cholesky_solve(projected * ~drop[..., None], self._factor(~drop))[..., 0]
         return (w + change) * ~drop
 
 
 def _bounded(diagonal: Tensor, g: Tensor, damp: float) -> Tensor:
-    """Diag F⁻¹ within 1 / F_kk = 1 / (lambda + Σ_i g_ik² / m), which it is never below, and 1 / lambda."""
+    """Diag F⁻¹ clipped to its bounds 1 / F_kk = 1 / (lambda + Σ_i g_ik² / m) and 1 / lambda."""
     least = 1 / (damp + g.square().mean(dim=-2))
     return torch.maximum(diagonal, least).clamp(max=1 / damp)

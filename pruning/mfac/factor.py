@@ -1,4 +1,4 @@
-"""The small Cholesky factor that everything of M-FAC rests on, and the precision it is computed in."""
+"""The small Cholesky factor that M-FAC is built on, and the precision it is computed in."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 from espalier.nas.errors import UserError
 
 PAGE = 4096
-"""Columns whose products are added up in float32, before float64 takes the sum; no more of them are copied."""
+"""Columns whose products are summed in float32, before the sum is added in float64; also the most copied at once."""
 TILE = 64
-"""Rows of a tile: of a product that is symmetric, tiles above the diagonal are left out."""
+"""Rows of a tile: of symmetric products, tiles above the diagonal are skipped."""
 SMALLEST_PIVOT = 1e-3
-"""Of a row's own square length. A pivot below it has lost three digits or more of a Gram matrix in float32."""
+"""As a share of a row's squared length. A smaller pivot has lost three digits or more in a float32 Gram matrix."""
 
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Products of float32 matrices in float32: no TF32, no bfloat16, no autocast. As it was before, afterwards."""
+    """Multiply float32 matrices in float32: no TF32, no bfloat16, no autocast. Restores the settings on exit."""
     backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
     before = [backend.fp32_precision for backend in backends]
     try:
@@ -36,18 +36,18 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Paging:
-    """How a wide matrix is gone through.
+    """How a wide matrix is iterated over, page by page.
 
     Attributes:
-        device: where its products are computed, wherever it lies.
-        columns: of a page, which is copied there.
+        device: where its products are computed, wherever the matrix is stored.
+        columns: of one page, which is copied to the device.
     """
 
     device: torch.device
     columns: int = PAGE
 
     def __call__(self, matrix: Tensor, dtype: torch.dtype | None = None) -> Iterator[tuple[slice, Tensor]]:
-        """The pages of `(..., r, c)`: which columns, and the page on the device."""
+        """The pages of `(..., r, c)`: the slice of columns, and the page on the device."""
         for start in range(0, matrix.shape[-1], self.columns):
             at = slice(start, start + self.columns)
             yield at, matrix[..., at].to(self.device, dtype or matrix.dtype)
@@ -57,7 +57,9 @@ def gram(rows: Tensor, pages: Paging, *, columns: Tensor | None = None, dtype: t
     """Rows rowsᵀ, `(..., r, r)` in float64, of rows `(..., r, c)`.
 
     Args:
-        columns: boolean `(..., c)`, those that count; all if None.
+        rows: on any device.
+        pages: how they are iterated over.
+        columns: boolean `(..., c)`, the columns to use; all if None.
         dtype: of the products; that of the rows if None.
     """
     r = rows.shape[-2]
@@ -72,15 +74,18 @@ def gram(rows: Tensor, pages: Paging, *, columns: Tensor | None = None, dtype: t
 def factor(rows: Tensor, ridge: float, pages: Paging, *, columns: Tensor | None = None) -> Tensor:
     """L of L Lᵀ = ridge I + rows rowsᵀ, `(..., r, r)` in float64, of rows `(..., r, c)`.
 
-    The Gram matrix of float32 rows is computed in float32, which is as good where rows are independent. Where the
-    Cholesky decomposition fails, or a row is so nearly a combination of those before it that little of it is left,
-    the Gram matrix is computed again in float64.
+    The Gram matrix of float32 rows is computed in float32, which is accurate enough for independent rows. It is
+    computed again in float64 if the Cholesky decomposition fails, or if a row is nearly a combination of the rows
+    before it, so that little of it is left.
 
     Args:
-        columns: boolean `(..., c)`, those that count; all if None.
+        rows: on any device.
+        ridge: added to the diagonal.
+        pages: how the rows are iterated over.
+        columns: boolean `(..., c)`, the columns to use; all if None.
 
     Raises:
-        UserError: not positive definite in float64 either.
+        UserError: the matrix is not positive definite in float64 either.
     """
     lower, bad = _cholesky(gram(rows, pages, columns=columns), ridge)
     if bool(bad.any()) and rows.dtype != torch.float64:
@@ -93,7 +98,7 @@ def factor(rows: Tensor, ridge: float, pages: Paging, *, columns: Tensor | None 
 
 
 def _cholesky(matrix: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
-    """The factor of ridge I + matrix, NaN where there is none, and whether its pivots are too small to be trusted."""
+    """The factor of ridge I + matrix (NaN if there is none), and whether its pivots are too small to be accurate."""
     matrix.diagonal(dim1=-2, dim2=-1).add_(ridge)
     lower, info = torch.linalg.cholesky_ex(matrix)
     lower = torch.where((info == 0)[..., None, None], lower, torch.nan)
@@ -102,6 +107,6 @@ def _cholesky(matrix: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
 
 
 def lower_product(lower: Tensor, matrix: Tensor) -> Tensor:
-    """The product of a lower triangular `(..., r, r)` with a matrix `(..., r, c)`, without most of the zeros."""
+    """The product of a lower triangular `(..., r, r)` and a matrix `(..., r, c)`, skipping most of the zeros."""
     tiles = range(0, lower.shape[-1], TILE)
     return torch.cat([lower[..., i : i + TILE, : i + TILE] @ matrix[..., : i + TILE, :] for i in tiles], dim=-2)

@@ -1,4 +1,4 @@
-"""The gradients that the Fisher matrix is made of: mini-batch by mini-batch, of the weights that are still there."""
+"""The gradients of mini-batches that the Fisher matrix is made of, for the weights that are not pruned."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ BATCH_SIZE = 32
 
 
 class Layout:
-    """The order of d weights in one vector: weight after weight, without those that a mask does not keep.
+    """How d weights are laid out in one vector: tensor after tensor, without pruned weights.
 
     Args:
         weights: by name.
-        masks: true where kept; None keeps all.
+        masks: True where kept; None keeps all.
     """
 
     def __init__(self, weights: Weights, masks: Masks | None = None) -> None:
@@ -37,14 +37,14 @@ class Layout:
         self.d = sum(self.counts.values())
 
     def gather(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """One vector `(d,)` of a tensor for each weight."""
+        """One vector `(d,)` from one tensor for each weight."""
         flat = {name: tensors[name].reshape(-1) for name in self.shapes}
         if self.masks is not None:
             flat = {name: flat[name][mask] for name, mask in self.masks.items()}
         return torch.cat(list(flat.values()))
 
     def scatter(self, vector: Tensor, *, fill: float | bool) -> dict[str, Tensor]:
-        """The parts of a vector `(d,)` in the weights' shapes; `fill` stands where no weight is kept."""
+        """The parts of a vector `(d,)` in the weights' shapes, with `fill` in place of pruned weights."""
         parts = dict(zip(self.counts, vector.split(list(self.counts.values())), strict=True))
         if self.masks is not None:
             for name, mask in self.masks.items():
@@ -64,27 +64,29 @@ def gradients(
     masks: Masks | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> Tensor:
-    """G: the gradients of the mean loss of m mini-batches by the weights that are kept, `(m, d)`.
+    """G: the gradients of the mean loss of m mini-batches with respect to the kept weights, `(m, d)`.
 
-    In evaluation mode, so that batch norm's running statistics count and dropout does not; in the model's own
-    precision. The modes of its modules, its `.grad` and torch's random state are afterwards as they were.
+    In evaluation mode, with batch norm's running statistics and without dropout, in the model's own precision. The
+    modes of its modules, its `.grad` and torch's random state are restored.
 
     In expectation over mini-batches of b images, g gᵀ is 1/b of the Fisher matrix of single images, plus (1 - 1/b)
-    times that of the mean gradient. So lambda weighs b times as much against the former: smaller mini-batches want a
+    times that of the mean gradient. So lambda weighs b times as much against the former: smaller mini-batches need a
     larger lambda.
 
     Args:
-        batches: gone through as often as it takes; its own random state moves on.
-        m: rows, exactly.
-        masks: true where kept; None keeps all.
-        batch_size: b. Larger batches are cut into such, and what is left over is not used; smaller ones are taken as
-            they are.
+        model: the network.
+        task: gives the loss.
+        batches: repeated as often as needed; its own random state advances.
+        weights: with respect to which gradients are taken, by name.
+        m: number of rows.
+        masks: True where kept; None keeps all.
+        batch_size: b. Larger batches are split, and the remainder is not used; smaller ones are used as they are.
 
     Returns:
         float64 for weights in float64, otherwise float32.
 
     Raises:
-        UserError: there is no batch to go on with.
+        UserError: there are no more batches.
         Diverged: a gradient is not finite.
     """
     if m < 1 or batch_size < 1:
@@ -101,16 +103,16 @@ def gradients(
             row.copy_(layout.gather(dict(zip(weights, parts, strict=True))))
     finite = rows.isfinite().all(dim=1)
     if not bool(finite.all()):
-        raise Diverged(f"{int((~finite).sum())} of {m} gradients are not finite: there is no Fisher matrix of them")
+        raise Diverged(f"{int((~finite).sum())} of {m} gradients are not finite, so there is no Fisher matrix")
     return rows
 
 
 def _cycle(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
-    """Mini-batches of `size`, over and over."""
+    """Mini-batches of `size`, endlessly."""
     while True:
         none = True
         for x, y in batches:
-            count = max(1, len(x) // size)  # without what is left over
+            count = max(1, len(x) // size)  # without the remainder
             for index in range(count):
                 none = False
                 at = slice(index * size, (index + 1) * size)
@@ -122,7 +124,7 @@ def _cycle(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
 
 @contextmanager
 def _undisturbed(model: nn.Module, weights: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Evaluation mode and gradients of the weights within; each module's mode as it was afterwards."""
+    """Evaluation mode with gradients for the weights; restores each module's mode on exit."""
     training = {module: module.training for module in model.modules()}
     frozen = [weight for weight in weights if not weight.requires_grad]
     model.eval()

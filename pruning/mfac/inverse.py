@@ -11,23 +11,23 @@ from espalier.pruning.mfac.blocks import Blocks, Narrow, Wide
 from espalier.pruning.mfac.factor import PAGE, Paging, full_precision
 
 TOGETHER = 2**16
-"""Weights of the blocks that are worked on at once."""
+"""Weights of the blocks that are processed together."""
 
 
 class InverseFisher:
-    """F⁻¹ of F = lambda I + (1/m) Σ_i g_i g_iᵀ, by its products: F itself, `(d, d)`, is never there.
+    """Products with F⁻¹, F = lambda I + (1/m) Σ_i g_i g_iᵀ; F itself, `(d, d)`, is never formed.
 
-    Its price is one product G Gᵀ, O(d m²), and O(d m) for each F⁻¹ x. In blocks of B weights the price of the first
-    falls to O(d m min(m, B)). Equal to Frantar et al.'s recursion over the gradients (NeurIPS 2021, section 3), which
-    takes as many operations, one row at a time.
+    The cost is one product G Gᵀ, O(d m²), and O(d m) for each F⁻¹ x. With blocks of B weights the former falls to
+    O(d m min(m, B)). Equal to Frantar et al.'s recursion over the gradients (NeurIPS 2021, section 3), which
+    needs as many operations, one row at a time.
 
     Args:
-        gradients: G, `(m, d)`, float32 or float64; kept, not copied.
+        gradients: G, `(m, d)`, float32 or float64; referenced, not copied.
         damp: lambda, above 0.
-        block: B, consecutive weights whose curvature counts together; all d if None. The last block may be smaller.
-        device: where to compute, by default where the gradients are. They need not fit there: a page of their columns
-            at a time is copied.
-        page: columns of a page.
+        block: B, the number of consecutive weights that form one block; all d if None. The last block may be smaller.
+        device: where to compute, by default where the gradients are. The gradients need not fit there: one page of
+            columns at a time is copied.
+        page: columns of one page.
     """
 
     def __init__(
@@ -58,14 +58,15 @@ class InverseFisher:
         return self._each(lambda blocks: blocks.diagonal())
 
     def compensate(self, w: Tensor, drop: Tensor) -> Tensor:
-        """The weights `(d,)` with those at P set to 0 and the others moved to where the loss grows least for it.
+        """The weights `(d,)` with those at P set to 0 and the others updated so that the loss grows least.
 
             w - F⁻¹_:P (F⁻¹_PP)⁻¹ w_P
 
-        Hassibi & Stork's Optimal Brain Surgeon (NeurIPS 1992), of all dropped weights jointly.
+        Hassibi & Stork's Optimal Brain Surgeon (NeurIPS 1992), for all dropped weights jointly.
 
         Args:
-            drop: boolean `(d,)`, true at P.
+            w: the weights.
+            drop: boolean `(d,)`, True at P.
 
         Returns:
             float64.
@@ -87,7 +88,7 @@ class InverseFisher:
         return result
 
     def _each(self, work: Callable[..., Tensor], *vectors: Tensor) -> Tensor:
-        """What `work(blocks, *parts of the vectors)` gives for all blocks, one behind the other."""
+        """The results of `work(blocks, *parts of the vectors)` for all blocks, concatenated."""
         results, first = [], 0
         with full_precision(self.device):
             for blocks in self.parts:
@@ -99,7 +100,7 @@ class InverseFisher:
 
 
 def _parts(gradients: Tensor, size: int) -> Iterator[Tensor]:
-    """Gradients `(n, m, B)` of blocks of `size` weights, n as many as are worth it; the rest is a smaller block."""
+    """Gradients `(n, m, B)` of n blocks of `size` weights at a time; the remainder is a smaller block."""
     d = gradients.shape[1]
     together = max(1, TOGETHER // size) * size
     whole = d - d % size

@@ -1,4 +1,4 @@
-"""Optimal Brain Surgeon with M-FAC's inverse: which weights the loss needs least, and what the others do about it."""
+"""Optimal Brain Surgeon with M-FAC's inverse: which weights matter least, and how the others compensate."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ ROWS = 256
 """m; the authors take 64 in their examples, and more where many weights are gone."""
 DAMP = 1e-5
 """lambda, the authors'."""
-UNSEEN = 0.1
-"""All eigenvalues of F are within this share of lambda: then rho, too, is within it of lambda w² / 2."""
-GONE = -1.0
-"""The saliency of what is pruned already: below all others, so that it stays so."""
+NEGLIGIBLE = 0.1
+"""If all eigenvalues of F are within this share of lambda, so is rho of lambda w² / 2."""
+REMOVED = -1.0
+"""The saliency of weights that are pruned already: below all others, so that they stay pruned."""
 
 _log = logging.getLogger(__name__)
 
@@ -44,25 +44,29 @@ def saliencies(
     block: int | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> dict[str, Tensor]:
-    """What the loss is expected to grow by for each weight alone, if the others make up for it as well as they can.
+    """The expected increase of the loss if one weight is removed and the others compensate as well as possible.
 
         rho_k = w_k² / (2 [F⁻¹]_kk)
 
     LeCun et al. (NIPS 1989), with the curvature of Hassibi & Stork (NeurIPS 1992), F = lambda I + (1/m) Σ_i g_i g_iᵀ.
 
     Args:
-        batches, batch_size: see `gradients`.
+        model: the network.
+        task: gives the loss.
+        batches: see `gradients`.
+        weights: by name.
         rows: m.
         damp: lambda.
         block: see `InverseFisher`.
+        batch_size: see `gradients`.
 
     Returns:
-        By the weight's name and of its shape, in float64 or float32, none below 0.
+        Saliencies by the weight's name and in its shape, float64 or float32, not negative.
     """
     layout = Layout(weights)
     g = gradients(model, task, batches, weights, rows, batch_size=batch_size)
     rho = saliency(layout.gather(_values(weights)), InverseFisher(g, damp, block=block).diagonal())
-    return layout.scatter(rho, fill=GONE)
+    return layout.scatter(rho, fill=REMOVED)
 
 
 def saliency(w: Tensor, diagonal: Tensor) -> Tensor:
@@ -71,12 +75,15 @@ def saliency(w: Tensor, diagonal: Tensor) -> Tensor:
 
 
 def updated(w: Tensor, inverse: InverseFisher, drop: Tensor, update: Update) -> Tensor:
-    """The weights `(d,)`, float64, without those dropped.
+    """The weights `(d,)` in float64, with the dropped ones 0.
 
     Args:
-        update: what the others do. `joint`: they go to the minimum of the quadratic model of the loss (see
+        w: the weights.
+        inverse: F⁻¹.
+        drop: boolean `(d,)`, True for the weights to remove.
+        update: how the others change. `joint`: to the minimum of the quadratic model of the loss (see
             `InverseFisher.compensate`). `singles`: F⁻¹ t is added, t_k = -w_k / [F⁻¹]_kk at each dropped weight, the
-            sum of what would be right for each of them alone; the authors' way. `none`: nothing.
+            sum of the updates for each of them alone, as the authors do. `none`: not at all.
     """
     w = w.double()
     if update == "joint":
@@ -86,41 +93,43 @@ def updated(w: Tensor, inverse: InverseFisher, drop: Tensor, update: Update) -> 
     return w * ~drop
 
 
-def seen(g: Tensor, damp: float) -> float:
-    """mean(diag(GᵀG) / m) / lambda: how much of diag F the gradients are.
+def curvature_ratio(g: Tensor, damp: float) -> float:
+    """mean(diag(GᵀG) / m) / lambda: the gradients' part of diag F, relative to lambda.
 
-    Times d it is the sum of the eigenvalues of GᵀG / (m lambda). That sum being far below 1, F is lambda I and weights
-    go by magnitude. The mean alone says little: .005 can be a few large eigenvalues.
+    Times d it is the sum of the eigenvalues of GᵀG / (m lambda). If that sum is far below 1, F is lambda I and pruning
+    is by magnitude. The mean alone says little: .005 may come from a few large eigenvalues.
     """
     return float(g.square().mean(dtype=torch.float64)) / damp
 
 
 class MFACPruner(Pruner):
-    """Weights go by rho = w² / (2 [F⁻¹]_kk), some at a time, and those that stay make up for them.
+    """Prune by rho = w² / (2 [F⁻¹]_kk), some weights at a time, and let the others compensate.
 
     Frantar, Kurtic & Alistarh, "M-FAC: Efficient Matrix-Free Approximations of Second-Order Information", NeurIPS 2021,
     section 4. The density falls by the same factor from one computation of F to the next,
 
         density_j = (1 - s)^(j / n),    j = 1 ... n = visits x recomputations,
 
-    s the sparsity of the pattern. With 0 iterations all of it happens in `finalize`, without training in between.
+    s the sparsity of the pattern. With 0 iterations everything happens in `finalize`, without training in between.
 
-    A visit changes weights by more than a step of training does. The optimiser's state stays as it is; the authors
-    begin with a new one after each visit.
+    A visit changes weights more than a training step does. The optimiser's state is kept; the authors reset it after
+    each visit.
 
     Args:
-        weights, pattern: what is pruned, how many and where.
-        iterations: K, within which the visits are spread evenly, the first at the first of them, so that the network
+        weights: the weights to prune, by name; changed in place.
+        pattern: how many of them are pruned, and where.
+        iterations: K, over which the visits are spread evenly, starting with the first iteration, so that the network
             has K / visits steps to recover after each.
-        model, task, batches: whose gradients count: see `gradients`. All of a network's prunable weights need not be
-            in `weights`; the others are constants.
-        visits: moments at which weights go; more than one needs iterations.
-        recomputations: of F, within a visit.
-        rows: m, gradients for each F. A row needs a pass backward, and as much memory as the weights that are left.
+        model: the network. `weights` need not contain all of its prunable weights; the others are constants.
+        task: gives the loss, see `gradients`.
+        batches: for the gradients, see `gradients`.
+        visits: how many times weights are removed; more than one needs iterations.
+        recomputations: of F within a visit.
+        rows: m, gradients for each F. A row costs a backward pass, and as much memory as the remaining weights.
         batch_size: b, images for each gradient.
         damp: lambda. It weighs b times as much against the gradients of single images.
-        block: B, consecutive weights whose curvature counts together; null for all. Smaller is faster.
-        update: what the weights that stay do: `joint`, `singles` or `none` (see `updated`).
+        block: B, the number of consecutive weights in one block of F; None for all. Smaller is faster.
+        update: how the remaining weights change: `joint`, `singles` or `none` (see `updated`).
 
     Raises:
         UserError: an option is out of range.
@@ -153,12 +162,12 @@ class MFACPruner(Pruner):
         self.rows, self.batch_size, self.damp, self.block = rows, batch_size, damp, block
         self.update = update
         self.done = 0
-        """Computations of F so far, those with nothing to remove included."""
+        """Computations of F so far, including those with nothing to remove."""
         self.kept: dict[str, Tensor] = {
             name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()
         }
-        self.seen: list[float] = []
-        """Of each F that was needed, how much of it the gradients are: see `seen`."""
+        self.curvature_ratios: list[float] = []
+        """`curvature_ratio` of each F that was computed."""
         self._total = visits * recomputations
         self._sparsity = self._zeros(1.0) / sum(weight.numel() for weight in weights.values())
 
@@ -168,7 +177,7 @@ class MFACPruner(Pruner):
         apply_masks(self.weights, self.kept)
 
     def select(self) -> dict[str, Tensor]:
-        """All that is to go in the end, by the weights and gradients as they are now."""
+        """The final masks, by the current weights and gradients."""
         if self.done == self._total:
             return self.kept
         layout = Layout(self.weights, self.kept)
@@ -181,16 +190,16 @@ class MFACPruner(Pruner):
         return super().finalize()
 
     def share(self, done: int) -> float:
-        """Of all zeros of the pattern, those there are after so many computations of F."""
+        """The share of the pattern's zeros that exist after `done` computations of F."""
         if done == self._total or self._sparsity == 0:
             return 1.0
         return float((1 - (1 - self._sparsity) ** (done / self._total)) / self._sparsity)
 
     def _advance(self, done: int) -> None:
-        """Remove what is due after so many computations of F."""
+        """Remove what is due after `done` computations of F."""
         while self.done < done:
             share = self.share(self.done + 1)
-            if self._zeros(share) > zeros_in(self.kept):  # in groups of few weights not every share adds a zero
+            if self._zeros(share) > zeros_in(self.kept):  # small groups do not get a further zero at every share
                 self._remove(share)
             self.done += 1
 
@@ -204,7 +213,7 @@ class MFACPruner(Pruner):
         self.kept = kept
 
     def _inverse(self) -> InverseFisher:
-        """Of the weights that are left, as they are now."""
+        """F⁻¹ of the remaining weights, at their current values."""
         g = gradients(
             self.model,
             self.task,
@@ -214,10 +223,10 @@ class MFACPruner(Pruner):
             masks=self.kept,
             batch_size=self.batch_size,
         )
-        self.seen.append(seen(g, self.damp))
-        largest = self.seen[-1] * g.shape[1]
-        _log.info("mfac: of %d weights left, mean(diag GᵀG / m) is %.3g of damp", g.shape[1], self.seen[-1])
-        if largest < UNSEEN:
+        self.curvature_ratios.append(curvature_ratio(g, self.damp))
+        largest = self.curvature_ratios[-1] * g.shape[1]
+        _log.info("mfac: of %d weights left, mean(diag GᵀG / m) is %.3g of damp", g.shape[1], self.curvature_ratios[-1])
+        if largest < NEGLIGIBLE:
             _log.warning(
                 "mfac: the gradients are at most %.2g of damp in any direction, so weights go by magnitude; "
                 "curvature would count at a damp far below %.1g",
@@ -228,21 +237,21 @@ class MFACPruner(Pruner):
 
     def _scores(self, layout: Layout, inverse: InverseFisher) -> dict[str, Tensor]:
         w = layout.gather(_values(self.weights))
-        return layout.scatter(saliency(w, inverse.diagonal()), fill=GONE)
+        return layout.scatter(saliency(w, inverse.diagonal()), fill=REMOVED)
 
     def _zeros(self, share: float) -> int:
-        """How many zeros the pattern has at a share of them, whatever the scores."""
+        """How many zeros the pattern has at a share, whatever the scores."""
         return zeros_in(
             self.pattern.select({name: weight.new_zeros(weight.shape) for name, weight in self.weights.items()}, share)
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "done": self.done, "seen": list(self.seen)}
+        return {**super().state_dict(), "done": self.done, "curvature_ratios": list(self.curvature_ratios)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.done = state["done"]
-        self.seen = list(state["seen"])
+        self.curvature_ratios = list(state["curvature_ratios"])
 
 
 def _values(weights: Weights) -> dict[str, Tensor]:

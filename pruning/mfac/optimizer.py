@@ -1,4 +1,4 @@
-"""M-FAC as an optimiser: natural gradient by the Fisher matrix of the last gradients."""
+"""M-FAC as an optimiser: natural gradient with the Fisher matrix of the last gradients."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ class MFAC(torch.optim.Optimizer):
     Frantar, Kurtic & Alistarh, NeurIPS 2021, section 5: decay is part of the gradient and so of F, and the average is
     of directions, not of gradients.
 
-    The first step is long: with one gradient, d = g / (lambda + |g|² / m), of length about m / |g| where lambda is
-    small. So begin with `clip_norm`, or with a learning rate that warms up over about m steps. The window takes m
-    numbers for each parameter (1024 for a network of 270,000: 1.1 GB), in memory and in `state_dict`.
+    The first step is long: with one gradient, d = g / (lambda + |g|² / m), of length about m / |g| if lambda is small.
+    Use `clip_norm`, or a learning rate that warms up over about m steps. The window takes m numbers for each parameter
+    (1024 for a network of 270,000: 1.1 GB), in memory and in `state_dict`.
 
     Args:
         params: parameters, or groups of them; `lr`, `momentum` and `weight_decay` may differ between groups.
-        lr: learning rate; theirs on CIFAR-10, divided by 10 twice.
+        lr: learning rate; the default is the authors' for CIFAR-10, divided by 10 twice during training.
         momentum: of the average of directions, 0 to below 1.
-        weight_decay: of every parameter, norms and biases included; give those a group of their own to spare them.
+        weight_decay: of every parameter, including norms and biases; put those into a group of their own to
+            exempt them.
         rows: m.
         damp: lambda.
-        sparse: numbers that are exactly 0 now stay so, and take no room in the window: those of a pruned network,
-            but also biases that begin at 0.
-        clip_norm: largest length of d over all parameters; None for any.
+        sparse: parameters that are exactly 0 now stay 0 and take no room in the window: pruned weights, but also
+            biases initialised to 0.
+        clip_norm: largest length of d over all parameters; None for no limit.
 
     Raises:
-        UserError: an option is out of range, or with `sparse` everything is 0; in a step: lambda is too small.
+        UserError: an option is out of range, or everything is 0 with `sparse`; in a step: lambda is too small.
         Diverged: in a step, a gradient is not finite.
     """
 
@@ -59,7 +60,7 @@ class MFAC(torch.optim.Optimizer):
         self.clip_norm = clip_norm
         first = self._parameters()[0]
         self._kept: Tensor | None = None
-        """Of all parameters behind one another, those that are optimised; None: all."""
+        """Which of all concatenated parameters are optimised; None for all."""
         if sparse:
             self._kept = torch.cat([parameter.detach().reshape(-1) != 0 for parameter in self._parameters()])
             if not bool(self._kept.any()):
@@ -71,13 +72,13 @@ class MFAC(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step. Parameters without a gradient count as 0 in the window and stay where they are.
+        """One step. Parameters without a gradient count as 0 in the window and do not change.
 
         Args:
-            closure: computes the loss and its gradients anew.
+            closure: recomputes the loss and its gradients.
 
         Returns:
-            What the closure does.
+            The result of the closure.
         """
         loss = None
         if closure is not None:
@@ -91,16 +92,16 @@ class MFAC(torch.optim.Optimizer):
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Only while it is made: the window has no room for more parameters."""
+        """Possible only during construction: the window has no room for more parameters."""
         if hasattr(self, "window"):
-            raise ValueError("M-FAC takes all parameters when it is made: make a new one for more")
+            raise ValueError("M-FAC needs all parameters at construction; make a new optimiser to add some")
         super().add_param_group(param_group)
 
     def _parameters(self) -> list[Tensor]:
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
     def _flat_gradient(self) -> Tensor:
-        """G of all that is optimised, `(d,)`."""
+        """The gradient of all optimised parameters, `(d,)`."""
         parts = []
         for group in self.param_groups:
             for p in group["params"]:
@@ -110,7 +111,7 @@ class MFAC(torch.optim.Optimizer):
         return flat if self._kept is None else flat[self._kept]
 
     def _apply(self, direction: Tensor) -> None:
-        """Average the direction `(d,)` and go along it."""
+        """Average the direction `(d,)` and step along it."""
         if self._kept is not None:
             direction = torch.zeros_like(self._kept, dtype=direction.dtype).masked_scatter_(self._kept, direction)
         parts = iter(direction.split([parameter.numel() for parameter in self._parameters()]))
@@ -127,15 +128,15 @@ class MFAC(torch.optim.Optimizer):
                 p.sub_(v, alpha=group["lr"])
 
     def state_dict(self) -> dict[str, Any]:
-        """That of any optimiser, the window, and what `sparse` keeps."""
+        """The state of any torch optimiser, the window, and which parameters `sparse` keeps."""
         return {**super().state_dict(), "window": self.window.state_dict(), "kept": self._kept}
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from where `state_dict` was taken.
+        """Continue from a `state_dict`.
 
         Raises:
-            UserError: the window had another shape, or `sparse` kept something else.
+            UserError: the window has another shape, or `sparse` keeps other parameters.
         """
         kept = state_dict["kept"]
         if (None if kept is None else kept.shape) != (None if self._kept is None else self._kept.shape):

@@ -1,4 +1,4 @@
-"""The inverse of the Fisher matrix of the last m gradients, while new ones come."""
+"""The inverse of the Fisher matrix of the last m gradients, updated as new ones arrive."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from espalier.nas.training import Diverged
 from espalier.pruning.mfac.factor import Paging, full_precision, gram
 
 CANCELLED = 1e-4
-"""What is left of a sum, relative to its terms, below which float32 has lost four digits of it."""
+"""Length of a sum relative to its terms, below which float32 has lost four digits."""
 
 
 class Window:
-    """F⁻¹ of F = lambda I + (1/m) Σ_i g_i g_iᵀ over the last m gradients; before there are m, the others count as 0.
+    """F⁻¹ of F = lambda I + (1/m) Σ_i g_i g_iᵀ over the last m gradients; missing ones count as 0 at first.
 
-    A = m lambda I + G Gᵀ, `(m, m)` in float64, is kept: a gradient changes one row and column of it, O(d m), and the
-    Cholesky decomposition that each question needs is O(m³). So Frantar et al.'s dynamic algorithm (NeurIPS 2021,
+    A = m lambda I + G Gᵀ, `(m, m)` in float64, is kept up to date: a gradient changes one row and column, O(d m), and
+    each product needs a Cholesky decomposition, O(m³). This is Frantar et al.'s dynamic algorithm (NeurIPS 2021,
     section 3.2) without its second matrix.
 
     Args:
-        m: gradients.
-        d: numbers in each.
+        m: number of gradients.
+        d: length of each.
         damp: lambda.
-        dtype, device: of the gradients, m d numbers.
+        dtype: of the gradients.
+        device: of the gradients, m d numbers.
     """
 
     def __init__(
@@ -36,10 +37,10 @@ class Window:
         self.g = torch.zeros(m, d, dtype=dtype, device=device)
         self.gram = torch.zeros(m, m, dtype=torch.float64, device=device)
         self.next = 0
-        """The row that the next gradient takes: the oldest."""
+        """The row that the next gradient replaces: the oldest."""
 
     def push(self, gradient: Tensor) -> None:
-        """Take in a gradient `(d,)` for the oldest one."""
+        """Replace the oldest gradient by a new one, `(d,)`."""
         self.g[self.next] = gradient
         with full_precision(self.g.device):
             products = (self.g @ self.g[self.next]).double()
@@ -48,10 +49,10 @@ class Window:
         self.next = (self.next + 1) % self.m
 
     def newest(self) -> Tensor:
-        """F⁻¹ g of the gradient taken in last, `(d,)`.
+        """F⁻¹ g of the newest gradient, `(d,)`.
 
-        F⁻¹ Gᵀ = m Gᵀ A⁻¹, so that it is m Gᵀ y, y the column of A⁻¹ for that gradient. Nothing is divided by lambda,
-        and the gradients are gone through once.
+        Since F⁻¹ Gᵀ = m Gᵀ A⁻¹, this is m Gᵀ y, y the column of A⁻¹ for that gradient. Nothing is divided by lambda,
+        and the gradients are read only once.
         """
         unit = torch.zeros(self.m, 1, dtype=torch.float64, device=self.g.device)
         unit[self.next - 1] = 1
@@ -60,11 +61,11 @@ class Window:
     def product(self, x: Tensor) -> Tensor:
         """F⁻¹ x = (x - Gᵀ A⁻¹ G x) / lambda of any x `(d,)`."""
         with full_precision(self.g.device):
-            seen = (self.g @ x.to(self.g.dtype)).double()[:, None]
-        return (x - self._combined(self._solve(seen))) / self.damp
+            projected = (self.g @ x.to(self.g.dtype)).double()[:, None]
+        return (x - self._combined(self._solve(projected))) / self.damp
 
     def _combined(self, y: Tensor) -> Tensor:
-        """Gᵀ y. In float64 where the gradients are so much alike that hardly any of their sum is left."""
+        """Gᵀ y; in float64 if the gradients are so similar that their weighted sum nearly cancels."""
         with full_precision(self.g.device):
             combined = self.g.T @ y[:, 0].to(self.g.dtype)
             longest = (y[:, 0].abs() * self.gram.diagonal().sqrt()).sum()
@@ -74,10 +75,10 @@ class Window:
         return combined
 
     def _solve(self, right: Tensor) -> Tensor:
-        """A⁻¹ times `(m, 1)`. Where rounding has left A without a Cholesky factor, G Gᵀ is computed anew in float64.
+        """A⁻¹ times `(m, 1)`. If A has no Cholesky factor because of rounding, G Gᵀ is recomputed in float64.
 
         Raises:
-            UserError: there is none then either.
+            UserError: A still has no factor.
             Diverged: a gradient is not finite.
         """
         ridge = self.m * self.damp * torch.eye(self.m, dtype=torch.float64, device=self.g.device)
@@ -93,14 +94,14 @@ class Window:
         return torch.cholesky_solve(right, lower)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next gradient meets."""
+        """The gradients, their Gram matrix and the position of the oldest."""
         return {"g": self.g, "gram": self.gram, "next": self.next}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where `state_dict` was taken, on this window's device.
+        """Continue from a `state_dict`, on this window's device.
 
         Raises:
-            UserError: that window had another shape.
+            UserError: the state is of a window of another shape.
         """
         if state["g"].shape != self.g.shape:
             here, there = tuple(self.g.shape), tuple(state["g"].shape)

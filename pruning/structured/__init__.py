@@ -1,4 +1,4 @@
-"""Structured pruning: whole channels, attention heads and residual blocks leave, and what is left is a smaller network.
+"""Structured pruning: remove whole channels, attention heads and residual blocks, which leaves a smaller network.
 
 small = shrink(model, (3, 224, 224), Target("macs", share=0.5), importance=Taylor(gradients))
 small.model, small.groups, small.structure

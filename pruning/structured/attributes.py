@@ -1,6 +1,6 @@
-"""What in a network's code counts channels by itself: attentions their heads, split convolutions their parts.
+"""Modules whose code keeps channel counts of its own: heads of an attention, parts of a split convolution.
 
-Modules are known by their attributes, those of timm's layers and of many that follow them, not by their class.
+Modules are recognised by their attributes (those of timm's layers and of many that imitate them), not by class.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from espalier.pruning.weights import PRUNABLE
 PROJECTIONS = ("proj", "out_proj", "project")
 SEPARATE = (("q", "k", "v"), ("q", "kv"), ("q_proj", "k_proj", "v_proj"), ("queries", "keys", "values"))
 PER_HEAD = {"attention_biases": 0, "relative_position_bias_table": 1, "temperature": 0, "logit_scale": 0}
-"""Parameters of an attention that have a dimension of heads."""
+"""Parameters of an attention module with one entry for each head, and along which dimension."""
 COUNTED = ("num_heads", "attn_dim", "key_attn_dim", "val_attn_dim", "all_head_dim")
-"""Attributes of an attention that are multiples of the number of heads."""
+"""Attributes of an attention module that are multiples of the number of heads."""
 
 
 def attention_heads(model: nn.Module) -> Iterator[Units]:
@@ -60,7 +60,7 @@ def attention_heads(model: nn.Module) -> Iterator[Units]:
 
 
 def hidden_layers(model: nn.Module) -> Iterator[Units]:
-    """The hidden channels of every module that is `fc1`, `fc2` and nothing else with weights."""
+    """The hidden channels of every module whose only layers with weights are `fc1` and `fc2`."""
     for name, module in model.named_modules():
         first, second = getattr(module, "fc1", None), getattr(module, "fc2", None)
         if not isinstance(first, PRUNABLE) or not isinstance(second, PRUNABLE):
@@ -77,9 +77,9 @@ def hidden_layers(model: nn.Module) -> Iterator[Units]:
 
 
 def tied_chunks(model: nn.Module) -> Iterator[Member]:
-    """Layers whose outputs a number in their module divides into equal chunks: all chunks lose the same channels.
+    """Layers whose outputs are split into equal chunks by a fixed width: all chunks must lose the same channels.
 
-    Res2Net's block: `conv1`, whose outputs are `width` channels for each of `convs` and for what is passed on.
+    As in Res2Net's block: `conv1` has `width` output channels for each of `convs`, and for the chunk passed through.
     """
     for name, module in model.named_modules():
         width, first = getattr(module, "width", None), getattr(module, "conv1", None)
@@ -91,8 +91,8 @@ def tied_chunks(model: nn.Module) -> Iterator[Member]:
             yield Member((f"{name}.conv1".lstrip("."), "out"), torch.arange(first.out_channels) % width)
 
 
-def follow_layers(model: nn.Module) -> None:
-    """Set the numbers of channels that modules keep beside their layers, where these have changed."""
+def update_channel_counts(model: nn.Module) -> None:
+    """Update channel counts that modules store in attributes after their layers have changed."""
     module: Any
     for module in model.modules():
         parts = [part for part in module.children() if isinstance(part, nn.Conv2d)]
@@ -112,7 +112,7 @@ def follow_layers(model: nn.Module) -> None:
 
 
 def _inputs(module: nn.Module, heads: int) -> dict[str, Tensor] | None:
-    """For each projection of queries, keys and values, by its attribute, the head of each output."""
+    """The head that each output belongs to, for the projections of queries, keys and values, by attribute."""
     for keys in (("qkv",), *SEPARATE):
         parts = [getattr(module, key, None) for key in keys]
         if not all(isinstance(part, nn.Module) for part in parts):
@@ -122,7 +122,7 @@ def _inputs(module: nn.Module, heads: int) -> dict[str, Tensor] | None:
             widths = [channels(layer, "out") for _, layer in _layers(key, part) if isinstance(layer, PRUNABLE)]
             if len(widths) != 1 or not widths[0] or widths[0] % heads:
                 return None
-            blocked = key != "qkv" or hasattr(module, "key_dim")  # a head's query, key and value side by side
+            blocked = key != "qkv" or hasattr(module, "key_dim")  # query, key and value of one head are adjacent
             if blocked:
                 found[key] = _blocks(widths[0], heads)
             elif widths[0] % (3 * heads) == 0:
@@ -138,7 +138,7 @@ def _blocks(width: int, heads: int) -> Tensor:
 
 
 def _layers(name: str, module: nn.Module | None) -> list[tuple[str, nn.Module]]:
-    """The layers with channels in a module, which may be one itself, by name."""
+    """The layers with channels inside a module (possibly the module itself), by name."""
     if module is None:
         return []
     found = [(f"{name}.{inner}".rstrip("."), layer) for inner, layer in module.named_modules()]

@@ -1,4 +1,4 @@
-"""Residual blocks: modules that give back their input where all their weights are zero: they can be left out."""
+"""Residual blocks: modules that return their input when all their weights are zero, so that they can be removed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from espalier.pruning.weights import PRUNABLE, matches
 def residual_blocks(
     model: nn.Module, example: Tensor, *, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
 ) -> list[Units]:
-    """The innermost modules of `model` that compute x + f(x), f(x) = 0 without weights, found by running them.
+    """The innermost modules of `model` that compute x + f(x) with f(x) = 0 for zero weights, found by running them.
 
-    An activation after the sum is allowed where it changes nothing, as a ReLU after a ReLU.
+    An activation after the sum is allowed if it changes nothing, such as a ReLU after a ReLU.
 
     Args:
-        model: with signals in it that do not vanish, best a copy with random parameters.
+        model: a network whose signals do not vanish, best a copy with random parameters.
         example: its input.
-        include, exclude: patterns of layer names; all layers of a block must match one, and none of them may.
+        include: patterns of layer names; every layer of a block must match one.
+        exclude: patterns of layer names; no layer of a block may match one.
     """
     calls: dict[str, list[Tensor | None]] = {}
 

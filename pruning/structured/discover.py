@@ -1,4 +1,4 @@
-"""The groups of a network: channels linked by the dependency graph, heads and hidden layers by their modules' form."""
+"""Find the groups of a network: channels by the dependency graph, heads and hidden layers by their modules' form."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from torch import Tensor, nn
 from espalier.pruning.structured.attributes import attention_heads, hidden_layers, tied_chunks
 from espalier.pruning.structured.graph import Fixed, Link, links
 from espalier.pruning.structured.groups import Kind, Member, Units
-from espalier.pruning.structured.layers import Side, averages, channels
+from espalier.pruning.structured.layers import Side, channels, normalises_channels
 from espalier.pruning.weights import CONVOLUTIONS, PRUNABLE, check_patterns, matches
 
 
 def discover(
     model: nn.Module, example: Tensor, *, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
 ) -> list[Units]:
-    """All groups of `model` in the order of its layers, those that must stay dense with the reason.
+    """All groups of `model` in the order of its layers; groups that must stay dense come with the reason.
 
     Args:
+        model: the network.
         example: an input `(batch, channels, height, width)`.
-        include: patterns of layer names, one of which every layer must match whose outputs a group is.
-        exclude: none of which any of its layers may match, on either side.
+        include: patterns of layer names; every layer that produces a group's channels must match one.
+        exclude: patterns of layer names; no layer that produces or reads a group's channels may match one.
 
     Raises:
         UserError: a pattern matches no layer.
@@ -34,7 +35,7 @@ def discover(
     known = [*attention_heads(model), *hidden_layers(model)]
     internal = {member.side for units in known for member in units.members}
     elements = _Elements(model)
-    untraced = "its channels are seen nowhere when the network is traced"
+    untraced = "its channels do not appear in the traced network"
     try:
         for found in links(model, example):
             if isinstance(found, Fixed):
@@ -42,21 +43,21 @@ def discover(
                     elements.fix(found)
             elif not internal & {found.source, found.target}:
                 elements.link(found)
-    except Exception as error:  # noqa: BLE001 - a network may raise anything where it is traced; the reason is told
+    except Exception as error:  # noqa: BLE001 - tracing runs the user's code; the reason is reported
         untraced = f"cannot be traced ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
     for link in [*_grouped(model), *_tied(model)]:
         if not internal & {link.source, link.target}:
             elements.link(link)
     groups = [*known, *elements.groups()]
     seen = {member.side for units in groups for member in units.members}
-    groups += [units.but(untraced) for units in _single(model, seen)]
+    groups += [units.marked_dense(untraced) for units in _single(model, seen)]
     order = {name: index for index, (name, _) in enumerate([*model.named_modules(), *model.named_parameters()])}
     groups.sort(key=lambda units: min(order[name] for name in units.layers))
     return [_restricted(model, units, include, exclude) for units in _named_apart(groups)]
 
 
 class _Elements:
-    """All channels of all sides, numbered through, with the links between them."""
+    """All channels of all layer sides, numbered consecutively, and the links between them."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
@@ -77,10 +78,11 @@ class _Elements:
         self._start(fixed.side)
 
     def groups(self) -> Iterator[Units]:
-        """Units of channels that leave together, those of the same sides as one group."""
+        """Units of channels that must be removed together; units on the same layer sides form one group."""
         units: dict[tuple[tuple[int, int], ...], list[np.ndarray]] = defaultdict(list)
         side_of = np.array(self._side_of)
         for channels_ in self._components():
+            # The signature of a component: how many of its channels lie on which side.
             counts = Counter(side_of[channels_].tolist())
             units[tuple(sorted(counts.items()))].append(channels_)
         for signature, alike in units.items():
@@ -98,13 +100,13 @@ class _Elements:
                 unit_of[torch.from_numpy(inside)] = unit
             members.append(Member(side, unit_of))
         layers = {side[0]: self._layers[side[0]] for side in sides}
-        kind: Kind = "normalised" if any(map(averages, layers.values())) else "channels"
+        kind: Kind = "normalised" if any(map(normalises_channels, layers.values())) else "channels"
         weighted = [member for member in members if isinstance(layers[member.side[0]], PRUNABLE)]
         size = min(int((member.unit_of == 0).sum()) for member in weighted)
         name = next(side[0] for side in sides if self._is_output(side))
         reason = next((self._fixed[side] for side in sides if side in self._fixed), None)
         if reason is None and len(alike) < 2:
-            reason = "one unit, which cannot be divided"
+            reason = "has only one unit"
         return Units(name, kind, len(alike), tuple(members), size, dense_because=reason)
 
     def _components(self) -> list[np.ndarray]:
@@ -138,7 +140,7 @@ class _Elements:
 
 
 def _grouped(model: nn.Module) -> Iterator[Link]:
-    """A grouped convolution loses whole groups, inputs and outputs together; a depthwise one, channels."""
+    """Grouped convolutions lose whole groups, inputs and outputs together; depthwise ones lose channels."""
     for name, layer in model.named_modules():
         if isinstance(layer, CONVOLUTIONS) and layer.groups > 1:
             first = {side: torch.arange(layer.groups) * (width // layer.groups) for side, width in _widths(layer)}
@@ -159,7 +161,7 @@ def _tied(model: nn.Module) -> Iterator[Link]:
 
 
 def _single(model: nn.Module, seen: set[Side]) -> Iterator[Units]:
-    """The outputs of each layer that is in no group, as one."""
+    """The outputs of each layer that belongs to no group, as a group of their own."""
     for name, layer in model.named_modules():
         if isinstance(layer, PRUNABLE) and (name, "out") not in seen:
             width = channels(layer, "out") or 0
@@ -177,25 +179,25 @@ def _named_apart(groups: list[Units]) -> Iterator[Units]:
 
 
 def _restricted(model: nn.Module, units: Units, include: Sequence[str], exclude: Sequence[str]) -> Units:
-    """The group, dense where a pattern or a weight of two layers asks for it."""
+    """The group, marked dense if a pattern or a weight shared by two layers requires it."""
     if units.dense_because is not None:
         return units
     modules = dict(model.named_modules())
     weighted = [member.side for member in units.members if isinstance(modules.get(member.side[0]), PRUNABLE)]
     for name, side in weighted:
         if matches(name, exclude):
-            return units.but(f"{name} is excluded")
+            return units.marked_dense(f"{name} is excluded")
         if side == "out" and not matches(name, include):
-            return units.but(f"{name} is not included")
+            return units.marked_dense(f"{name} is not included")
     shared = _shared(model)
     for name in units.layers:
         if name in shared:
-            return units.but(f"the weights of {name} are also those of {shared[name]}")
+            return units.marked_dense(f"the weights of {name} are also those of {shared[name]}")
     return units
 
 
 def _shared(model: nn.Module) -> dict[str, str]:
-    """Layers with a parameter that another layer has too, with that layer's name."""
+    """Layers that share a parameter with another layer, with that layer's name."""
     owners: dict[int, list[str]] = defaultdict(list)
     for name, parameter in model.named_parameters(remove_duplicate=False):
         owners[id(parameter)].append(name.rpartition(".")[0])

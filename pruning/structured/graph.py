@@ -1,7 +1,7 @@
-"""Which channels depend on which: Torch-Pruning's graph, read into links between single channels.
+"""Dependencies between channels: Torch-Pruning's graph, converted to links between single channels.
 
-Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023. The graph follows autograd's, and guesses where that
-says nothing of channels; what it gives is checked afterwards, group by group.
+Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023. The graph is built from autograd's, and guesses
+where that does not tell how channels are connected; the result is verified afterwards, group by group.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from espalier.pruning.structured.layers import Side, averages, channels
+from espalier.pruning.structured.layers import Side, channels, normalises_channels
 from espalier.pruning.weights import CONVOLUTIONS, PRUNABLE
 
 OUTPUTS = "the network's outputs"
@@ -25,7 +25,7 @@ OUTPUTS = "the network's outputs"
 
 @dataclass(frozen=True)
 class Link:
-    """Channel `from_[i]` of one side leaves with channel `to[i]` of the other."""
+    """Channel `from_[i]` of one side must be removed together with channel `to[i]` of the other."""
 
     source: Side
     from_: Tensor
@@ -35,21 +35,27 @@ class Link:
 
 @dataclass(frozen=True)
 class Fixed:
-    """All channels of a side stay, for this reason."""
+    """All channels of a side must stay, for this reason."""
 
     side: Side
     reason: str
 
 
 def links(model: nn.Module, example: Tensor) -> Iterator[Link | Fixed]:
-    """What Torch-Pruning finds by running `example` `(batch, channels, height, width)` through a copy of `model`.
+    """The dependencies that Torch-Pruning finds by running `example` through a copy of `model`.
+
+    Args:
+        model: the network.
+        example: an input `(batch, channels, height, width)`.
 
     Raises:
-        Exception: whatever the network or Torch-Pruning raise where it cannot be traced.
+        Exception: whatever the network or Torch-Pruning raises if it cannot be traced.
     """
     import torch_pruning
 
-    traced = copy.deepcopy(model).requires_grad_(requires_grad=True)  # the graph is autograd's
+    traced = copy.deepcopy(model).requires_grad_(
+        requires_grad=True
+    )  # the graph is built from autograd's, so every parameter needs a gradient
     names = {id(part): name for name, part in [*traced.named_modules(), *traced.named_parameters()]}
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -59,16 +65,19 @@ def links(model: nn.Module, example: Tensor) -> Iterator[Link | Fixed]:
 
 
 def _correct(graph: Any) -> None:
-    """Say of splits and slices what Torch-Pruning does not read from autograd, or reads wrongly.
+    """Correct what Torch-Pruning assumes about splits and slices.
 
-    It takes what reads a split to be in the order of its chunks, and has it in the order in which it came upon it; it
-    guesses the sizes of chunks of one size; and it takes the second dimension for channels where they are the last.
+    It assumes that the readers of a split are listed in the order of its chunks, but lists them in the order in which
+    it finds them; it guesses the sizes of chunks if they are given as one number; and it assumes that channels are the
+    second dimension where they are the last.
     """
     for node in list(graph.module2node.values()):
         kind = type(node.module).__name__
         if kind in ("_SplitOp", "_UnbindOp"):
             _order_chunks(node)
         if kind in ("_SplitOp", "_SliceOp") and not _is_of_channels(graph, node):
+            # Another dimension is split (rows, tokens): channels pass through unchanged, as through any elementwise
+            # operation, so the mappings of channel indices at this node are dropped.
             node.type = graph.ops.OPTYPE.ELEMENTWISE
             ends = [node, *node.inputs, *node.outputs]
             for dependency in (dependency for end in ends for dependency in end.dependencies):
@@ -77,10 +86,12 @@ def _correct(graph: Any) -> None:
 
     for node in graph.module2node.values():
         if type(node.module).__name__ == "_ConcatOp":
-            node.module.concat_sizes = None  # to be inferred again, from chunks as they now are
+            node.module.concat_sizes = None  # to be inferred again from the corrected chunks
 
 
 def _order_chunks(node: Any) -> None:
+    """Sort the readers of a split by the chunk they read, and set the sizes of the chunks."""
+    # autograd's `next_functions` are pairs of a function and which of its outputs is read: the number of the chunk.
     chunks = {
         reader: chunk
         for reader in node.outputs
@@ -89,14 +100,14 @@ def _order_chunks(node: Any) -> None:
     }
     node.outputs.sort(key=lambda reader: chunks.get(reader, 0))
     size = getattr(node.grad_fn, "_saved_split_size", None)
-    if isinstance(size, int):
+    if isinstance(size, int):  # one size for all chunks but the last, which may be smaller
         total = node.grad_fn._saved_self_sym_sizes[node.grad_fn._saved_dim]
         node.module.offsets = [*range(0, total, size), total]
         node.module.split_sizes = [b - a for a, b in itertools.pairwise(node.module.offsets)]
 
 
 def _is_of_channels(graph: Any, node: Any) -> bool:
-    """Whether the dimension that is split or sliced is as long as there are channels."""
+    """Whether the split or sliced dimension is the one of channels: whether it is as long as there are channels."""
     from torch_pruning.dependency.shape_infer import infer_out_channels_recursively
 
     sizes, dim = getattr(node.grad_fn, "_saved_self_sym_sizes", None), getattr(node.grad_fn, "_saved_dim", None)
@@ -107,17 +118,17 @@ def _is_of_channels(graph: Any, node: Any) -> bool:
 
 
 class _Index(NamedTuple):
-    """A channel and the channel of the root that led to it, as Torch-Pruning's mappings take them."""
+    """A channel and the channel of the root layer that led to it, in the form of Torch-Pruning's mappings."""
 
     idx: int
     root_idx: int
 
 
 class _Walk:
-    """From the outputs of every layer to all that leaves with them, each channel of each node once.
+    """Follows the outputs of every layer to everything that depends on them, visiting each channel of each node once.
 
-    Torch-Pruning's own groups forget a link where two channels of the root lead to one channel. Here that channel links
-    the two, and is not followed again.
+    Torch-Pruning's own groups lose a dependency when two channels of the root lead to one channel. Here that channel
+    links the two, and is not followed again.
     """
 
     def __init__(self, graph: Any, names: dict[int, str], model: nn.Module) -> None:
@@ -133,13 +144,15 @@ class _Walk:
                 yield from self._from(node)
 
     def _from(self, start: Any) -> Iterator[Link | Fixed]:
+        """Everything that depends on the outputs of one layer, depth first."""
         root = (self.names[id(start.module)], "out")
         handler = self.graph.get_pruner_of_module(start.module).prune_out_channels
+        # Nodes still to visit: the node, the pruning function that says on which side of it, and its channels.
         waiting = [(start, handler, [_Index(i, i) for i in range(channels(start.module, "out") or 0)])]
         while waiting:
             node, handler, indices = waiting.pop()
             if any(index.root_idx is None for index in indices):
-                yield Fixed(root, "its channels cannot be followed where they are repeated")
+                yield Fixed(root, "its channels cannot be followed through a repetition")
                 continue
             fresh, known = self._claimed(node, handler, indices, root)
             yield from known
@@ -151,7 +164,7 @@ class _Walk:
                     waiting.append((dependency.target, dependency.handler, there))
 
     def _claimed(self, node: Any, handler: Any, indices: Sequence[Any], root: Side) -> tuple[list[Any], list[Link]]:
-        """The channels that nothing has come to before, and links between what has led to the others."""
+        """The channels visited for the first time, and links between the root channels that led to the others."""
         fresh, pairs = [], defaultdict(list)
         for index in indices:
             place = (id(node), handler, index.idx)
@@ -169,7 +182,7 @@ class _Walk:
 
 
 def _mapped(dependency: Any, indices: list[Any]) -> list[Any]:
-    """Channels as the other end counts them: out of a split, then into a concatenation; backwards, the other way."""
+    """Channel numbers at the other end of a dependency: out of a split, then into a concatenation (or backwards)."""
     mappings = [mapping for mapping in dependency.index_mapping if mapping is not None]
     if dependency.target in dependency.source.inputs:
         mappings.reverse()
@@ -179,6 +192,7 @@ def _mapped(dependency: Any, indices: list[Any]) -> list[Any]:
 
 
 def _reached(walk: _Walk, root: Side, node: Any, handler: Any, indices: Sequence[Any]) -> Iterator[Link | Fixed]:
+    """What it means for the root that its channels reach these channels of a node: a link, or that they must stay."""
     layer, graph = node.module, walk.graph
     name = walk.names.get(id(layer))
     if name is None:  # an operation, not a layer
@@ -188,7 +202,10 @@ def _reached(walk: _Walk, root: Side, node: Any, handler: Any, indices: Sequence
     if not node.outputs and isinstance(layer, nn.Module) and _is_out(graph, handler, layer):
         yield Fixed(root, OUTPUTS)
     side = _side(graph, handler, node)
-    if isinstance(layer, nn.Parameter) and averages(norm := walk.model.get_submodule(name.rpartition(".")[0])):
+    # Torch-Pruning lists the parameters of norms that it does not know as bare parameters; here the norm is the layer.
+    if isinstance(layer, nn.Parameter) and normalises_channels(
+        norm := walk.model.get_submodule(name.rpartition(".")[0])
+    ):
         layer, name, side = norm, name.rpartition(".")[0], "out"
     width = channels(layer, side)
     if width is None:
@@ -213,7 +230,7 @@ def _side(graph: Any, handler: Any, node: Any) -> str:
 
 
 def _is_out(graph: Any, handler: Any, layer: nn.Module) -> bool:
-    """Whether a layer's outputs leave, not its inputs. Of depthwise convolutions, norms and others it is both."""
+    """Whether a layer loses outputs rather than inputs. Depthwise convolutions, norms and others lose both."""
     if isinstance(layer, CONVOLUTIONS) and layer.groups == layer.out_channels > 1:
         return True
     return bool(graph.is_out_channel_pruning_fn(handler))

@@ -1,4 +1,4 @@
-"""What leaves a network together: channels of several layers, an attention head, a whole residual block."""
+"""What must be removed together: channels of several layers, an attention head, a whole residual block."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Group:
     """Units that can be removed from the same layers, as plain data.
 
     Attributes:
-        name: of its first layer, or of the block.
+        name: name of its first layer, or of the block.
         kind: `channels`; `heads` of an attention; `normalised`, channels that a layer norm averages over, so that
-            removing one changes what the others become; `block`, a residual block, of which the shortcut stays.
-        layers: those that become smaller.
-        width: units in the dense network.
-        kept: units that stay.
-        step: `width` goes down to multiples of this.
-        channels: of the narrowest layer, in one unit.
-        macs: multiply-accumulates for one image of all its layers' weights, in the dense network.
+            removing one changes the others; `block`, a residual block, whose shortcut stays.
+        layers: names of the layers that become smaller.
+        width: number of units in the dense network.
+        kept: number of units that stay.
+        step: `width` is reduced to multiples of this.
+        channels: channels of the narrowest layer in one unit.
+        macs: multiply-accumulates of all its layers' weights for one image, in the dense network.
         indices: the units that stay.
-        dense_because: why all stay, where nothing of the group can be removed; else None.
+        dense_because: why nothing of the group can be removed; None if something can.
     """
 
     name: str
@@ -45,14 +45,14 @@ class Group:
     dense_because: str | None = None
 
     def as_data(self) -> dict[str, Any]:
-        """As JSON."""
+        """As plain JSON types."""
         data = dataclasses.asdict(self)
         return {key: list(value) if isinstance(value, tuple) else value for key, value in data.items()}
 
 
 @dataclass(frozen=True)
 class Member:
-    """A side of a layer and, for each of its channels, the unit it belongs to; -1 where to none of this group's."""
+    """A side of a layer and, for each of its channels, the unit it belongs to; -1 for none of this group."""
 
     side: Side
     unit_of: Tensor
@@ -60,7 +60,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Attribute:
-    """A number in a module that follows the units that stay: `per_unit` for each."""
+    """A number stored in a module that depends on the kept units: `per_unit` for each of them."""
 
     module: str
     name: str
@@ -69,14 +69,16 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Units:
-    """A group as it is removed.
+    """A group with everything needed to remove units from it.
 
     Attributes:
-        name, kind, width: as in `Group`.
-        members: where the units are; none for a block.
-        channels: of the narrowest layer, in one unit.
-        attributes: what else follows.
-        dense_because: why nothing may be removed, where that is known already.
+        name: as in `Group`.
+        kind: as in `Group`.
+        width: as in `Group`.
+        members: the layer sides that the units are on; none for a block.
+        channels: channels of the narrowest layer in one unit.
+        attributes: numbers in modules that depend on the kept units.
+        dense_because: why nothing may be removed, if that is already known.
     """
 
     name: str
@@ -89,24 +91,24 @@ class Units:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of what becomes smaller, each once."""
+        """Names of the layers that become smaller, each once."""
         return tuple(dict.fromkeys(member.side[0] for member in self.members)) or (self.name,)
 
-    def but(self, reason: str) -> Units:
-        """The same, to stay dense."""
+    def marked_dense(self, reason: str) -> Units:
+        """The same group, marked as one that must stay dense, with the reason."""
         return dataclasses.replace(self, dense_because=reason)
 
 
 Removed = dict[str, Tensor]
-"""By the group's name, a boolean for each unit: True where it goes."""
+"""By the group's name, a boolean for each unit: True if it is removed."""
 
 
 def steps(units: Units, *, round_to: int, least: float) -> tuple[int, list[int]]:
-    """The step, and the numbers of units that may stay, from all of them down.
+    """The step, and the numbers of units that may stay, in descending order from all of them.
 
-    What stays is a multiple of `round_to` channels of the narrowest layer, counted in whole units: 8 channels are one
-    head of 64, two groups of 4. Where fewer than two such steps fit, the step is the largest power of two with which
-    two do: 12 channels go down to 8 and 4. At least one step stays, and the share `least`, of everything but blocks.
+    What stays is a multiple of `round_to` channels of the narrowest layer, rounded to whole units: 8 channels are one
+    head of 64, or two groups of 4. If fewer than two such steps fit, the step is the largest power of two that fits
+    twice: 12 channels are reduced to 8 and 4. Except for blocks, at least one step and the share `least` stay.
     """
     if units.kind == "block":
         return 1, [1, 0]
@@ -119,7 +121,7 @@ def steps(units: Units, *, round_to: int, least: float) -> tuple[int, list[int]]
 
 
 def lowest_units(scores: Tensor, count: int) -> Tensor:
-    """Mark the `count` lowest of the scores, of equal ones the first."""
+    """Mark the `count` lowest scores; the first of equal ones."""
     removed = torch.zeros(len(scores), dtype=torch.bool)
     removed[scores.argsort(stable=True)[:count]] = True
     return removed

@@ -1,4 +1,4 @@
-"""What a unit is worth: one number for each unit of a group, the lowest go first."""
+"""Importance scores: one number for each unit of a group; units with the lowest scores are removed first."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ from espalier.pruning.weights import PRUNABLE
 
 
 class Importance(Protocol):
-    """Attributes: additive: scores are increases of the loss, which add up and are weighed against what a unit costs.
-    Others are compared as they are.
+    """Scores the units of a group.
+
+    Attributes:
+        additive: whether scores are increases of the loss, which add up and are divided by the cost of a unit. Other
+            scores are compared directly.
     """
 
     additive: bool
 
     def __call__(self, model: nn.Module, units: Units) -> Tensor | None:
-        """Scores `(units.width,)` on the CPU; None where it can say nothing of the group, which then stays dense."""
+        """Scores `(units.width,)` on the CPU; None if no score is defined for the group, which then stays dense."""
         ...
 
 
 class Magnitude:
-    """The L2 norm of a unit's weights, in and out, as a share of its group's mean.
+    """The L2 norm of a unit's weights, incoming and outgoing, relative to the mean of its group.
 
     The mean over layers l of ||W_l[unit]|| / mean over units of ||W_l[unit]||: Li et al., "Pruning Filters for
     Efficient ConvNets", ICLR 2017, over groups as in Fang et al., CVPR 2023. A block has the mean over its layers of
-    ||W|| / sqrt(outputs), the gain on a random signal, as a share of the mean over all layers of the network.
+    ||W|| / sqrt(outputs), the gain on a random signal, relative to the mean over all layers of the network.
     """
 
     additive = False
@@ -52,11 +55,11 @@ class Taylor:
     """|sum of w g|: how much the loss changes, to first order, when the unit's weights become zero.
 
     Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019. The sum is over the weights
-    that read the unit, or, of a unit that no layer reads, over those that make it: to first order both say the same
-    where what lies between is homogeneous. A block has the mean over its layers.
+    that read the unit, or, if no layer reads it, over those that produce it: to first order both are equal if what
+    lies between is homogeneous. A block has the mean over its layers.
 
     Args:
-        gradients: of the loss, by the weights' names, as `mean_gradients` gives them.
+        gradients: of the loss, by the weights' names, as returned by `mean_gradients`.
     """
 
     additive = True
@@ -89,10 +92,10 @@ class Taylor:
 class Saliency:
     """The sum of given saliencies of single weights, such as M-FAC's w^2 / (2 [F^-1]_ww), over a unit's weights.
 
-    Each saliency is the increase of the loss if that weight alone goes, so their sum is additive in form only.
+    Each saliency is the increase of the loss if only that weight is removed, so their sum is only an approximation.
 
     Args:
-        saliencies: of shape of the weights, by the weights' names.
+        saliencies: in the shapes of the weights, by the weights' names.
     """
 
     additive = True
@@ -118,7 +121,7 @@ class Saliency:
 
 
 class BatchNormScale:
-    """|gamma| of the batch norms on a unit, their mean where there are several.
+    """|gamma| of the batch norm of a unit; the mean if there are several.
 
     Liu et al., "Learning Efficient Convolutional Networks through Network Slimming", ICCV 2017.
 
@@ -142,7 +145,7 @@ class BatchNormScale:
 
 
 class Random:
-    """Uniform numbers: what any other importance must be better than.
+    """Uniform random numbers, as the baseline for all other importances.
 
     Args:
         generator: on the CPU.
@@ -162,12 +165,12 @@ def mean_gradients(
     loss: Callable[[nn.Module, tuple[Tensor, Tensor]], Tensor],
     batches: Iterable[tuple[Tensor, Tensor]],
 ) -> dict[str, Tensor]:
-    """The gradient of the mean loss over batches, in evaluation mode, by the names of convolutions' and linear weights.
+    """The gradient of the mean loss over batches, in evaluation mode, by the names of convolutional and linear weights.
 
     Args:
-        model: left as it was, gradients included.
+        model: left as it is, including its gradients.
         loss: the mean loss of the model on a batch.
-        batches: at least one, all of one size, on the model's device.
+        batches: at least one, all of the same size, on the model's device.
 
     Raises:
         UserError: there is no batch.
@@ -197,7 +200,7 @@ def mean_gradients(
 
 
 def _sides(model: nn.Module, units: Units) -> Iterator[tuple[Any, Member]]:
-    """Convolutions and linear layers of the group, by side; of grouped convolutions the outputs only."""
+    """Convolutions and linear layers of the group by side; only the outputs of grouped convolutions."""
     for member in units.members:
         layer = _layer(model, member.side[0])
         if isinstance(layer, PRUNABLE) and not (member.side[1] == "in" and getattr(layer, "groups", 1) > 1):
@@ -214,7 +217,7 @@ def _layer(model: nn.Module, name: str) -> Any:
 def _sums(values: Tensor, layer: Any, member: Member, width: int) -> Tensor:
     """The sum of values of a weight's shape for each unit, `(width,)`."""
     if getattr(layer, "transposed", False):
-        if layer.groups > 1:  # (inputs, outputs / groups, ...): a group's rows are those of its inputs
+        if layer.groups > 1:  # shape (inputs, outputs / groups, ...): the rows of a group are its inputs
             values = values.reshape(layer.groups, -1).repeat_interleave(layer.out_channels // layer.groups, dim=0)
             values = values * (layer.groups / layer.out_channels)
             return _scatter(values.flatten(1).double().sum(dim=1).cpu(), member.unit_of, width)

@@ -1,4 +1,4 @@
-"""One layer and its two sides: how many channels it has there, what is left without some, what silences them."""
+"""One layer and its two sides: how many channels it has, how to remove some, how to mask them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from espalier.pruning.weights import CONVOLUTIONS, PRUNABLE
 Side = tuple[str, str]
 """A layer's or a bare parameter's name in the network, and `out`, `in`, or the number of the parameter's dimension.
 
-Prunable layers have two sides. Others have one, which is called `out`, and a parameter has its dimensions."""
-Kept = Mapping[str, Tensor]
-"""By side, a boolean for each channel: True where it stays."""
+Prunable layers have two sides; other layers have one, called `out`; a parameter has its dimensions."""
+KeptChannels = Mapping[str, Tensor]
+"""By side, a boolean for each channel: True if it stays."""
 
 
 def channels(layer: Any, side: str) -> int | None:
-    """How many channels a layer has on a side; None where it has no sides that can be cut."""
+    """How many channels a layer has on a side; None if channels cannot be removed from it."""
     width: int | None = None
     if isinstance(layer, nn.Parameter):
         width = layer.shape[int(side)]
@@ -41,10 +41,10 @@ def channels(layer: Any, side: str) -> int | None:
     return width
 
 
-def averages(layer: nn.Module | nn.Parameter) -> bool:
-    """Whether it is a norm over channels: what is left of it averages over fewer.
+def normalises_channels(layer: nn.Module | nn.Parameter) -> bool:
+    """Whether the layer computes statistics over channels, so that removing channels changes the others.
 
-    ConvNeXt-V2's global response normalisation is known by its name and its attributes.
+    ConvNeXt-V2's global response normalisation is recognised by its name and its attributes.
     """
     return isinstance(layer, nn.LayerNorm | nn.GroupNorm) or _is_response_norm(layer)
 
@@ -54,11 +54,11 @@ def _is_response_norm(layer: object) -> bool:
 
 
 @torch.no_grad()
-def cut(layer: nn.Module, kept: Kept) -> None:
-    """Remove from a layer, in place, the channels that do not stay. Works on the meta device.
+def remove_channels(layer: nn.Module, kept: KeptChannels) -> None:
+    """Remove the channels that are not kept from a layer, in place. Works on the meta device.
 
     Raises:
-        ValueError: a grouped convolution would lose a part of a group.
+        ValueError: a grouped convolution would lose only a part of a group, or the layer has no channels.
     """
     if isinstance(layer, CONVOLUTIONS):
         _cut_convolution(layer, kept)
@@ -86,7 +86,7 @@ def cut(layer: nn.Module, kept: Kept) -> None:
         raise ValueError(f"a {type(layer).__name__} has no channels that can be removed")
 
 
-def _cut_convolution(layer: Any, kept: Kept) -> None:
+def _cut_convolution(layer: Any, kept: KeptChannels) -> None:
     out, into = kept.get("out"), kept.get("in")
     groups = layer.groups
     if groups > 1:
@@ -99,7 +99,7 @@ def _cut_convolution(layer: Any, kept: Kept) -> None:
         layer.groups = int(groups_kept.sum())
     out_dim, in_dim = (1, 0) if layer.transposed else (0, 1)
     if out is not None:
-        if groups == 1 or not layer.transposed:  # else a group's own outputs, all of which stay
+        if groups == 1 or not layer.transposed:  # else this dimension is a group's own outputs, all of which stay
             _select(layer, ("weight",), out_dim, out)
         _select(layer, ("bias",), 0, out)
         layer.out_channels = int(out.sum())
@@ -117,22 +117,24 @@ def _select(layer: nn.Module, keys: tuple[str, ...], dim: int, kept: Tensor) -> 
 
 
 def selected(old: Tensor, dim: int, kept: Tensor) -> Tensor:
-    """The channels of a tensor along a dimension that stay; a parameter remains one."""
+    """The kept channels of a tensor along a dimension; a parameter stays a parameter."""
     index = kept.cpu().nonzero().flatten().to(old.device)
     new = old.detach().index_select(dim, index)
     return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
 
 
 @torch.no_grad()
-def silence(layer: Any, kept: Kept, small: Callable[[], nn.Module]) -> None:
-    """Make the channels of a layer that do not stay as if they were not there, in place, all shapes as before.
+def mask_channels(layer: Any, kept: KeptChannels, small: Callable[[], nn.Module]) -> None:
+    """Mask the channels of a layer that are not kept, in place; shapes do not change.
 
-    Weights into and out of them become zero. A norm that averages over channels averages over those that stay.
+    Weights into and out of them become zero. A norm over channels then normalises over the kept ones only.
 
     Args:
-        small: a copy of the layer that has been cut, for norms.
+        layer: the layer.
+        kept: the channels that stay, by side.
+        small: makes a copy of the layer with the channels removed, for norms.
     """
-    if averages(layer):
+    if normalises_channels(layer):
         vars(layer)["forward"] = _over_some(small(), kept["out"], dim=_channel_dim(layer))
     elif isinstance(layer, PRUNABLE):
         out_dim, in_dim = (1, 0) if getattr(layer, "transposed", False) else (0, 1)
@@ -141,7 +143,7 @@ def silence(layer: Any, kept: Kept, small: Callable[[], nn.Module]) -> None:
             _zero(layer.weight, out_dim, kept["out"])
         if "out" in kept and layer.bias is not None:
             _zero(layer.bias, 0, kept["out"])
-        if "in" in kept and not (grouped and in_dim):  # a group's inputs leave with its outputs
+        if "in" in kept and not (grouped and in_dim):  # the inputs of a group are masked by its outputs
             _zero(layer.weight, in_dim, kept["in"])
     elif isinstance(layer, _NormBase) and layer.affine:
         _zero(layer.weight, 0, kept["out"])
@@ -149,8 +151,8 @@ def silence(layer: Any, kept: Kept, small: Callable[[], nn.Module]) -> None:
 
 
 @torch.no_grad()
-def silence_parameter(parameter: nn.Parameter, dim: int, kept: Tensor) -> None:
-    """Set what does not stay along a dimension to zero."""
+def mask_parameter(parameter: nn.Parameter, dim: int, kept: Tensor) -> None:
+    """Set the entries that are not kept along a dimension to zero."""
     _zero(parameter, dim, kept)
 
 
@@ -159,7 +161,7 @@ def _zero(tensor: Tensor, dim: int, kept: Tensor) -> None:
 
 
 def _channel_dim(norm: Any) -> int:
-    """Layer norms of images, which turn channels to the end, call themselves so."""
+    """The dimension of channels. Layer norms of images (`LayerNorm2d`) are recognised by their name."""
     if _is_response_norm(norm):
         return norm.channel_dim
     return 1 if isinstance(norm, nn.GroupNorm) or "2d" in type(norm).__name__ else -1

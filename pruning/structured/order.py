@@ -1,4 +1,4 @@
-"""The order in which units go: one step of one group after another, the least important first."""
+"""The order in which units are removed: step by step over all groups, the least important first."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from torch import Tensor
 from espalier.pruning.structured.groups import Removed, Units, lowest_units
 
 Ratio = Literal["global", "uniform"]
-"""`global`: whatever is least important in the whole network. `uniform`: the same share of every group."""
+"""`global`: the least important of the whole network first. `uniform`: the same share of every group."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """Attributes: moves: the group that loses a step, one after another. kept: by group, how many units stay after each
-    of its steps, from all of them down. scores: by group, what each unit is worth.
+    """A sequence of removals.
+
+    Attributes:
+        moves: the group that each move takes one step from.
+        kept: by group, how many units stay after each of its steps, starting with all.
+        scores: by group, the importance of each unit.
     """
 
     moves: Sequence[str]
@@ -27,18 +31,18 @@ class Order:
     scores: Mapping[str, Tensor]
 
     def removed(self, count: int) -> Removed:
-        """What has gone after the first `count` moves."""
+        """The units removed by the first `count` moves."""
         return self.gone(self.taken(count))
 
     def taken(self, count: int) -> dict[str, int]:
-        """By group, how many of its steps are among the first `count` moves."""
+        """How many steps of each group are among the first `count` moves."""
         taken = dict.fromkeys(self.kept, 0)
         for name in self.moves[:count]:
             taken[name] += 1
         return taken
 
     def gone(self, taken: Mapping[str, int]) -> Removed:
-        """What has gone after so many steps of each group."""
+        """The units removed by these numbers of steps of each group."""
         return {
             name: lowest_units(self.scores[name], self.kept[name][0] - self.kept[name][steps])
             for name, steps in taken.items()
@@ -56,8 +60,8 @@ def order(
 ) -> Order:
     """Put the steps of all groups in order.
 
-    A step's rank is the mean score of its units; with `unit_cost`, by group, the score of its units for each unit
-    of cost that they save; in `uniform`, the share of the group that is gone after it. Within a group ranks never fall.
+    A step's rank is the mean score of its units; with `unit_cost` (by group), the score divided by the cost it saves;
+    with `uniform`, the share of the group removed after it. Within a group ranks never decrease.
     """
     ranked: list[tuple[float, int, int, str]] = []
     for index, units in enumerate(groups):
@@ -74,8 +78,8 @@ def order(
     return Order([name for *_, name in ranked], kept, scores)
 
 
-def halves(groups: Sequence[Units], kept: Mapping[str, Sequence[int]]) -> Removed:
-    """About half of each group's steps, of units drawn at random: what removals are tried with."""
+def half_of_each(groups: Sequence[Units], kept: Mapping[str, Sequence[int]]) -> Removed:
+    """A test removal: about half of each group's steps, of units drawn at random."""
     generator = torch.Generator().manual_seed(0)
     removed: Removed = {}
     for units in groups:

@@ -1,4 +1,4 @@
-"""Removing units from a network, and the dense network in which they are silent instead: the two must be equal."""
+"""Remove units from a network, or mask them in the dense network: both must compute the same."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from espalier.pruning.structured.attributes import follow_layers
+from espalier.pruning.structured.attributes import update_channel_counts
 from espalier.pruning.structured.groups import Removed, Units
-from espalier.pruning.structured.layers import channels, cut, selected, silence, silence_parameter
+from espalier.pruning.structured.layers import channels, mask_channels, mask_parameter, remove_channels, selected
 
 
 def remove(model: nn.Module, groups: Iterable[Units], removed: Removed) -> None:
-    """Take units out of a network, in place: smaller layers, attributes that follow, blocks replaced by Identity.
+    """Remove units from a network, in place: layers shrink, dependent attributes change, blocks become Identity.
 
     Raises:
         ValueError: a layer cannot lose these channels.
@@ -24,7 +24,7 @@ def remove(model: nn.Module, groups: Iterable[Units], removed: Removed) -> None:
     for name, kept in _kept(model, groups, removed).items():
         parameter = _parameter(model, name)
         if parameter is None:
-            cut(model.get_submodule(name), kept)
+            remove_channels(model.get_submodule(name), kept)
             continue
         parent, _, key = name.rpartition(".")
         smaller: Tensor = parameter
@@ -38,34 +38,34 @@ def remove(model: nn.Module, groups: Iterable[Units], removed: Removed) -> None:
         if group.kind == "block":
             parent, _, child = group.name.rpartition(".")
             setattr(model.get_submodule(parent), child, nn.Identity())
-    follow_layers(model)
-    forget(model)
+    update_channel_counts(model)
+    clear_caches(model)
 
 
 @torch.no_grad()
 def mask(model: nn.Module, groups: Iterable[Units], removed: Removed) -> None:
-    """Make the units silent, in place: weights into and out of them are zero, shapes stay, norms leave them out.
+    """Mask units, in place: weights into and out of them become zero, shapes stay, norms ignore them.
 
-    All weights of a block become zero, so that only its shortcut speaks. What depends on a removed channel in any other
-    way than through these weights is what makes a masked network differ from a smaller one.
+    All weights of a block become zero, so that only its shortcut is left. The masked network differs from the smaller
+    one exactly if something depends on a removed channel in another way than through these weights.
     """
     groups = [group for group in groups if group.name in removed and bool(removed[group.name].any())]
     for name, kept in _kept(model, groups, removed).items():
         if (parameter := _parameter(model, name)) is not None:
             for dim, stays in kept.items():
-                silence_parameter(parameter, int(dim), stays)
+                mask_parameter(parameter, int(dim), stays)
             continue
         layer = model.get_submodule(name)
-        silence(layer, kept, lambda layer=layer, kept=kept: _smaller(layer, kept))  # type: ignore[misc]
+        mask_channels(layer, kept, lambda layer=layer, kept=kept: _smaller(layer, kept))  # type: ignore[misc]
     for group in groups:
         if group.kind == "block":
             for parameter in model.get_submodule(group.name).parameters():
                 parameter.zero_()
-    forget(model)
+    clear_caches(model)
 
 
-def forget(model: nn.Module) -> None:
-    """Let modules drop what they have computed from weights and kept: some do so when training begins."""
+def clear_caches(model: nn.Module) -> None:
+    """Make modules drop values cached from their weights: some do so when switched to training mode."""
     was_training = {module: module.training for module in model.modules()}
     model.train()
     for module, training in was_training.items():
@@ -74,12 +74,12 @@ def forget(model: nn.Module) -> None:
 
 def _smaller(layer: nn.Module, kept: dict[str, Tensor]) -> nn.Module:
     small = copy.deepcopy(layer)
-    cut(small, kept)
+    remove_channels(small, kept)
     return small
 
 
 def _kept(model: nn.Module, groups: Iterable[Units], removed: Removed) -> dict[str, dict[str, Tensor]]:
-    """What stays of each layer's sides, by the layer's name."""
+    """The kept channels of each layer's sides, by the layer's name."""
     kept: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for group in groups:
         for member in group.members:
@@ -93,6 +93,6 @@ def _kept(model: nn.Module, groups: Iterable[Units], removed: Removed) -> dict[s
 
 
 def _parameter(model: nn.Module, name: str) -> nn.Parameter | None:
-    """The bare parameter of this name, or None where the name is a module's."""
+    """The bare parameter of this name; None if the name is a module's."""
     parent, _, key = name.rpartition(".")
     return model.get_submodule(parent)._parameters.get(key)

@@ -1,4 +1,4 @@
-"""How far along an order of removals a target is met: bisection on what the smaller network really costs."""
+"""Find how many removals meet a target: bisection on the true cost of the smaller network."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from espalier.pruning.structured.order import Order
 from espalier.pruning.structured.removal import remove
 
 SLACK = 0.01
-"""Share of the dense network's cost that is not worth looking for steps to take back."""
+"""As a share of the dense network's cost: below this distance to the limit, no step is taken back."""
 
 
 @checked_arguments
 @dataclass(frozen=True)
 class Target:
-    """What the smaller network costs at most.
+    """The limit on the cost of the smaller network.
 
     Attributes:
-        of: `macs` or `params`, as `nas.cost.count` has them, or a function that measures a network, such as its latency
-            in ms; the network it is given is in evaluation mode, on the device of the dense one.
-        share: of what the dense network has.
-        most: instead, in the unit of what is measured.
+        of: `macs` or `params`, as counted by `nas.cost.count`, or a function that measures a network, such as its
+            latency in ms; the network is passed in evaluation mode, on the device of the dense one.
+        share: limit as a share of the dense network's cost.
+        most: limit in the unit of the cost, instead of a share.
 
     Raises:
-        UserError: neither or both are given, or no network could meet it.
+        UserError: neither or both limits are given, or one is out of range.
     """
 
     of: Literal["macs", "params"] | Callable[[nn.Module], float]
@@ -49,17 +49,17 @@ class Target:
             raise UserError("target", "is given twice, as a share and as a limit (most)", code="conflict")
 
     def limit(self, dense: float) -> float:
-        """The most that is allowed, where the dense network costs `dense`."""
+        """The largest allowed cost, if the dense network costs `dense`."""
         return self.most if self.most is not None else dense * (self.share or 0)
 
 
 class Costs:
-    """What a network costs without some units.
+    """The cost of a network without some units.
 
     Args:
         model: the dense network.
         example_shape: of one input.
-        target: what is measured.
+        target: says which cost.
     """
 
     def __init__(self, model: nn.Module, example_shape: tuple[int, ...], target: Target) -> None:
@@ -75,17 +75,17 @@ class Costs:
         return smaller
 
     def __call__(self, groups: Sequence[Units], removed: Removed) -> float:
-        """What the smaller network really costs."""
+        """The true cost of the smaller network."""
         if callable(self.of):
             return self._measure(self.without(groups, removed).eval())
         return self._measure(self._on_meta(groups, removed))
 
     def guess(self, groups: Sequence[Units], removed: Removed) -> float:
-        """About what share of its cost the network keeps, by the weights alone."""
+        """An estimate, from the weights alone, of the share of its cost that the network keeps."""
         return self._by_weights(self._on_meta(groups, removed)) / self._by_weights(self._meta)
 
     def of_unit(self, units: Units) -> float:
-        """About how much one unit costs, by the weights that make it and read it."""
+        """An estimate of the cost of one unit, from the weights that produce and read it."""
         if units.kind == "block":
             return sum(map(self.of_layer, layers_in(self._model, units.name)))
         return sum(
@@ -94,7 +94,7 @@ class Costs:
         )
 
     def of_layer(self, name: str) -> float:
-        """A layer's multiply-accumulates, or its weights where the target is of parameters."""
+        """A layer's multiply-accumulates, or its number of weights if the target is on parameters."""
         weight = f"{name}.weight"
         if weight not in self._uses:
             return 0.0
@@ -102,7 +102,7 @@ class Costs:
         return numel * (1.0 if self.of == "params" else self._uses[weight])
 
     def macs(self, layers: Sequence[str]) -> int:
-        """Multiply-accumulates of layers' weights, in the dense network."""
+        """Multiply-accumulates of the layers' weights in the dense network."""
         weights = [f"{name}.weight" for name in layers if f"{name}.weight" in self._uses]
         return round(sum(self._uses[name] * self._meta.get_parameter(name).numel() for name in weights))
 
@@ -125,7 +125,7 @@ class Costs:
         return sum(uses * weights[name].numel() for name, uses in self._uses.items() if name in weights)
 
 
-def given_back(
+def without_needless_steps(
     moves: Order,
     number: int,
     cost: Callable[[Mapping[str, int]], float],
@@ -134,13 +134,17 @@ def given_back(
     limit: float,
     dense: float,
 ) -> tuple[dict[str, int], float]:
-    """Take steps back, the most important first, while the limit is kept without them: the last move may have been a
-    large one, which makes earlier ones needless.
+    """Take back steps that the limit does not need, the most important first.
+
+    The last move may have been a large one, which makes earlier ones unnecessary.
 
     Args:
-        number: the moves that reach the limit.
-        cost: after so many steps of each group.
-        after: after these moves.
+        moves: the order of removals.
+        number: how many of the moves reach the limit.
+        cost: the cost after these numbers of steps of each group.
+        after: the cost after these moves.
+        limit: the largest allowed cost.
+        dense: the cost of the dense network.
 
     Returns:
         The steps taken of each group, and the cost.
@@ -161,22 +165,24 @@ def given_back(
     return taken, after
 
 
-def shortest(
+def fewest_moves(
     cost: Callable[[int], float], guess: Callable[[int], float], longest: int, limit: float, dense: float
 ) -> tuple[int, float]:
-    """The least number of moves after which `cost` is at most `limit`, and what it is then.
+    """The smallest number of moves after which `cost` is at most `limit`, and that cost.
 
-    Where even all moves are not enough: all, and what it is then. `guess`, the share that is left, says where to begin;
-    from there on steps double until the limit lies between two of them, and what lies between is bisected. A noisy cost
-    is taken as it was when it was asked for: what is returned was within the limit.
+    If even all moves are not enough: all of them, and the cost after them. `guess` gives the starting point. From there
+    the stride doubles until the limit lies between two probes, and the interval between them is bisected. A noisy cost
+    is measured only once for each number of moves, so that the returned cost was within the limit.
 
     Args:
-        cost, guess: after so many moves; they fall as moves grow.
-        longest: all moves.
-        dense: the cost after none.
+        cost: the cost after a number of moves; it decreases with the number.
+        guess: an estimate of the share of the cost that is left.
+        longest: the number of all moves.
+        limit: the largest allowed cost.
+        dense: the cost after no move.
     """
     low, high = 0, longest
-    while high - low > 1:  # low is above the limit, high is at most there, by the guess
+    while high - low > 1:  # by the guess, `low` moves are too few and `high` are enough
         middle = (low + high) // 2
         low, high = (low, middle) if guess(middle) * dense <= limit else (middle, high)
     start, after = high, cost(high)

@@ -1,4 +1,4 @@
-"""A smaller network out of a dense one: the target is reached by search on the true count."""
+"""Shrink a dense network to a target, by a search on the true cost."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ from espalier.pruning.structured.blocks import layers_in, residual_blocks
 from espalier.pruning.structured.discover import discover
 from espalier.pruning.structured.groups import Group, Kind, Removed, Units, steps
 from espalier.pruning.structured.importance import Importance, Magnitude
-from espalier.pruning.structured.order import Order, Ratio, halves, order
-from espalier.pruning.structured.removal import forget
-from espalier.pruning.structured.search import Costs, Target, given_back, shortest
-from espalier.pruning.structured.verify import Probe, equal
+from espalier.pruning.structured.order import Order, Ratio, half_of_each, order
+from espalier.pruning.structured.removal import clear_caches
+from espalier.pruning.structured.search import Costs, Target, fewest_moves, without_needless_steps
+from espalier.pruning.structured.verify import Probe, difference_from_masked
 
 FIRST: tuple[Kind, ...] = ("channels", "heads", "block")
 LAST: Kind = "normalised"
-"""Groups of this kind are left alone while the target can be met without them."""
+"""Groups of this kind are used only if the target cannot be met without them."""
 LARGEST_DIFFERENCE = 1e-3
-"""Between the smaller network and the masked dense one, relative to the largest output: more is no rounding."""
+"""Between the smaller network and the masked dense one, relative to the largest output: more is not rounding."""
 
 
 @dataclass(frozen=True)
 class Shrunk:
-    """A smaller network and how it came about.
+    """A smaller network, and what was removed.
 
     Attributes:
         model: the network, in the mode of the dense one and on its device; its weights are the dense network's.
-        groups: what was looked at, those that stay dense with the reason.
+        groups: all groups that were considered; those that stay dense come with the reason.
         structure: for `apply_structure`.
-        before, after: what the target is of, in the dense and in this network.
-        difference: from the dense network with the removed units silent, relative to the largest output, on random
-            inputs: rounding, or it would not be given.
+        before: cost of the dense network.
+        after: cost of this network.
+        difference: from the dense network with the removed units masked, relative to the largest output, on random
+            inputs; never more than rounding.
     """
 
     model: nn.Module
@@ -52,7 +53,7 @@ class Shrunk:
 
     @property
     def share(self) -> float:
-        """What is left of what the target is of."""
+        """The share of the cost that is left."""
         return self.after / self.before
 
 
@@ -69,7 +70,17 @@ def groups_of(
 ) -> list[Group]:
     """What can be removed from a network, and what cannot and why: the groups that `shrink` chooses from.
 
-    Args, Raises: as in `shrink`.
+    Args:
+        model: as in `shrink`.
+        example_shape: as in `shrink`.
+        round_to: as in `shrink`.
+        least: as in `shrink`.
+        include: as in `shrink`.
+        exclude: as in `shrink`.
+        depth: as in `shrink`.
+
+    Raises:
+        UserError: an option is out of range; a pattern matches no layer.
     """
     found = _found(model, example_shape, round_to=round_to, least=least, include=include, exclude=exclude, depth=depth)
     return _listed(model, found, Costs(model, example_shape, Target("macs", share=0.5)), {})
@@ -91,23 +102,24 @@ def shrink(
 ) -> Shrunk:
     """Remove channels, attention heads and, with `depth`, residual blocks, until the target is met.
 
-    Steps of all groups are put in an order by importance, and the shortest beginning of it that meets the target is
-    found by bisection, so that the last step taken is the one that reaches it. Groups whose removal does not give
-    what the dense network gives with these units silent stay dense. Channels that a layer norm averages over go only
-    where the target cannot be met without.
+    The steps of all groups are ordered by importance, and the smallest number of them that meets the target is found by
+    bisection. A group stays dense if removing units from it gives other outputs than masking them in the dense network.
+    Channels that a layer norm averages over are removed only if the target cannot be met otherwise.
 
     Args:
         model: left as it is.
         example_shape: of one input, `(channels, height, width)`.
-        importance: `Magnitude()` where None.
-        ratio: over the whole network, or the same in every group.
-        round_to: widths become multiples of it, see `steps`.
-        least: share of every group that stays at least.
-        include, exclude: patterns of layer names, see `discover`; the network's outputs stay in any case.
-        depth: whole residual blocks may go, too.
+        target: the limit on the cost.
+        importance: scores the units; None is `Magnitude()`.
+        ratio: remove the least important units of the whole network, or the same share of every group.
+        round_to: widths become multiples of this, see `steps`.
+        least: share of every group that always stays.
+        include: patterns of layer names, see `discover`; the network's outputs always stay.
+        exclude: patterns of layer names, see `discover`.
+        depth: whole residual blocks may be removed, too.
 
     Raises:
-        UserError: the target cannot be met: the nearest that can is named; an option is out of range; a pattern
+        UserError: the target cannot be met (the nearest reachable cost is given); an option is out of range; a pattern
             matches no layer.
     """
     importance = importance or Magnitude()
@@ -119,7 +131,7 @@ def shrink(
     if after > limit:
         raise UserError("target", _unreachable(target, after, costs.dense, found.groups), code="infeasible")
     smaller = costs.without(found.groups, removed)
-    difference = equal(model, smaller, found.groups, removed, _example(example_shape))
+    difference = difference_from_masked(model, smaller, found.groups, removed, _example(example_shape))
     if not difference <= LARGEST_DIFFERENCE:
         problem = f"cannot be shrunk: the smaller network differs from the masked one by {difference:.1e}"
         raise UserError("model", problem, code="unsupported")
@@ -135,7 +147,7 @@ def shrink(
 
 @dataclass
 class _Found:
-    """Groups with their steps and, once scored, the worth of their units."""
+    """Groups with their steps and, once scored, the importance of their units."""
 
     groups: list[Units]
     step: dict[str, int]
@@ -152,7 +164,7 @@ class _Found:
                 continue
             scores = importance(model, units)
             if scores is None:
-                self.groups[index] = units.but("no importance score is defined for this group")
+                self.groups[index] = units.marked_dense("no importance score is defined for this group")
             elif not bool(scores.isfinite().all()):
                 raise UserError(units.name, "its importance scores contain NaN or infinite values")
             else:
@@ -169,8 +181,8 @@ def _found(
     exclude: Sequence[str],
     depth: bool,
 ) -> _Found:
-    forget(model)
-    plain = copy.deepcopy(model).cpu().float().eval()  # the example is of single precision
+    clear_caches(model)
+    plain = copy.deepcopy(model).cpu().float().eval()  # the example is in single precision
     groups = discover(plain, _example(example_shape), include=include, exclude=exclude)
     probe = Probe(plain, _example(example_shape))
     if depth:
@@ -179,12 +191,12 @@ def _found(
     for index, units in enumerate(groups):
         step[units.name], kept[units.name] = steps(units, round_to=round_to, least=least)
         if units.dense_because is None and len(kept[units.name]) < 2:
-            groups[index] = units.but(f"{units.width} units, which no step makes fewer")
-    return _Found(probe.trusted(groups, halves(groups, kept)), step, kept, {})
+            groups[index] = units.marked_dense(f"has {units.width} units, too few for a step")
+    return _Found(probe.verified(groups, half_of_each(groups, kept)), step, kept, {})
 
 
 def _chosen(found: _Found, costs: Costs, limit: float, *, ratio: Ratio, additive: bool) -> tuple[Removed, float]:
-    """What goes, and what the network then costs: the least that is at most `limit`, or all that can go."""
+    """What is removed, and the cost after it: as little as the limit needs, or everything that can be removed."""
     removed: Removed = {}
     after = costs.dense
     unit_cost = {units.name: costs.of_unit(units) for units in found.prunable} if additive else None
@@ -200,14 +212,14 @@ def _chosen(found: _Found, costs: Costs, limit: float, *, ratio: Ratio, additive
         def guess(number: int, moves: Order = moves) -> float:
             return costs.guess(found.groups, moves.removed(number))
 
-        number, after = shortest(cost, guess, len(moves.moves), limit, costs.dense)
+        number, after = fewest_moves(cost, guess, len(moves.moves), limit, costs.dense)
         taken = moves.taken(number)
         if not callable(costs.of):
 
             def cost_of(taken: Mapping[str, int], moves: Order = moves) -> float:
                 return costs(found.groups, moves.gone(taken))
 
-            taken, after = given_back(moves, number, cost_of, after=after, limit=limit, dense=costs.dense)
+            taken, after = without_needless_steps(moves, number, cost_of, after=after, limit=limit, dense=costs.dense)
         removed = moves.gone(taken)
     return removed, after
 
@@ -245,5 +257,5 @@ def _listed(model: nn.Module, found: _Found, costs: Costs, removed: Removed) -> 
 
 
 def _example(shape: tuple[int, ...]) -> Tensor:
-    """Two inputs: networks may take a batch of one for a dimension that is not there."""
+    """Two inputs: networks may treat a batch of one as a missing dimension."""
     return torch.randn((2, *shape), generator=torch.Generator().manual_seed(0))

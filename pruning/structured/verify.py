@@ -1,8 +1,8 @@
-"""Is a smaller network the dense one without those channels? Tried out by numbers, group by group.
+"""Verify numerically, group by group, that removing channels gives the same outputs as masking them.
 
-The probe is a copy of the network in double precision with random parameters, so that no zero (of a norm's first
-scale, say) hides a mistake. From it half of a group's units are removed, and the same units made silent: both must
-give the same.
+The probe is a copy of the network in double precision with random parameters, so that no zero (such as a norm's initial
+scale) hides a mistake. Half of a group's units are removed from one copy and masked in another: both must give the same
+outputs.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from espalier.pruning.structured.groups import Removed, Units
-from espalier.pruning.structured.removal import forget, mask, remove
+from espalier.pruning.structured.removal import clear_caches, mask, remove
 from espalier.pruning.weights import PRUNABLE
 
 TOLERANCE = 1e-7
 """Largest difference of double-precision outputs, relative to the largest output, that rounding explains."""
 TOLERANCE_SINGLE = 1e-3
-"""The same where a network runs in single precision alone."""
+"""The same for a network that runs in single precision only."""
 
 
 class Probe:
@@ -35,7 +35,7 @@ class Probe:
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         generator = torch.Generator().manual_seed(0)
-        forget(model)
+        clear_caches(model)
         self._dense = copy.deepcopy(model).cpu().eval()
         randomise(self._dense, generator)
         self._example = torch.randn(example.shape, generator=generator)
@@ -43,49 +43,49 @@ class Probe:
         double = copy.deepcopy(self._dense).double()
         try:
             self._run(double, self._example.double())
-        except RuntimeError:  # its code makes tensors in single precision by itself
+        except RuntimeError:  # its code creates single-precision tensors
             self._expected = self._run(self._dense, self._example)
         else:
             self._dense, self._example, self._tolerance = double, self._example.double(), TOLERANCE
             self._expected = self._run(self._dense, self._example)
         self.model, self.example = self._dense, self._example
 
-    def trusted(self, groups: Sequence[Units], halves: Removed) -> list[Units]:
-        """The groups, those whose removal gives another network now dense, with the reason.
+    def verified(self, groups: Sequence[Units], halves: Removed) -> list[Units]:
+        """The groups; those whose removal changes the outputs are marked dense, with the reason.
 
-        All are tried at once; where that fails, each half is tried beside what is trusted already.
+        All are tried at once; if that fails, each half is tried together with those verified already.
         """
-        trusted: list[Units] = []
+        good: list[Units] = []
         reasons: dict[str, str] = {}
 
         def take(some: Sequence[Units]) -> None:
-            reason = self.differs([*trusted, *some], halves)
+            reason = self.differs([*good, *some], halves)
             if reason is None:
-                trusted.extend(some)
+                good.extend(some)
             elif len(some) == 1:
                 reasons[some[0].name] = reason
             else:
                 take(some[: len(some) // 2])
                 take(some[len(some) // 2 :])
 
-        # what fails often fails in all groups of a kind, which are then best tried side by side
+        # failures often affect all groups of one kind: sorted by kind, they are isolated in fewer tries
         candidates = sorted((units for units in groups if units.dense_because is None), key=lambda units: units.kind)
         if candidates:
             take(candidates)
-        return [units.but(reasons[units.name]) if units.name in reasons else units for units in groups]
+        return [units.marked_dense(reasons[units.name]) if units.name in reasons else units for units in groups]
 
     def differs(self, groups: Sequence[Units], removed: Removed) -> str | None:
-        """Why the network without these units is not the one in which they are silent; None where it is."""
+        """How the network without these units differs from the one with them masked; None if it does not."""
         smaller, masked = copy.deepcopy(self._dense), copy.deepcopy(self._dense)
         try:
             remove(smaller, groups, removed)
             mask(masked, groups, removed)
             after, expected = self._run(smaller, self._example), self._run(masked, self._example)
-        except Exception as error:  # noqa: BLE001 - a network may raise anything with other shapes; the reason is told
+        except Exception as error:  # noqa: BLE001 - this runs the user's code with other shapes; the reason is reported
             return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if [part.shape for part in after] != [part.shape for part in self._expected]:
             return "the network's outputs have another shape"
-        off = difference(expected, after)
+        off = relative_difference(expected, after)
         return None if off <= self._tolerance else f"differs from the masked network by {off:.1e}"
 
     @staticmethod
@@ -94,11 +94,13 @@ class Probe:
             return outputs(model(example))
 
 
-def equal(dense: nn.Module, smaller: nn.Module, groups: Sequence[Units], removed: Removed, example: Tensor) -> float:
-    """How far the smaller network's outputs are from those of the dense one with the removed units silent.
+def difference_from_masked(
+    dense: nn.Module, smaller: nn.Module, groups: Sequence[Units], removed: Removed, example: Tensor
+) -> float:
+    """How far the smaller network's outputs are from those of the dense one with the removed units masked.
 
     Returns:
-        The largest difference relative to the largest output, in double precision where the network runs in it.
+        The largest difference relative to the largest output, in double precision if the network supports it.
     """
     masked, smaller = copy.deepcopy(dense).cpu().eval(), copy.deepcopy(smaller).cpu().eval()
     mask(masked.double(), groups, removed)
@@ -110,12 +112,12 @@ def equal(dense: nn.Module, smaller: nn.Module, groups: Sequence[Units], removed
             mask(masked, groups, removed)
             expected, after = (outputs(net(example.cpu())) for net in (masked, smaller.float()))
     if all(torch.equal(a, b) for a, b in zip(expected, after, strict=True)):
-        return 0.0  # even where all outputs are: a last layer may begin at zero
-    return difference(expected, after)
+        return 0.0  # even if all outputs are 0: a last layer may be initialised to zero
+    return relative_difference(expected, after)
 
 
-def difference(expected: Sequence[Tensor], given: Sequence[Tensor]) -> float:
-    """The largest difference relative to the largest expected number; infinity where one is not finite."""
+def relative_difference(expected: Sequence[Tensor], given: Sequence[Tensor]) -> float:
+    """The largest difference relative to the largest expected value; infinity if one is not finite."""
     scale = max(float(part.abs().max()) for part in expected)
     error = max(float((a - b).abs().max()) for a, b in zip(expected, given, strict=True))
     return error / scale if scale > 0 and math.isfinite(error) else math.inf
@@ -134,7 +136,7 @@ def outputs(given: object) -> list[Tensor]:
 
 @torch.no_grad()
 def randomise(model: nn.Module, generator: torch.Generator) -> None:
-    """Give every parameter and every running statistic random values with which signals stay of order 1."""
+    """Set every parameter and running statistic to random values that keep signals of order 1."""
 
     def normal(tensor: Tensor, scale: float) -> Tensor:
         return torch.randn(tensor.shape, generator=generator) * scale
@@ -151,4 +153,4 @@ def randomise(model: nn.Module, generator: torch.Generator) -> None:
         if isinstance(module, _NormBase) and module.running_mean is not None and module.running_var is not None:
             module.running_mean.copy_(normal(module.running_mean, 0.3))
             module.running_var.copy_(0.5 + torch.rand(module.running_var.shape, generator=generator))
-    forget(model)
+    clear_caches(model)

@@ -19,7 +19,7 @@ from espalier.pruning.allocation.dynamic import cheapest
 from espalier.pruning.allocation.erk import raw_density
 from espalier.pruning.allocation.lgreco import best_within, cheapest_within, corrected, lgreco
 from espalier.pruning.allocation.macs import layer_macs
-from espalier.pruning.allocation.rounding import fill, whole
+from espalier.pruning.allocation.rounding import proportional_shares, round_to_total
 from espalier.pruning.allocation.scored import lamp_scores, saliency
 from espalier.pruning.weights import Weights, prunable_weights
 from user_errors import user_error
@@ -71,18 +71,18 @@ def test_er_has_no_kernel_in_it() -> None:
 def test_shares_fill_up_to_their_bounds_in_proportion(layers: list[tuple[float, int]], part: float) -> None:
     q, high = [a for a, _ in layers], [b for _, b in layers]
     total = len(layers) + round(part * (sum(high) - len(layers)))
-    shares = fill(q, total, [1] * len(high), high)
+    shares = proportional_shares(q, total, [1] * len(high), high)
     assert shares.sum() == pytest.approx(total)
     inside = [s / a for s, a, h in zip(shares, q, high, strict=True) if 1 < s < h]
     assert inside == pytest.approx(inside[:1] * len(inside))
-    rounded = whole(shares, total)
+    rounded = round_to_total(shares, total)
     assert sum(rounded) == total
     assert all(1 <= k <= h and abs(k - s) < 1 + 1e-6 for k, h, s in zip(rounded, high, shares, strict=True))
 
 
 def test_largest_remainders_are_rounded_up() -> None:
-    assert whole([1.2, 2.7, 0.6, 3.5], 8) == [1, 3, 1, 3]
-    assert whole([4.9999999999, 2.0000000001], 7) == [5, 2]
+    assert round_to_total([1.2, 2.7, 0.6, 3.5], 8) == [1, 3, 1, 3]
+    assert round_to_total([4.9999999999, 2.0000000001], 7) == [5, 2]
 
 
 def test_lamp_scores_by_hand() -> None:

@@ -242,7 +242,7 @@ def test_a_state_of_another_optimiser_is_refused() -> None:
         MFAC(model.parameters(), rows=5).load_state_dict(state)
     with user_error("checkpoint", "mismatch", says="sparse"):
         MFAC(model.parameters(), rows=4, sparse=True).load_state_dict(state)
-    with pytest.raises(ValueError, match="takes all parameters when it is made"):
+    with pytest.raises(ValueError, match="all parameters at construction"):
         MFAC(model.parameters(), rows=4).add_param_group({"params": [nn.Parameter(torch.ones(1))]})
 
 

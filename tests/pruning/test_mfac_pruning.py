@@ -241,7 +241,7 @@ def test_counts_are_exact_and_masks_only_shrink(update: str) -> None:
         before = dict(pruner.kept)
     assert pruner.masks is not None
     assert sum(int((~kept).sum()) for kept in pruner.masks.values()) == round(0.8 * n)
-    assert len(pruner.seen) == 8
+    assert len(pruner.curvature_ratios) == 8
 
 
 def test_at_once_without_a_loop() -> None:
@@ -269,7 +269,7 @@ def test_without_gradients_weights_go_by_magnitude(caplog: pytest.LogCaptureFixt
         masks = pruner.finalize()
     assert all(torch.equal(masks[name], by_magnitude[name]) for name in weights)
     assert all(torch.equal(weight, expected[name]) for name, weight in weights.items())
-    assert pruner.seen == [0.0] * 3
+    assert pruner.curvature_ratios == [0.0] * 3
     assert "so weights go by magnitude" in caplog.text
 
 
@@ -281,7 +281,7 @@ def test_it_tells_when_damp_is_all_there_is(share: float, warns: bool, caplog: p
     pruner = pruner_of(model, damp=float(g.square().mean()) / share, recomputations=1)
     with caplog.at_level(logging.INFO):
         masks = pruner.finalize()
-    assert pruner.seen == pytest.approx([share])
+    assert pruner.curvature_ratios == pytest.approx([share])
     assert f"of 272 weights left, mean(diag GᵀG / m) is {share:.3g} of damp" in caplog.text
     assert any(record.levelno == logging.WARNING for record in caplog.records) == warns
     by_magnitude = pruner.pattern.select({name: w.detach().abs() for name, w in prunable_weights(network()).items()})
@@ -293,7 +293,7 @@ def test_groups_of_few_weights_need_few_computations() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(32, 4))
     pruner = pruner_of(model, NOfM(2, 4), recomputations=16)
     assert int((~pruner.finalize()["1.weight"]).sum()) == 64
-    assert len(pruner.seen) == 2
+    assert len(pruner.curvature_ratios) == 2
     assert pruner.done == 16
 
 

@@ -45,9 +45,9 @@ def test_layers_with_two_zeros_in_every_four() -> None:
 def test_without_a_gpu_there_is_a_reason_and_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     result = measure_2_4(network(), (1, 8, 8), 4)
-    assert result == SemiStructured(reason="needs an NVIDIA GPU, and there is none", batch=4)
+    assert result == SemiStructured(reason="needs an NVIDIA GPU, but there is none", batch=4)
     assert (result.dense_ms, result.sparse_ms, result.ratio, result.ci95) == (None,) * 4
-    assert json.loads(json.dumps(result.to_dict()))["reason"] == "needs an NVIDIA GPU, and there is none"
+    assert json.loads(json.dumps(result.to_dict()))["reason"] == "needs an NVIDIA GPU, but there is none"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_no_layer_is_no_number(stand_in: list[float]) -> None:
     only = nn.Sequential(nn.Flatten(), nn.Linear(64, 40))
     nn.init.zeros_(only[1].weight)
     reason = measure_2_4(only, (1, 8, 8), 4).reason
-    assert reason == "torch takes none of the layers (Error original_tensor.shape (40, 64) is not supported!)"
+    assert reason == "torch supports none of the layers (Error original_tensor.shape (40, 64) is not supported!)"
     dense = nn.Sequential(nn.Flatten(), nn.Linear(64, 64))
     assert str(measure_2_4(dense, (1, 8, 8), 4).reason).startswith("no linear layer has two zeros in every four")
 

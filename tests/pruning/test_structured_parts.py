@@ -8,13 +8,13 @@ from structured_nets import SHAPE, Attention, Mlp, network
 from torch import Tensor, nn
 
 from espalier.pruning.structured import BatchNormScale, Magnitude, Saliency, Taylor, mean_gradients
-from espalier.pruning.structured.attributes import attention_heads, follow_layers, hidden_layers
+from espalier.pruning.structured.attributes import attention_heads, hidden_layers, update_channel_counts
 from espalier.pruning.structured.blocks import residual_blocks
 from espalier.pruning.structured.groups import Attribute, Member, Units, lowest_units, steps
-from espalier.pruning.structured.layers import channels, cut
+from espalier.pruning.structured.layers import channels, remove_channels
 from espalier.pruning.structured.order import order
 from espalier.pruning.structured.removal import mask, remove
-from espalier.pruning.structured.search import shortest
+from espalier.pruning.structured.search import fewest_moves
 from user_errors import user_error
 
 
@@ -74,7 +74,7 @@ def test_cuts(
     for side, indices in kept.items():
         stays[side][indices] = True
     old = layer.weight.detach().clone()
-    cut(layer, stays)
+    remove_channels(layer, stays)
     assert tuple(layer.weight.shape) == shape
     assert {key: getattr(layer, key) for key in attributes} == attributes
     if isinstance(layer, nn.Linear):
@@ -87,11 +87,11 @@ def test_no_part_of_a_convolutions_group_can_go() -> None:
     conv = nn.Conv2d(6, 6, 1, groups=3)
     part = torch.tensor([True, True, True, False, True, True])
     with pytest.raises(ValueError, match="a part of a group"):
-        cut(conv, {"out": part, "in": part})
+        remove_channels(conv, {"out": part, "in": part})
     with pytest.raises(ValueError, match="one side only"):
-        cut(conv, {"out": part})
+        remove_channels(conv, {"out": part})
     with pytest.raises(ValueError, match="no channels that can be removed"):
-        cut(nn.ReLU(), {"out": part})
+        remove_channels(nn.ReLU(), {"out": part})
 
 
 def test_a_masked_layer_norm_averages_over_what_stays() -> None:
@@ -129,7 +129,7 @@ def test_the_shortest_beginning_is_found_wherever_the_guess_lies(error: float) -
             asked.append(number)
             return costs[number]
 
-        number, after = shortest(cost, lambda k: costs[k] / 100 + error, 7, limit, 100)
+        number, after = fewest_moves(cost, lambda k: costs[k] / 100 + error, 7, limit, 100)
         expected = next((k for k, value in enumerate(costs) if value <= limit), 7)
         assert (number, after) == (expected, costs[expected])
         assert len(asked) <= 8
@@ -211,7 +211,7 @@ def test_heads_and_hidden_layers_are_known_by_their_form() -> None:
 def test_parts_of_a_split_convolution_are_counted_again() -> None:
     mixed = nn.ModuleDict({"0": nn.Conv2d(4, 4, 1), "1": nn.Conv2d(2, 2, 1)})
     mixed.splits = [8, 8]  # type: ignore[assignment]
-    follow_layers(mixed)
+    update_channel_counts(mixed)
     assert mixed.splits == [4, 2]
 
 
