@@ -1,4 +1,4 @@
-"""Wing: ONNX out, checked against torch, and timed on a real device.
+"""Wing: export to ONNX, checked against torch, and timing on real devices.
 
 The package can be called: `espalier.export(model, "model.onnx", input_shape=(3, 32, 32))`; see
 `espalier.export.network.export_network`.
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 if __name__ != "espalier.export":
     raise ImportError("import espalier.export, not export: the folder is a part of the package espalier")
 
-# ONNX Runtime reports its use over the network and keeps a device id in the home folder, unless told so before it is
-# loaded; its own switch, `disable_telemetry_events`, comes too late for both.
+# ONNX Runtime reports its use over the network and stores a device id in the home folder, unless this is set before it
+# is loaded; its own switch, `disable_telemetry_events`, is too late for both.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 

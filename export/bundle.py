@@ -1,4 +1,4 @@
-"""A network ready to be given away: weights, source, ONNX and a model card in one folder."""
+"""A network ready to be published: weights, source, ONNX and a model card in one folder."""
 
 from __future__ import annotations
 
@@ -37,14 +37,17 @@ def write_bundle(
 ) -> Exported:
     """Write `model.safetensors`, `model.py`, `model.onnx` and `README.md` into `folder`, each of them atomically.
 
-    `model` is left as it was. Nothing is written unless the source rebuilds the network exactly.
+    Nothing is written unless the source rebuilds the network exactly.
 
     Args:
+        folder: where the files are written.
+        model: the network; left as it is.
         input_shape: `(C, H, W)` of one image.
         classes: names of the outputs, in order.
-        mean, std: of each channel of images divided by 255; the network takes `(image / 255 - mean) / std`.
-        facts: what was measured of the network (accuracy, ...), told on the card as given.
-        finish: writes the checked ONNX file over, in fewer bits.
+        mean: of each channel of images divided by 255; the network takes `(image / 255 - mean) / std`.
+        std: of each channel, likewise.
+        facts: measured values (accuracy, ...) to list on the card.
+        finish: rewrites the checked ONNX file in place, in fewer bits.
 
     Returns:
         The ONNX file, with its parity before `finish`.
@@ -75,27 +78,29 @@ def write_bundle(
 def _check_normalisation(channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != channels or not all(math.isfinite(value) for value in values):
-            raise UserError(name, f"is {values}, must be {channels} finite numbers, one per channel")
+            problem = f"is {values}, must be {channels} finite numbers, one for each channel"
+            raise UserError(name, problem)
     if min(std) <= 0:
-        raise UserError("std", f"is {std}, must be more than 0")
+        raise UserError("std", f"is {std}, must be above 0", code="out_of_range")
 
 
 def _check_classes(model: fx.GraphModule, example: torch.Tensor, classes: tuple[str, ...]) -> None:
     with torch.no_grad():
         shape = tuple(model(example).shape)
     if shape != (len(example), len(classes)):
-        raise UserError("classes", f"has {len(classes)} names, the network's logits have shape (batch, {shape[1:]})")
+        problem = f"has {len(classes)} names, but the network's logits have shape (batch, {shape[1:]})"
+        raise UserError("classes", problem, code="mismatch")
 
 
 def _write_weights(path: Path, model: fx.GraphModule, metadata: Mapping[str, Any]) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    # Tensors that share memory are written each for itself, as the source declares them.
+    # Tensors that share memory are written separately, as the source declares them.
     weights = {key: tensor.detach().clone().contiguous() for key, tensor in model.state_dict().items()}
     text = {"format": "pt"} | {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
     try:
         with atomic_path(path) as temporary:
             save_file(weights, temporary, metadata=text)
     except SafetensorError as error:
-        raise ExportError(str(path), f"weights cannot be written ({error})") from error
+        raise ExportError(str(path), f"weights cannot be written ({error})", code="not_writable") from error

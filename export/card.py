@@ -1,4 +1,4 @@
-"""The model card of a bundle: what the network is, and the lines that load it."""
+"""The model card of a bundle: a description of the network, and the code to load it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from espalier.export.onnx import Exported
 
 _CARD = """# {class_name}
 
-An image classifier in plain PyTorch and in ONNX. Nothing but the libraries named below is needed to run it.
+An image classifier in plain PyTorch and in ONNX. Only the libraries named below are needed to run it.
 
 | | |
 |---|---|
@@ -17,19 +17,19 @@ An image classifier in plain PyTorch and in ONNX. Nothing but the libraries name
 
 ## Input
 
-Float32 images of shape `(batch, {channels}, {height}, {width})`, normalised by channel:
+Float32 images of shape `(batch, {channels}, {height}, {width})`, normalised per channel:
 `(pixels / 255 - mean) / std` with
 
 - mean {mean}
 - std {std}
 
-Output: `logits` of shape `(batch, {class_count})`, one per class:
+Output: `logits` of shape `(batch, {class_count})`, one for each class:
 
 {classes}
 
 ## PyTorch
 
-With `torch` and `safetensors`, in this folder:
+With `torch` and `safetensors` installed, in this folder:
 
 ```python
 from model import {class_name}; from safetensors.torch import load_file
@@ -52,8 +52,10 @@ def model_card(class_name: str, metadata: Mapping[str, Any], facts: Mapping[str,
     """The card as Markdown.
 
     Args:
+        class_name: name of the network's class in `model.py`.
         metadata: `input_shape`, `classes`, `mean`, `std`.
-        facts: rows of the table, as given.
+        facts: rows of the table.
+        exported: the ONNX file.
     """
     channels, height, width = metadata["input_shape"]
     onnx = {

@@ -1,4 +1,4 @@
-"""Which of several ONNX files is the faster on a device: ratios of interleaved runs, with an interval over rounds."""
+"""Which of several ONNX files is faster on a device: ratios of interleaved runs, with an interval over rounds."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Timed:
 
     Attributes:
         file: its path, as given.
-        measurement: its own times, with the verdict on them. They are not those of the file alone: the sessions push
-            each other's weights out of the caches.
-        ratios: of each round, its median run time divided by that of the first file; below 1 it is the faster.
+        measurement: its own times and their verdict. They differ from those of the file alone: the sessions push each
+            other's weights out of the caches.
+        ratios: for each round, its median run time divided by that of the first file; below 1 it is faster.
         ratio: the median of the ratios.
         ci95: its 95 % bootstrap interval, rounds resampled.
-        faster: than the first file; None where the interval contains 1, so that nothing is known.
+        faster: whether it is faster than the first file; None if the interval contains 1, so that this is not known.
     """
 
     file: str
@@ -43,7 +43,7 @@ class Timed:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Files timed in the same rounds, each against the first.
+    """Files timed in the same rounds, each compared with the first.
 
     Attributes:
         baseline: path of the first file.
@@ -61,22 +61,22 @@ class Comparison:
 
 
 def compare(device: Device, onnx_files: Sequence[Path], spec: MeasureSpec) -> Comparison:
-    """Time two or more files with interleaved runs and say of each whether it is faster than the first.
+    """Time two or more files with interleaved runs and determine for each whether it is faster than the first.
 
-    Two measurements one after the other differ by whatever the machine did in between; the ratio of two medians of
-    the same round does not. Rounds, not runs, count as independent: the runs of one round share memory layout and
-    thread placement.
+    Two consecutive measurements differ by whatever the machine did in between; the ratio of two medians of the same
+    round does not. Rounds, not runs, count as independent: the runs of one round share memory layout and thread
+    placement.
 
     Args:
         device: runs the files.
-        onnx_files: the baseline and those compared with it.
-        spec: `sessions` is the number of rounds; `seconds` is the time of each file.
+        onnx_files: the baseline and the files to compare with it.
+        spec: `sessions` is the number of rounds, `seconds` the time for each file.
 
     Raises:
         UserError: fewer than two files, fewer than `MIN_ROUNDS` rounds, or a file that cannot be run (see `measure`).
     """
     if len(onnx_files) < 2:
-        raise UserError("onnx_files", f"has {len(onnx_files)}, a comparison takes two or more")
+        raise UserError("onnx_files", f"has {len(onnx_files)}, a comparison takes two or more", code="too_few")
     if spec.sessions < MIN_ROUNDS:
         problem = f"is {spec.sessions}, a comparison takes {MIN_ROUNDS} rounds or more"
         raise UserError("sessions", problem, code="out_of_range")

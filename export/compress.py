@@ -1,8 +1,8 @@
-"""The smallest ONNX file of a network with many zeros. It is smaller on the disk, and no faster.
+"""The smallest ONNX file for a network with many zeros. It is smaller on disk, but not faster.
 
-What is written smaller is plain again once it is loaded: ONNX Runtime (1.32, and as far as its source says every
-version since 1.6) has no operators for sparse weights, so run time and the memory of the running session are those of
-the plain file. See `espalier.export.sparse_weights` for the ways of writing.
+ONNX Runtime (1.32, and according to its source every version since 1.6) has no operators for sparse weights: they are
+expanded when the file is loaded, so run time and memory of the session are those of the plain file. See
+`espalier.export.sparse_weights` for the encodings.
 
 Measured with ONNX Runtime 1.32 on a CPU, ResNet-18 with 11.2 million weights, in MB (in brackets after gzip):
 
@@ -12,8 +12,8 @@ Measured with ONNX Runtime 1.32 on a CPU, ResNet-18 with 11.2 million weights, i
     90 %     44.7 (5.9)     5.6 (4.8)    13.4 (5.8)
     98 %     44.7 (1.4)     1.2 (1.0)     2.7 (1.2)
 
-The packed file is loaded in the plain one's time where gaps are written (90 % and more), in three times that where
-masks are (0.7 s instead of 0.2), and then takes 380 MB for a moment instead of 160. Run time, packed over plain,
+The packed file loads as fast as the plain one if gaps are stored (90 % and more), and takes three times as long with
+masks (0.7 s instead of 0.2), with a peak of 380 MB instead of 160. Run time, packed over plain,
 interleaved: 1.00 [0.98, 1.04] at 90 %.
 """
 
@@ -42,9 +42,9 @@ class Form:
     """One way to write the network.
 
     Attributes:
-        size_bytes: of the file; None where it cannot be written in this form.
-        gzip_bytes: of the file after gzip (level 6), for sending it: ONNX Runtime reads no compressed files.
-        refused: why the form is not taken, whatever its size; None where it may be.
+        size_bytes: of the file; None if it cannot be written in this form.
+        gzip_bytes: of the file after gzip (level 6), for transfer: ONNX Runtime does not read compressed files.
+        refused: why the form cannot be used, whatever its size; None if it can.
     """
 
     size_bytes: int | None
@@ -54,15 +54,15 @@ class Form:
 
 @dataclass(frozen=True)
 class Compressed:
-    """What was written, and what else there was.
+    """What was written, and the alternatives.
 
     Attributes:
         path: the file.
-        form: its form, the smallest of those that may be taken.
+        form: its form, the smallest of those that can be used.
         forms: all of them: `plain` (the source as it is), `packed`, and `sparse` (ONNX's `sparse_initializer`).
-        dense: the file of the network before it was pruned, where it was given.
-        zeros: how many numbers of the weights are zeros.
-        numbers: how many there are.
+        dense: the file of the network before pruning, if given.
+        zeros: number of weights that are zero.
+        numbers: number of weights.
     """
 
     path: str
@@ -80,13 +80,13 @@ class Compressed:
 def smallest_onnx(source: Path, path: Path, *, dense: Path | None = None) -> Compressed:
     """Write the network in `source` to `path` in the smallest form that is the same network, atomically.
 
-    A form is taken only where its file is as valid as the source, ONNX Runtime loads it to the same operators, so that
-    it is as fast, and its outputs on the CPU are equal to the source's in every bit but the sign of zero.
+    A form is used only if its file is as valid as the source, ONNX Runtime loads it to the same operators (so that it
+    is as fast), and its outputs on the CPU are equal to the source's in every bit except the sign of zero.
 
     Args:
         source: any self-contained ONNX file.
         path: may be `source`.
-        dense: a file whose size is reported beside them.
+        dense: a file whose size is reported for comparison.
 
     Raises:
         UserError: the source cannot be loaded, keeps weights in other files, or its inputs cannot be made.
@@ -96,14 +96,15 @@ def smallest_onnx(source: Path, path: Path, *, dense: Path | None = None) -> Com
     wanted = _behaviour(source)
     model = onnx.load(source, load_external_data=False)
     if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in model.graph.initializer):
-        raise UserError(str(source), "keeps weights in another file; one self-contained file is wanted")
+        problem = "keeps weights in another file, must be one self-contained file"
+        raise UserError(str(source), problem, code="unsupported")
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".compress-", dir=path.parent) as name:
         files = {"plain": source, "packed": Path(name) / "packed.onnx", "sparse": Path(name) / "sparse.onnx"}
         forms = {"plain": _sizes(source)}
         if opset < MIN_OPSET:
-            forms["packed"] = Form(None, None, f"the file is of opset {opset}, its operators are of {MIN_OPSET}")
+            forms["packed"] = Form(None, None, f"the file has opset {opset}, packing needs {MIN_OPSET}")
         else:
             forms["packed"] = _form(source, model, packed, files["packed"], wanted)
         forms["sparse"] = _form(source, model, coo, files["sparse"], wanted)
@@ -115,7 +116,7 @@ def smallest_onnx(source: Path, path: Path, *, dense: Path | None = None) -> Com
 
 
 def _form(source: Path, model: Any, rewrite: Callable[[Any], Any | None], path: Path, wanted: _Behaviour) -> Form:
-    """Write `model` in another form to `path`, weigh it and check it."""
+    """Write `model` in another form to `path`, and check it."""
     smaller = rewrite(model)
     if smaller is None:
         return Form(None, None, "no weight becomes smaller")
@@ -142,14 +143,14 @@ def _refusal(source: Path, path: Path, wanted: _Behaviour) -> str | None:
 
 @dataclass(frozen=True)
 class _Behaviour:
-    """What a file is once it is loaded: its operators, how many of each, and its outputs."""
+    """A file once it is loaded: how many operators of each type, and its outputs."""
 
     operators: Counter[str]
     outputs: list[np.ndarray]
 
 
 def _behaviour(path: Path) -> _Behaviour:
-    """Load and run the file on the CPU, on one thread: with more the order of additions may differ.
+    """Load and run the file on the CPU with one thread: with more, the order of additions may differ.
 
     Raises:
         ExportError: it cannot be loaded or run.
@@ -158,25 +159,25 @@ def _behaviour(path: Path) -> _Behaviour:
     import onnxruntime
 
     if not path.is_file():
-        raise UserError(str(path), "no such file")
+        raise UserError(str(path), "no such file", code="not_found")
     with tempfile.TemporaryDirectory() as folder:
         loaded = Path(folder) / "loaded.onnx"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
         options.optimized_model_filepath = str(loaded)
-        # One level below the highest, whose layouts are the machine's own and make no portable file.
+        # One level below the highest, whose layouts are specific to this machine.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors share no base class
-            raise ExportError(str(path), f"cannot be loaded ({reason(error)})") from error
+            raise ExportError(str(path), f"cannot be loaded ({reason(error)})", code="unreadable") from error
         operators = Counter(node.op_type for node in onnx.load(loaded, load_external_data=False).graph.node)
     return _Behaviour(operators, _outputs(path, session))
 
 
 def _outputs(path: Path, session: Any) -> list[np.ndarray]:
-    """All outputs at batch 1 and 3, or at the file's own batch where it is fixed."""
+    """All outputs at batch 1 and 3, or at the file's own batch if it is fixed."""
     arguments = session.get_inputs()
     shape = arguments[0].shape if arguments else [1]
     batches = [shape[0]] if not shape or isinstance(shape[0], int) else [1, 3]
@@ -193,7 +194,7 @@ def _outputs(path: Path, session: Any) -> list[np.ndarray]:
 
 
 def _invalid(path: Path) -> str | None:
-    """What the checker of ONNX says against the file, in one line."""
+    """What ONNX's checker reports about the file, in one line; None if nothing."""
     import onnx
 
     try:

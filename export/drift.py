@@ -1,7 +1,7 @@
-"""Many files timed one after the other: a reference network says how the device changes meanwhile.
+"""Correct for drift when many files are timed one after the other, by a reference network.
 
-A processor that grows hot, or whose clock changes, is slower for the last candidate than for the first. The reference
-is timed before, in the middle and after; what it has become slower by is divided out of the candidates' times.
+A processor that heats up, or whose clock changes, is slower for the last candidate than for the first. The reference is
+timed before, in the middle and after; its slowdown is divided out of the candidates' times.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from espalier.nas.measurement import Latency, Measurement, Verdict
 from espalier.nas.progress import Track, silent
 
 MAX_SLOWDOWN = 0.10
-"""Of the reference, since its first timing: beyond it the device throttles, and what is interpolated is a guess."""
+"""Slowdown of the reference since its first timing. Beyond it the device is throttling, and interpolation a guess."""
 
 Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
 class Probe:
-    """The reference, timed once.
+    """One timing of the reference.
 
     Attributes:
         at_s: the middle of the timing, on the clock of the batch.
@@ -45,29 +45,29 @@ class Probe:
 
 @dataclass
 class Drift:
-    """How the device has changed since the first of the probes.
+    """The change in the device's speed since the first probe.
 
         factor(t) = r(t) / r(first), r interpolated linearly between the probes
 
     Attributes:
-        probes: in the order of time.
+        probes: in order of time.
     """
 
     probes: list[Probe] = field(default_factory=list)
 
     @property
     def is_known(self) -> bool:
-        """Whether some two probes' intervals lie apart. Where all of them meet, dividing would only add noise."""
+        """Whether the intervals of any two probes are disjoint. If none are, a correction would only add noise."""
         return max(probe.ci95[0] for probe in self.probes) > min(probe.ci95[1] for probe in self.probes)
 
     @property
     def is_throttling(self) -> bool:
-        """Whether the reference was at some time slower than at first by more than `MAX_SLOWDOWN`."""
+        """Whether the reference was ever slower than at first by more than `MAX_SLOWDOWN`."""
         slowest = max(probe.ms for probe in self.probes)
         return self.is_known and slowest > (1 + MAX_SLOWDOWN) * self.probes[0].ms
 
     def factor(self, at_s: float) -> float:
-        """How many times slower than at first; 1 where nothing is known to have changed."""
+        """How many times slower the device is than at first; 1 if no change is known."""
         return self._interpolated(at_s, [probe.ms for probe in self.probes]) if self.is_known else 1.0
 
     def factor_ci95(self, at_s: float) -> tuple[float, float]:
@@ -78,10 +78,10 @@ class Drift:
         return self._interpolated(at_s, low), self._interpolated(at_s, high)
 
     def corrected(self, measurement: Measurement, at_s: float) -> Measurement:
-        """The measurement as the device would have given it at first, its interval widened by the factor's.
+        """The measurement scaled to the device's initial speed, with its interval widened by the factor's.
 
-        Its environment holds `drift_factor`, `reference_ms` and `reference_at_s`. Its verdict is `throttled` where the
-        device throttles, unless other processes were found first.
+        Its environment contains `drift_factor`, `reference_ms` and `reference_at_s`. Its verdict is `throttled` if the
+        device is throttling, unless it is `contended`.
         """
         factor, (low, high) = self.factor(at_s), self.factor_ci95(at_s)
         latency = measurement.latency
@@ -103,8 +103,9 @@ class Reference:
     """The reference network on a device.
 
     Args:
+        device: runs it.
+        spec: how it is timed, the same as for the candidates.
         file: see `reference_file`.
-        spec: how it is timed, as the candidates.
         clock: in seconds.
     """
 
@@ -118,10 +119,10 @@ class Reference:
         self.drift.probes.append(Probe(at_s, measurement.latency.p50, measurement.latency.ci95))
 
     def timed(self, file: Path) -> tuple[Measurement, float]:
-        """A file's measurement, and when the middle of it was.
+        """A file's measurement, and the time of its middle.
 
         Raises:
-            UserError: it cannot be measured.
+            UserError: the file cannot be measured.
         """
         begin = self._clock()
         measurement = self._device.measure(file, self._spec)
@@ -137,12 +138,17 @@ def measure_batch(
     track: Track = silent,
     clock: Clock = time.monotonic,
 ) -> list[Measurement | UserError]:
-    """Time every file, with the reference before, in the middle and after, and divide its drift out of their times.
+    """Time every file, with the reference before, in the middle and after, and correct the times for its drift.
 
-    A file that cannot be measured has its error in the list, and the others go on.
+    If a file cannot be measured, its error is in the list, and the others are still measured.
 
     Args:
-        keep: is given each measurement when it was taken; how the device has drifted is known only afterwards.
+        device: runs the files.
+        files: the candidates.
+        spec: how to time them.
+        keep: is called with each measurement when it is taken, before the correction for drift is known.
+        track: shows progress.
+        clock: in seconds.
 
     Raises:
         UserError: the reference cannot be measured.
@@ -166,13 +172,13 @@ def measure_batch(
 
 @contextmanager
 def reference_file() -> Iterator[Path]:
-    """The reference network in a file, for as long as it is needed."""
+    """The reference network in a temporary file."""
     with tempfile.TemporaryDirectory(prefix="reference-") as folder:
         yield write_reference(Path(folder) / "reference.onnx")
 
 
 def _divided(latency: Latency, factor: float) -> Latency:
-    """A latency whose every run took `factor` times less."""
+    """The latency with every run divided by `factor`."""
     names = ("mean", "stdev", "p50", "p90", "p95", "p99")
     scaled: dict[str, Any] = {
         name: None if (value := getattr(latency, name)) is None else value / factor for name in names

@@ -18,7 +18,7 @@ from espalier.nas.measurement import Latency, Verdict
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".webp")
 MAX_IMAGES = 32
-"""Of a folder: requests take turns among them, so that one image's size does not decide."""
+"""Used from a folder: requests alternate between them, so that the result does not depend on one image's size."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Step:
     """One step of the requests.
 
     Attributes:
-        name: of `espalier.export.devices.agent.requests.STEPS`.
+        name: one of `espalier.export.devices.agent.requests.STEPS`.
         latency: its time in each request.
-        share: its part of the time of all requests.
-        ci95: the 95 % bootstrap interval of that, sessions resampled.
+        share: its share of the time of all requests.
+        ci95: 95 % bootstrap interval of the share, sessions resampled.
     """
 
     name: str
@@ -44,10 +44,10 @@ class EndToEnd:
 
     Attributes:
         latency: of whole requests.
-        steps: in their order; their shares add up to 1.
+        steps: in order; their shares add up to 1.
         verdict: on `latency`.
-        images: how many took turns.
-        environment: the device's fingerprint and how it was timed.
+        images: number of images used in turn.
+        environment: the device's fingerprint and the settings of the measurement.
     """
 
     latency: Latency
@@ -65,7 +65,10 @@ def measure_end_to_end(device: Device, onnx_file: Path, images: Path, spec: Meas
     """Time whole requests of `spec.batch` images each, in `spec.sessions` fresh sessions.
 
     Args:
-        images: an image, or a folder whose first `MAX_IMAGES` images, by name, take turns.
+        device: runs the requests.
+        onnx_file: the network.
+        images: an image, or a folder whose first `MAX_IMAGES` images, by name, are used in turn.
+        spec: how to time them.
 
     Raises:
         UserError: there are no images, one cannot be read, or the network does not take images.
@@ -87,18 +90,18 @@ def measure_end_to_end(device: Device, onnx_file: Path, images: Path, spec: Meas
 
 
 def image_files(path: Path) -> list[Path]:
-    """The image itself, or the first `MAX_IMAGES` of a folder and the folders in it.
+    """The image itself, or the first `MAX_IMAGES` of a folder and its subfolders.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no image.
     """
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise UserError(str(path), "no such image or folder")
+        raise UserError(str(path), "no such image or folder", code="not_found")
     found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
     if not found:
-        raise UserError(str(path), f"holds no images ({', '.join(SUFFIXES)})")
+        raise UserError(str(path), f"contains no images ({', '.join(SUFFIXES)})", code="too_few")
     return found[:MAX_IMAGES]
 
 
@@ -108,7 +111,7 @@ def _total(times_ms: dict[str, Sequence[float]]) -> list[float]:
 
 
 def _step(name: str, answers: Sequence[dict[str, Any]], totals: Sequence[Sequence[float]]) -> Step:
-    """Of the step's time over all requests of all sessions; every session has as many requests."""
+    """One step over all requests of all sessions; every session has the same number of requests."""
     times = [answer["times_ms"][name] for answer in answers]
     shares = [sum(own) / sum(total) for own, total in zip(times, totals, strict=True)]
     return Step(

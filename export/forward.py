@@ -1,4 +1,4 @@
-"""The forward method of a traced network, made readable: short names used again, layers called by their path."""
+"""The forward method of a traced network, made readable: short names, layers called by their path."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from espalier.export.errors import ExportError
 def forward_source(graph: fx.Graph) -> tuple[str, dict[str, Any]]:
     """The source of `forward(self, x)` for a graph with one input, and the global names that it uses.
 
-    fx gives every value a name of its own and sets it to None after its last use, so that activations are freed
-    early. Here a name is free for the next value instead, which frees them just as early in fewer words.
+    fx gives every value its own name and sets it to None after its last use, so that activations are freed early. Here
+    the name is reused for the next value instead, which frees them just as early with less code.
 
     Raises:
         ExportError: the graph has no input or several.
@@ -23,9 +23,10 @@ def forward_source(graph: fx.Graph) -> tuple[str, dict[str, Any]]:
     graph = copy.deepcopy(graph)
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     if len(inputs) != 1:
-        raise ExportError("forward", f"takes {len(inputs)} inputs ({', '.join(map(str, inputs))}), must take one")
+        problem = f"takes {len(inputs)} inputs ({', '.join(map(str, inputs))}), must take one"
+        raise ExportError("forward", problem, code="unsupported")
     for node in graph.nodes:
-        node.type = None  # annotations name what the traced file imported, not what the written one does
+        node.type = None  # annotations refer to imports of the traced file, which the written one does not have
     inputs[0].target = inputs[0].name
     code = graph.python_code("self")
     function = ast.parse(code.src.strip()).body[0]
@@ -62,11 +63,11 @@ def _path_below_self(node: ast.expr) -> str | None:
 
 
 def _with_short_names(function: ast.FunctionDef) -> list[ast.stmt]:
-    """The statements of `function` with its values named x, x1, x2, ..., each name free after its last use."""
+    """The statements of `function` with its values named x, x1, x2, ..., each name reused after its last use."""
     new: dict[str, str] = {function.args.args[1].arg: "x"}
     function.args.args[1].arg = "x"
     statements: list[ast.stmt] = []
-    waiting: ast.Assign | None = None  # its target is named once the names that die in it are known
+    waiting: ast.Assign | None = None  # its target gets a name once it is known which names it frees
 
     def name_target(dead: set[str]) -> None:
         nonlocal waiting

@@ -1,8 +1,8 @@
-"""Which nodes of an ONNX file, and which modules of its source, a node of the optimised network stands for.
+"""Which nodes of an ONNX file, and which modules of its source, correspond to a node of the optimised network.
 
-Optimisers leave names: a fused node hands on the tensor that one of its nodes had, mostly the last, or is itself called
-by it. What lies between that tensor and the ones that other nodes hand on is what it has absorbed. Activations and sums
-between two convolutions are the first one's: a convolution takes in what comes after it, never what comes before.
+Optimisers keep names: a fused node outputs a tensor of one of its nodes, usually the last, or is named by it.
+Everything between that tensor and the outputs of other nodes has been fused into it. Activations and additions between
+two convolutions belong to the first one: a convolution is fused with what follows it, never with what comes before.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from pathlib import Path
 from typing import Any
 
 _SUFFIX = re.compile(r"(_nchwc|_token_\d+)+$")
-"""That ONNX Runtime adds to names when it changes layouts."""
+"""Suffixes that ONNX Runtime adds to names when it changes layouts."""
 _LAYOUT = {"ReorderInput", "ReorderOutput", "Transpose"}
 _CONVOLUTIONS = {"Conv", "ConvInteger", "QLinearConv", "ConvTranspose"}
 _FOLLOWING = {"Add", "Clip", "Elu", "HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "Sigmoid", "Tanh"}
 _SCOPES = "pkg.torch.onnx.name_scopes"
-"""Where torch's dynamo exporter keeps the modules of a node, as a list, the last of them its function."""
+"""Metadata of torch's dynamo exporter: the modules of a node as a list, the last entry being its function."""
 _NO_MODULE = "_empty_nn_module"
-"""What it writes there for operations outside all modules."""
+"""Its entry for operations outside of all modules."""
 _PARAMETER = re.compile(r"^(.+)\.(weight|bias)$")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Of a node of the optimised network.
+    """The origin of a node of the optimised network.
 
     Attributes:
-        module: its path in the source; "" where no name says it.
-        absorbed: the nodes of the file, as `operator name`, in their order; none where the runtime has put it in.
+        module: its path in the source; "" if no name contains it.
+        absorbed: the nodes of the file, as `operator name`, in order; empty if the runtime inserted it.
     """
 
     module: str
@@ -41,7 +41,7 @@ class Origin:
 
 
 def origins(onnx_file: Path, optimized: bytes) -> dict[str, Origin]:
-    """Of each node of the optimised network, by its name; those whose name is not their own are left out."""
+    """The origin of each node of the optimised network, by name; nodes that share a name are left out."""
     import onnx
 
     source = _Graph(onnx.load(onnx_file, load_external_data=False).graph)
@@ -59,7 +59,7 @@ def origins(onnx_file: Path, optimized: bytes) -> dict[str, Origin]:
 
 
 class _Graph:
-    """The file's own graph, its nodes in topological order as ONNX asks."""
+    """The file's own graph, with its nodes in topological order as ONNX requires."""
 
     def __init__(self, graph: Any) -> None:
         self.nodes = list(graph.node)
@@ -71,7 +71,7 @@ class _Graph:
         self._moving = self._fed({value.name for value in graph.input} - self._weights)
 
     def last_of(self, node: Any) -> int | None:
-        """The last of the nodes that an optimised one stands for; None where the runtime has put it in."""
+        """The last of the file's nodes that are fused into an optimised one; None if the runtime inserted it."""
         plain = _SUFFIX.sub("", node.name)
         for i in (*map(self._maker.get, node.output), self._maker.get(plain), self._by_name.get(plain)):
             if i is not None and (node.op_type not in _LAYOUT or self.nodes[i].op_type == node.op_type):
@@ -79,7 +79,7 @@ class _Graph:
         return None
 
     def between(self, visible: Iterable[str], end: int) -> list[int]:
-        """The nodes from those that hand on the visible tensors up to `end`, without what is constant."""
+        """The nodes between the visible tensors and `end`, without constant ones."""
         stop = set(visible)
         found, waiting = {end}, [end]
         while waiting:
@@ -91,7 +91,7 @@ class _Graph:
         return sorted(found)
 
     def hand_back(self, absorbed: dict[int, list[int]]) -> None:
-        """Give what a convolution cannot have absorbed to the kernel whose result it takes (`absorbed`, by its end)."""
+        """Move nodes that a convolution cannot absorb to the kernel that makes their input (`absorbed`, by end)."""
         for end, chosen in absorbed.items():
             convolution = next((i for i in chosen if self.nodes[i].op_type in _CONVOLUTIONS), None)
             for i in [i for i in chosen if convolution is not None and i < convolution]:
@@ -102,12 +102,12 @@ class _Graph:
                     absorbed[owner] = sorted([*absorbed[owner], i])
 
     def origin(self, nodes: Sequence[int]) -> Origin:
-        """Of a kernel that stands for these nodes."""
+        """The origin of a kernel into which these nodes are fused."""
         names = (f"{self.nodes[i].op_type} {self.nodes[i].name}".rstrip() for i in nodes)
         return Origin(self._module(nodes), tuple(names))
 
     def _module(self, nodes: Iterable[int]) -> str:
-        """Of the first node that has weights; where none has, of the first that has a name of a module."""
+        """The module of the first node with weights; without one, of the first node with a module's name."""
         chosen = [self.nodes[i] for i in nodes]
         by_scopes = map(self._module_by_scopes, chosen)
         for name in (*map(self._module_by_weights, chosen), *by_scopes, *map(_by_path, chosen)):
@@ -116,14 +116,14 @@ class _Graph:
         return ""
 
     def _module_by_weights(self, node: Any) -> str:
-        """Exporters keep the names of parameters that they have not changed: `layer1.0.conv1.weight`."""
+        """By parameters, whose names exporters keep if they do not change them: `layer1.0.conv1.weight`."""
         names = (_PARAMETER.match(tensor) for tensor in node.input if tensor in self._weights)
         return next((match[1] for match in names if match), "")
 
     def _module_by_scopes(self, node: Any) -> str:
-        """By what the dynamo exporter has noted: ['', 'bn1', 'bn1.act', 'hardswish'] is of `bn1.act`.
+        """By metadata of the dynamo exporter: ['', 'bn1', 'bn1.act', 'hardswish'] belongs to `bn1.act`.
 
-        Networks that torch.fx has traced inside another module have its name in front; their parameters do not.
+        Networks that torch.fx has traced inside another module have its name as a prefix; their parameters do not.
         """
         noted: Mapping[str, str] = {entry.key: entry.value for entry in node.metadata_props}
         scopes = ast.literal_eval(noted.get(_SCOPES, "[]"))
@@ -144,7 +144,7 @@ class _Graph:
 
 
 def _captured(node: Any) -> Iterator[str]:
-    """Tensors that the graphs inside a node (loops, branches) may take from outside."""
+    """Tensors that the graphs inside a node (loops, branches) may use from outside."""
     for attribute in node.attribute:
         for inner in attribute.g.node:
             yield from inner.input
@@ -152,7 +152,7 @@ def _captured(node: Any) -> Iterator[str]:
 
 
 def _by_path(node: Any) -> str:
-    """By a node's name with slashes, as the TorchScript exporter and TensorFlow give: `/blocks/blocks.0/act/Relu`."""
+    """By a node's name with slashes, as from the TorchScript exporter and TensorFlow: `/blocks/blocks.0/act/Relu`."""
     parts = [part for part in node.name.split("/") if part][:-1]
     path: list[str] = []
     for part in parts:

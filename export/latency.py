@@ -1,4 +1,4 @@
-"""The latency of an architecture before it is trained: its network with fresh weights, exported and timed."""
+"""The latency of an architecture before training: its network with random weights, exported and timed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from espalier.nas.space import SearchSpace
 
 
 class MeasuredLatency:
-    """Times architectures of a space on a device. Weights do not change the time, so none are trained.
+    """Times architectures of a space on a device. The time does not depend on weights, so random ones are used.
 
-    The quick exporter writes the file, which exists only while it is timed.
+    The file is written by the quick exporter, and deleted after timing.
 
     Args:
         space: builds the networks.
-        device: gives what runs them; called when it is first needed.
-        folder: where the temporary file is put.
+        device: returns the device that runs them; called when it is first needed.
+        folder: folder for the temporary file.
     """
 
     def __init__(self, space: SearchSpace, device: Callable[[], Device], folder: Path) -> None:

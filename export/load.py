@@ -1,4 +1,4 @@
-"""Throughput: several callers at once of one session, and several images in a run."""
+"""Throughput: several concurrent callers of one session, and several images in a run."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from espalier.nas.measurement import Latency, Verdict
 
 @dataclass(frozen=True)
 class Load:
-    """What one session of the runtime does for some callers that ask again as soon as they have their answer.
+    """Throughput of one session with callers that send the next request as soon as they have their answer.
 
     Attributes:
         batch: images in a request.
-        callers: threads that ask.
-        threads: of the runtime, shared by all callers.
-        images_per_s: over all sessions.
+        callers: number of calling threads.
+        threads: threads of the runtime, shared by all callers.
+        images_per_s: throughput over all sessions.
         ci95: its 95 % bootstrap interval, sessions resampled.
-        latency: of the requests, as the callers see it.
-        verdict: on it.
+        latency: of the requests, as seen by the callers.
+        verdict: on the latency.
     """
 
     batch: int
@@ -41,7 +41,7 @@ class Load:
 
     @property
     def requests_per_s(self) -> float:
-        """Runs of the network in a second."""
+        """Runs of the network per second."""
         return self.images_per_s / self.batch
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,13 +52,17 @@ class Load:
 def measure_load(
     device: Device, onnx_file: Path, spec: MeasureSpec, *, callers: Sequence[int], batches: Sequence[int]
 ) -> list[Load]:
-    """A `Load` of each batch with each number of callers, which take turns in each of `spec.sessions` sessions.
+    """Measure each batch with each number of callers, one after the other in each of `spec.sessions` sessions.
 
     Args:
-        spec: its `batch` does not matter; `seconds` is the time of each load.
+        device: runs the network.
+        onnx_file: the network.
+        spec: its `batch` is ignored; `seconds` is the time for each load.
+        callers: numbers of callers.
+        batches: images in a request.
 
     Raises:
-        UserError: there are no callers or no images, or the network cannot be run.
+        UserError: a number is below 1, or the network cannot be run.
     """
     check_load(callers, batches)
     loads = []
@@ -69,7 +73,11 @@ def measure_load(
 
 
 def check_load(callers: Sequence[int], batches: Sequence[int]) -> None:
-    """Raises UserError for numbers of callers or images that are no such numbers."""
+    """Check numbers of callers and images.
+
+    Raises:
+        UserError: a number is below 1.
+    """
     for name, numbers in (("concurrency", callers), ("batch", batches)):
         for number in numbers:
             if number < 1:

@@ -1,4 +1,4 @@
-"""ONNX out: one self-contained file with a named batch dimension, checked against torch before it takes its place."""
+"""ONNX export: one self-contained file with a named batch dimension, checked against torch before it is written."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Exported:
     Attributes:
         path: the file.
         exporter: the torch exporter that wrote it.
+        fallback_reason: why the first exporter's file was not used; None if it was.
         opset: version of the standard operators.
-        fallback_reason: why the first exporter's file was not taken; None where it was.
         size_bytes: size of the file.
-        parity: how near its numbers are to torch's.
+        parity: how close its outputs are to torch's.
     """
 
     path: Path
@@ -53,15 +53,17 @@ def export_onnx(
 ) -> Exported:
     """Write `model` in eval mode to `path`: `input` float32 `(batch, C, H, W)` -> `logits`, `batch` symbolic.
 
-    `auto` asks the dynamo exporter first and the TorchScript one where that raises or its file fails the checks.
-    `torchscript` alone takes a tenth of the time, for candidates inside a search. `model` is left as it was: a
-    copy is exported, and torch's random state is restored.
+    A copy of the model is exported, and torch's random state is restored.
 
     Args:
+        model: the network; left as it is.
         input_shape: `(C, H, W)` of one image.
+        path: the file.
+        exporter: `auto` tries the dynamo exporter first, and the TorchScript one if that raises or its file fails the
+            checks. `torchscript` takes a tenth of the time, for candidates inside a search.
 
     Raises:
-        ExportError: every exporter asked failed; the line holds each one's reason. `path` keeps its old content.
+        ExportError: every exporter failed; the line gives the reason of each. `path` keeps its old content.
     """
     plain = copy.deepcopy(model).cpu().eval()
     order: tuple[Exporter, ...] = ("dynamo", "torchscript") if exporter == "auto" else (exporter,)
@@ -72,7 +74,7 @@ def export_onnx(
                 _write(plain, input_shape, temporary, name)
                 parity = check_parity(plain, input_shape, temporary)
                 opset = _opset(temporary)
-        except Exception as error:  # noqa: BLE001 - an exporter may raise anything; each reason is kept and told
+        except Exception as error:  # noqa: BLE001 - an exporter may raise anything; each reason is reported
             reasons.append(f"{name}: {reason(error)}")
             continue
         return Exported(path, name, reasons[0] if reasons else None, opset, path.stat().st_size, parity)
@@ -80,7 +82,7 @@ def export_onnx(
 
 
 def _write(model: nn.Module, input_shape: tuple[int, int, int], path: Path, exporter: Exporter) -> None:
-    # Two images: torch.export takes a batch of one for a constant.
+    # Two images: torch.export treats a batch of one as a constant.
     example = (torch.zeros(2, *input_shape),)
     with _quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]):
         if exporter == "dynamo":
@@ -109,7 +111,7 @@ def _write(model: nn.Module, input_shape: tuple[int, int, int], path: Path, expo
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Exporters' warnings, log lines and printed graphs off for a while; their errors still come as exceptions."""
+    """Suppress the exporters' warnings, log lines and printed graphs; their errors are still raised."""
     loggers = [logging.getLogger(name) for name in _CHATTY_LOGGERS]
     levels = [logger.level for logger in loggers]
     try:

@@ -1,7 +1,7 @@
 """The time of a network by operator, by source module and by fused kernel.
 
-ONNX Runtime's profiler slows every run down, so the profile is a pass of its own, and only its proportions count: they
-are scaled to the median of a measurement without it.
+ONNX Runtime's profiler slows every run down, so the profile is a separate pass of which only the proportions are used:
+they are scaled to the median of a measurement without it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from espalier.nas.intervals import median_interval
 from espalier.nas.measurement import Measurement
 
 RUNTIME = "(runtime)"
-"""The module of nodes that the runtime has put in, such as changes of layout."""
+"""The module of nodes inserted by the runtime, such as layout conversions."""
 UNNAMED = "(not named)"
 
 
@@ -30,15 +30,15 @@ class Kernel:
     """A node of the optimised network.
 
     Attributes:
-        name: the runtime's.
+        name: the runtime's name.
         operator: its type.
-        provider: that ran it.
-        module: of the source, by the names that the exporter has left; `UNNAMED` where it has left none, `RUNTIME`
-            where the node is not in the file.
-        absorbed: the nodes of the file that it does the work of, as `operator name`, in their order; empty where the
-            runtime has put it in, or nothing is known.
-        ms: scaled to the timed total.
-        share: of it.
+        provider: the provider that ran it.
+        module: module of the source, from the names kept by the exporter; `UNNAMED` if there are none, `RUNTIME` if
+            the node is not in the file.
+        absorbed: the nodes of the file that are fused into it, as `operator name`, in order; empty if the runtime
+            inserted it, or if nothing is known.
+        ms: time, scaled to the measured total.
+        share: share of the total.
         ci95: interval of the share over sessions.
     """
 
@@ -58,8 +58,10 @@ class Group:
 
     Attributes:
         name: what they have in common.
-        kernels: how many.
-        ms, share, ci95: as a kernel's, of all of them.
+        kernels: number of kernels.
+        ms: time of all of them.
+        share: share of the total.
+        ci95: interval of the share over sessions.
     """
 
     name: str
@@ -75,10 +77,11 @@ class OperatorProfile:
 
     Attributes:
         measured_ms: the median of a measurement without the profiler; the sum of all kernels.
-        profiled_ms: what the profiler has counted inside kernels, before it is scaled.
-        kernels: in the order they are run.
-        by_operator, by_module: the most expensive first.
-        depth: of the modules' names.
+        profiled_ms: time inside kernels according to the profiler, before scaling.
+        kernels: in the order in which they run.
+        by_operator: the most expensive first.
+        by_module: the most expensive first.
+        depth: levels of the modules' names.
     """
 
     measured_ms: float
@@ -96,17 +99,21 @@ class OperatorProfile:
 def profile_operators(
     device: Device, onnx_file: Path, measurement: Measurement, spec: MeasureSpec, *, depth: int = 2
 ) -> OperatorProfile:
-    """Profile the file in `spec.sessions` sessions, and scale what is found to its `measurement`.
+    """Profile the file in `spec.sessions` sessions, and scale the result to its `measurement`.
 
         ms_i = p50 share_i,   share_i = mean over sessions of t_i / sum_j t_j
 
     t_i is the median time of kernel i over the runs of a session.
 
     Args:
-        depth: modules are grouped by so many levels of their names: at 2, `blocks.3.1.conv` is in `blocks.3`.
+        device: a device with an agent.
+        onnx_file: the network.
+        measurement: its measurement without the profiler.
+        spec: how to run it.
+        depth: levels of names by which modules are grouped: at 2, `blocks.3.1.conv` is in `blocks.3`.
 
     Raises:
-        UserError: as `Device.measure`; the device has no agent.
+        UserError: as for `Device.measure`, or the device has no agent.
     """
     answers = passes(device, "operators", [onnx_file], spec)
     first = answers[0]["nodes"]
@@ -118,12 +125,14 @@ def profile_operators(
 def scaled_profile(
     nodes: Sequence[dict[str, Any]], times_ms: np.ndarray, found: dict[str, Origin], measured_ms: float, depth: int = 2
 ) -> OperatorProfile:
-    """The profile of `nodes` (`name`, `op`, `provider`), in the order they are run.
+    """The profile of nodes from their times.
 
     Args:
-        times_ms: of each session and node, shape `(sessions, nodes)`.
-        found: where the nodes come from, by name.
-        measured_ms: what all of them take together.
+        nodes: with `name`, `op` and `provider`, in the order in which they run.
+        times_ms: of each session and node, `(sessions, nodes)`.
+        found: origin of the nodes, by name.
+        measured_ms: time of all nodes together.
+        depth: see `profile_operators`.
     """
     shares = times_ms / times_ms.sum(axis=1, keepdims=True)
     kernels = tuple(
@@ -168,14 +177,14 @@ def _groups(
 
 
 def _of(shares: np.ndarray, measured_ms: float) -> dict[str, Any]:
-    """What some kernels take together, of their shares in each session, shape `(sessions, kernels)`."""
+    """Time and share of some kernels together, from their shares in each session, `(sessions, kernels)`."""
     together = shares.sum(axis=1)
     share = float(together.mean())
     return {"ms": measured_ms * share, "share": share, "ci95": median_interval(together)}
 
 
 def _in_order_of(first: Sequence[dict[str, Any]], nodes: Sequence[dict[str, Any]]) -> list[float]:
-    """The times of the nodes in the order of another session: one file is optimised alike each time on one device."""
+    """The times of the nodes in the order of the first session; a device optimises a file the same way each time."""
     waiting: dict[str, list[float]] = {}
     for node in nodes:
         waiting.setdefault(node["name"], []).append(node["ms"])

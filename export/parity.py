@@ -1,4 +1,4 @@
-"""Does an ONNX file compute what the torch network computes? Structure first, then numbers."""
+"""Check that an ONNX file computes what the torch network computes: structure first, then numbers."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch import nn
 from espalier.export.errors import ExportError
 
 RELATIVE_TOLERANCE = 1e-3
-"""Allowed error, as a share of how much the outputs move with the input. Two float32 runtimes differ by about 1e-5
-of it, a wrong attribute (padding, epsilon, a dropped bias) by more than 1e-2: a thousandth keeps far from both."""
+"""Allowed error, as a share of how much the outputs change with the input. Two float32 runtimes differ by about 1e-5
+of it, a wrong attribute (padding, epsilon, a dropped bias) by more than 1e-2: a thousandth is far from both."""
 
 ROUNDING_ULPS = 64
-"""Error that float32 rounding alone explains, in units of the last place of the largest output. It decides only
-where outputs hardly move with the input (a constant network, an untrained one with large biases)."""
+"""Error that float32 rounding alone explains, in units of the last place of the largest output. It matters only if
+outputs hardly change with the input (a constant network, an untrained one with large biases)."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How near the ONNX file is to torch, over all images at batch 1 and 3.
+    """How close the ONNX file is to torch, over all images at batch 1 and 3.
 
     Attributes:
         max_abs_error: largest difference of two outputs.
-        tolerance: what was allowed, in the outputs' unit.
+        tolerance: the largest allowed difference.
         constant: the outputs do not depend on the input, in torch as in ONNX (a legal, degenerate network).
     """
 
@@ -45,7 +45,7 @@ def check_parity(model: nn.Module, input_shape: tuple[int, int, int], path: Path
     `ROUNDING_ULPS`.
 
     Raises:
-        ExportError: one of these does not hold, with the numbers.
+        ExportError: one of these conditions does not hold; the numbers are given.
     """
     check_structure(path, input_shape)
     images = _varied_images(input_shape)
@@ -53,7 +53,7 @@ def check_parity(model: nn.Module, input_shape: tuple[int, int, int], path: Path
         expected = model(images).double().numpy()
         alone = model(images[:1]).double().numpy()
     if not (np.isfinite(expected).all() and np.isfinite(alone).all()):
-        raise ExportError(str(path), "torch's own outputs are not finite, there is nothing to compare with")
+        raise ExportError(str(path), "torch's own outputs are not finite, so nothing can be compared with them")
     got, got_alone = _run(path, [images.numpy(), images[:1].numpy()])
     if got.shape != expected.shape or got_alone.shape != alone.shape:
         raise ExportError(str(path), f"outputs have shape {got.shape}, torch gives {expected.shape}")
@@ -64,8 +64,8 @@ def check_parity(model: nn.Module, input_shape: tuple[int, int, int], path: Path
     error = float(max(np.abs(got - expected).max(), np.abs(got_alone - alone).max()))
     constant = _range_over_images(expected) <= rounding
     if not constant and _range_over_images(got) <= rounding:
-        raise ExportError(str(path), f"outputs do not depend on the input; torch's move by {spread:.3g}")
-    if not error <= tolerance:  # also where the error is NaN
+        raise ExportError(str(path), f"outputs do not depend on the input, but torch's vary by {spread:.3g}")
+    if not error <= tolerance:  # also if the error is NaN
         raise ExportError(
             str(path), f"outputs differ from torch's by {error:.3g}, more than {tolerance:.3g} (spread {spread:.3g})"
         )
@@ -82,7 +82,8 @@ def check_structure(path: Path, input_shape: tuple[int, int, int]) -> None:
 
     proto = onnx.load(path, load_external_data=False)
     if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in proto.graph.initializer):
-        raise ExportError(str(path), "keeps weights in another file; one self-contained file is wanted")
+        problem = "keeps weights in another file, must be one self-contained file"
+        raise ExportError(str(path), problem, code="unsupported")
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -90,7 +91,7 @@ def check_structure(path: Path, input_shape: tuple[int, int, int]) -> None:
     inputs = [(value.name, _signature(value.type.tensor_type)) for value in proto.graph.input]
     wanted = [("input", (onnx.TensorProto.FLOAT, "batch", *input_shape))]
     if inputs != wanted:
-        raise ExportError(str(path), f"has inputs {inputs}, wanted {wanted}")
+        raise ExportError(str(path), f"has inputs {inputs}, must have {wanted}")
 
 
 def _signature(tensor: Any) -> tuple[int | str, ...]:
@@ -98,7 +99,7 @@ def _signature(tensor: Any) -> tuple[int | str, ...]:
 
 
 def _varied_images(input_shape: tuple[int, int, int]) -> torch.Tensor:
-    """Three unlike images `(3, C, H, W)`: noise, bright strong noise, a smooth ramp. Always the same ones."""
+    """Three different images `(3, C, H, W)`: noise, bright strong noise, a smooth ramp. Always the same ones."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(2, *input_shape, generator=generator)
     ramp = torch.linspace(-2, 2, input_shape[1] * input_shape[2]).view(1, *input_shape[1:]).expand(input_shape)

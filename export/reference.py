@@ -1,4 +1,4 @@
-"""A small network that is always the same: how long it takes now says how fast the device is now."""
+"""A small fixed network, whose time shows the current speed of the device."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ LAYERS = 4
 def write_reference(path: Path) -> Path:
     """Write the reference network to `path`: float32 `(batch, 32, 48, 48)` -> `(batch, 32)`, `batch` symbolic.
 
-    Its bytes are the same each time, with the same version of the package onnx.
+    The bytes are the same each time for the same version of the package onnx.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    # The stream of RandomState is frozen, that of newer generators is not.
+    # The random numbers of RandomState never change between versions of NumPy, those of newer generators may.
     random = np.random.RandomState(0)
     nodes, weights, last = [], [], "input"
     for layer in range(LAYERS):

@@ -1,4 +1,4 @@
-"""A plain network as one Python file that needs only torch: constructor lines, then the forward as it was traced."""
+"""A plain network as one Python file that needs only torch: constructor calls, then the traced forward."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from espalier.export.errors import ExportError
 from espalier.export.forward import forward_source
 
 SOURCE_TOLERANCE = 1e-6
-"""The rebuilt network runs the same operators on the same numbers; only a threaded sum may be ordered otherwise."""
+"""The rebuilt network runs the same operators on the same values; only the order of threaded sums may differ."""
 
 _LIBRARIES = ("torch", "_operator", "operator", "builtins", "math")
 
@@ -52,8 +52,8 @@ class {class_name}(nn.Module):
 def python_source(model: fx.GraphModule, class_name: str) -> str:
     """The source of a class `class_name(nn.Module)`, without arguments, that computes what `model` computes.
 
-    Each `torch.nn` leaf becomes one constructor line, made from the signature of its `__init__` and its attributes
-    of the same names (arguments equal to their default are left out, so the file also suits other torch releases).
+    Each `torch.nn` leaf becomes one constructor call, made from the signature of its `__init__` and its attributes of
+    the same names. Arguments equal to their defaults are left out, so that the file works with other torch releases.
     The keys of the class's `state_dict` are those of `model`.
 
     Raises:
@@ -61,7 +61,7 @@ def python_source(model: fx.GraphModule, class_name: str) -> str:
             the line names it.
     """
     if not class_name.isidentifier() or keyword.iskeyword(class_name):
-        raise ExportError("class_name", f"{class_name!r} is not a Python name")
+        raise ExportError("class_name", f"{class_name!r} is not a Python name", code="invalid")
     forward, names = forward_source(model.graph)
     return _TEMPLATE.format(
         class_name=class_name,
@@ -72,12 +72,14 @@ def python_source(model: fx.GraphModule, class_name: str) -> str:
 
 
 def check_source(source: str, class_name: str, model: fx.GraphModule, example: torch.Tensor) -> None:
-    """Run `source` on its own, load the weights of `model` into its class and compare the two on `example`, in eval
-    mode on the CPU. `model` must be there and in eval mode already.
+    """Run `source` by itself, load the weights of `model` into its class and compare their outputs on `example`.
+
+    Both run in eval mode on the CPU; `model` must already be there and in eval mode.
 
     Raises:
-        ExportError: the keys, shapes or dtypes of the states differ, or the outputs do; or those of `model` differ from
-            one run to the next.
+        ExportError: the keys, shapes or dtypes of the states differ, or the outputs do; or the outputs of `model`
+        differ
+            from one run to the next.
     """
     namespace: dict[str, Any] = {"__name__": class_name}
     exec(compile(source, f"<source of {class_name}>", "exec"), namespace)
@@ -90,9 +92,8 @@ def check_source(source: str, class_name: str, model: fx.GraphModule, example: t
     with torch.no_grad():
         want, again, have = model(example), model(example), rebuilt(example)
     if not _close(want, again):
-        raise ExportError(
-            class_name, "the network draws at random in each run, so that no file can be checked against it"
-        )
+        problem = "the network's outputs are random, so that no file can be checked against it"
+        raise ExportError(class_name, problem, code="unsupported")
     if not _close(want, have):
         error = (want - have).abs().max().item()
         raise ExportError(class_name, f"the written source gives outputs that differ by {error:.3g} from the network's")
@@ -113,7 +114,7 @@ def _imports(names: dict[str, Any]) -> list[str]:
         if name == "torch":
             continue
         if isinstance(value, float):
-            lines.append(f"from math import {name}")  # inf and nan are the two floats that fx names
+            lines.append(f"from math import {name}")  # fx gives names to two floats, inf and nan
         elif value is type(None):
             lines.append(f"{name} = type(None)")
         else:
@@ -124,7 +125,8 @@ def _imports(names: dict[str, Any]) -> list[str]:
 def _import_line(name: str, value: Any) -> str:
     module = value.__name__ if isinstance(value, ModuleType) else str(getattr(value, "__module__", None))
     if module.split(".")[0] not in _LIBRARIES:
-        raise ExportError(name, f"is called in the network but belongs to {module}, not to torch")
+        problem = f"is called in the network but belongs to {module}, not to torch"
+        raise ExportError(name, problem, code="unsupported")
     return (
         f"import {module} as {name}"
         if isinstance(value, ModuleType)
@@ -147,7 +149,8 @@ def _parts(model: fx.GraphModule) -> dict[str, str]:
 def _constructor(path: str, module: nn.Module) -> str:
     kind = type(module)
     if getattr(nn, kind.__name__, None) is not kind:
-        raise ExportError(path, f"is a {kind.__module__}.{kind.__qualname__}, not a layer of torch.nn")
+        problem = f"is a {kind.__module__}.{kind.__qualname__}, not a layer of torch.nn"
+        raise ExportError(path, problem, code="unsupported")
     arguments = []
     for argument in inspect.signature(kind).parameters.values():
         if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD) or argument.name in ("device", "dtype"):
@@ -161,13 +164,14 @@ def _constructor(path: str, module: nn.Module) -> str:
 
 
 def _value(path: str, module: nn.Module, argument: inspect.Parameter) -> Any:
-    """What `module` was given for `argument`, read from the attribute of that name."""
+    """The value that `module` was given for `argument`, read from its attribute of that name."""
     if not hasattr(module, argument.name):
-        raise ExportError(path, f"{type(module).__name__} keeps no attribute for its argument {argument.name!r}")
+        problem = f"{type(module).__name__} has no attribute for its argument {argument.name!r}"
+        raise ExportError(path, problem, code="unsupported")
     value = getattr(module, argument.name)
     if argument.name != "bias":
         return value
-    # A norm without scale has no shift either, whatever it was given; older torch knows no `bias` there.
+    # A norm without scale has no shift either, whatever it was given; older torch has no `bias` argument there.
     without_weights = getattr(module, "affine", True) is False or getattr(module, "elementwise_affine", True) is False
     return argument.default if without_weights else value is not None
 
@@ -184,15 +188,16 @@ def _literal(path: str, name: str, value: Any) -> str:
         return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
     if value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
         return repr(value)
-    raise ExportError(path, f"argument {name!r} cannot be written as a literal ({type(value).__name__})")
+    problem = f"argument {name!r} cannot be written as a literal ({type(value).__name__})"
+    raise ExportError(path, problem, code="unsupported")
 
 
 def _tensor(path: str, model: fx.GraphModule) -> str:
-    """An expression for a parameter or buffer that the graph reads itself; its numbers come with the weights."""
+    """An expression for a parameter or buffer that the graph reads directly; its values come with the weights."""
     *_, name = path.split(".")
     owner = model.get_submodule(path.rpartition(".")[0])
     tensor = getattr(owner, name)
     if path not in model.state_dict():
-        raise ExportError(path, "is read in the network but not kept in its state_dict")
+        raise ExportError(path, "is read in the network but missing from its state_dict", code="unsupported")
     empty = f"torch.zeros({tuple(tensor.shape)}, dtype={tensor.dtype})"
     return f"nn.Parameter({empty})" if isinstance(tensor, nn.Parameter) else empty

@@ -1,10 +1,10 @@
-"""Ways to write the weights of an ONNX file that are mostly zeros in fewer bytes, exactly.
+"""Lossless encodings of the weights of an ONNX file that are mostly zeros, in fewer bytes.
 
-`packed` keeps the values that are not zero and where they are, and standard operators put the weight together again.
-They depend on constants only, so that ONNX Runtime folds them when it loads the file; what runs is the plain network.
-Of two ways to say where, each weight takes the smaller, at density d (bytes for each of its float32 numbers):
+`packed` stores the nonzero values and their positions, and standard operators rebuild the weight from them. They depend
+only on constants, so that ONNX Runtime folds them when it loads the file; what runs is the plain network. Each weight
+uses the smaller of two encodings of the positions, at density d (bytes for each float32 number of the weight):
 
-    gaps: a byte for each value, its distance from the one before, zeros in between where it is too far; about 5 d
+    gaps: a byte for each value, its distance from the previous one, with zeros inserted if it is too far; about 5 d
     mask: a bit for each number; 4 d + 1/8, which is less above d = 1/8
 
 The gaps are the relative index of Han, Mao and Dally, Deep Compression (ICLR 2016), section 2. `coo` is ONNX's own
@@ -21,18 +21,19 @@ from typing import Any
 import numpy as np
 
 MIN_OPSET = 11
-"""The first with all operators that put a weight together (`CumSum`, `BitShift`, `ScatterElements`)."""
+"""The first opset with all operators that rebuild a weight (`CumSum`, `BitShift`, `ScatterElements`)."""
 
 FARTHEST = 255
-"""The largest gap in a byte."""
+"""The largest gap that fits into a byte."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def packed(model: Any) -> Any | None:
-    """A copy of the ONNX `model` with each weight packed that becomes smaller by it; None where none does.
+    """A copy of the ONNX `model` with each weight packed that becomes smaller; None if none does.
 
-    Initialisers of the main graph in 8-bit integers or 16 to 64-bit floats are looked at, inputs with a default not.
+    Considered are initialisers of the main graph in 8-bit integers or 16 to 64-bit floats, except inputs with a
+    default.
     """
     import onnx
 
@@ -52,15 +53,15 @@ def packed(model: Any) -> Any | None:
     graph = smaller.graph
     rest = list(graph.node)
     del graph.node[:]
-    graph.node.extend([*nodes, *rest])  # every input of a node must be there before it
+    graph.node.extend([*nodes, *rest])  # nodes must be in topological order: the rebuilt weights come first
     return smaller
 
 
 def coo(model: Any) -> Any | None:
-    """A copy of the ONNX `model` with `sparse_initializer`s for the weights that become smaller; None where none does.
+    """A copy of the ONNX `model` with `sparse_initializer`s for the weights that become smaller; None if none does.
 
-    The file's own rules refuse such a weight where an operator wants a dense tensor, as convolutions do. ONNX Runtime
-    makes it dense when it loads the file.
+    ONNX's checker rejects such a weight if an operator needs a dense tensor, as convolutions do. ONNX Runtime makes it
+    dense when it loads the file.
     """
     import onnx
 
@@ -84,7 +85,7 @@ def coo(model: Any) -> Any | None:
 
 
 def count_zeros(model: Any) -> tuple[int, int]:
-    """How many numbers of the weights are zeros, and how many there are."""
+    """The number of zeros in the weights, and the number of all their values."""
     import onnx
 
     arrays = [onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer if _is_weight(tensor)]
@@ -92,7 +93,7 @@ def count_zeros(model: Any) -> tuple[int, int]:
 
 
 def _rewritten(model: Any, encode: Callable[[Any], list[Any] | None]) -> Any | None:
-    """A copy of `model` whose weights are replaced by what `encode` gives for them; None where it gives nothing."""
+    """A copy of `model` with its weights replaced by their encodings; None if `encode` returns None for all."""
     copy = type(model)()
     copy.CopyFrom(model)
     graph = copy.graph
@@ -117,7 +118,7 @@ def _is_weight(tensor: Any) -> bool:
 
 
 def _flat(weight: Array) -> tuple[Array, Array]:
-    """The weight as a vector, and the places of what is not zero."""
+    """The weight as a vector, and the positions of its nonzero values."""
     flat = weight.reshape(-1)
     return flat, np.flatnonzero(flat).astype(np.int64)
 
@@ -144,14 +145,23 @@ def _gaps(name: str, weight: Array) -> tuple[list[Any], list[Any]]:
 
 
 def relative_index(places: Array, values: Array) -> tuple[Array, Array]:
-    """Distances in bytes that add up to the increasing `places`, the first one from 0, and their values.
+    """Gaps of one byte between the increasing `places` (the first one from 0), and the values after each gap.
 
-    A distance of more than `FARTHEST` is made of several, each to a place whose value is zero.
+    A gap larger than `FARTHEST` is split into several; the positions in between get the value zero.
+
+    Args:
+        places: positions of the nonzero values, `(n,)`.
+        values: the nonzero values, `(n,)`.
+
+    Returns:
+        Gaps and values, both `(n + inserted zeros,)`; the cumulative sum of the gaps gives the positions.
     """
     distances = np.diff(places, prepend=0)
+    # Zeros to insert before each value: a distance of 1 to FARTHEST needs none, up to 2 FARTHEST one, and so on.
     fillers = np.maximum(distances - 1, 0) // FARTHEST
-    last = np.cumsum(fillers + 1) - 1  # where the real values come to stand, each after its fillers
+    last = np.cumsum(fillers + 1) - 1  # index of each real value in the result, after its inserted zeros
     gaps = np.full(places.size + fillers.sum(), FARTHEST, dtype=np.uint8)
+    # Each inserted zero advances by FARTHEST; the real value by what is left of its distance.
     gaps[last] = distances - FARTHEST * fillers
     filled = np.zeros(gaps.size, dtype=values.dtype)
     filled[last] = values
@@ -161,7 +171,9 @@ def relative_index(places: Array, values: Array) -> tuple[Array, Array]:
 def _mask(name: str, weight: Array) -> tuple[list[Any], list[Any]]:
     """Initialisers and nodes: with b the bits of the mask, gather([0, values], b cumsum(b)).
 
-    ONNX Runtime does not fold `NonZero`, which would give the places at once.
+    b cumsum(b) is the rank (from 1) of each nonzero value, and 0 where the bit is 0: an index into [0, values].
+
+    ONNX Runtime does not fold `NonZero`, which would give the positions directly.
     """
     flat, places = _flat(weight)
     return _graph(
@@ -178,9 +190,11 @@ def _mask(name: str, weight: Array) -> tuple[list[Any], list[Any]]:
             "size": np.array([flat.size], np.int64),
         },
         [
+            # `np.packbits` stores eight bits in a byte, the first in the highest bit: shift each to the lowest.
             ("BitShift", ["mask", "shifts"], "shifted", {"direction": "RIGHT"}),
             ("Mod", ["shifted", "two"], "last bits", {}),
             ("Reshape", ["last bits", "line"], "padded", {}),
+            # The last byte may have unused bits.
             ("Slice", ["padded", "start", "size"], "unpadded", {}),
             ("Cast", ["unpadded"], "bits", {"to": _int32()}),
             ("CumSum", ["bits", "axis"], "counts", {}),
@@ -193,7 +207,7 @@ def _mask(name: str, weight: Array) -> tuple[list[Any], list[Any]]:
 def _graph(
     name: str, weight: Array, constants: dict[str, Any], steps: list[tuple[str, list[str], str, dict[str, Any]]]
 ) -> tuple[list[Any], list[Any]]:
-    """Initialisers of `constants` and nodes of `steps`, whose last result `flat` becomes the weight `name`."""
+    """Initialisers for `constants` and nodes for `steps`; their last result `flat` is reshaped to the weight `name`."""
     import onnx
 
     constants = {**constants, "shape": np.array(weight.shape, np.int64)}

@@ -13,11 +13,11 @@ BOOTSTRAP_RESAMPLES = 1000
 BOOTSTRAP_SEED = 0
 
 MAX_OTHER_CPU_SHARE = 0.10
-"""Of the machine's CPU time. An idle desktop's background stays below 3 %; a tenth competes for caches and clock."""
+"""Share of the machine's CPU time. An idle desktop's background is below 3 %; 10 % competes for caches and clock."""
 MAX_STEAL_SHARE = 0.02
-"""Of the machine's CPU time: time in which a virtual machine was ready but its host ran something else."""
+"""Share of the machine's CPU time in which a virtual machine was ready but its host ran something else."""
 MAX_INVOLUNTARY_SWITCHES_PER_S = 100.0
-"""A thread that shares its core loses it about once per scheduler slice of 3 to 10 ms; alone, a few times a second."""
+"""A thread that shares its core loses it about once per time slice of 3 to 10 ms; alone, a few times a second."""
 
 DRIFT_SHIFT = 0.05
 """Shift of the median from the early to the late half, as a share of p50, that would change a ranking."""
@@ -25,24 +25,24 @@ DRIFT_RANK_BISERIAL = 0.5
 """Of the Mann-Whitney test: the late run is the slower (or faster) one in three of four pairs of an early and a late
 run, so the shift is larger than the spread within the halves."""
 DRIFT_P_VALUE = 0.01
-"""Guards the two above where there are few runs."""
+"""Guards the two above if there are few runs."""
 DRIFT_SESSION_DEVIATIONS = 3.0
 """Early and late sessions must differ by more than this many of their own standard deviations: a level that merely
 jumps from session to session is noise. A steady climb over five sessions gives 4.2, a step far more."""
 
 MAX_CI_HALF_WIDTH = 0.05
-"""Half-width of ci95 as a share of p50: beyond it two networks 10 % apart cannot be told from each other."""
+"""Half-width of ci95 as a share of p50: beyond it, two networks 10 % apart cannot be distinguished."""
 MAX_P90_OVER_P50 = 1.25
-"""Every tenth run a quarter slower than the median: something else shaped those runs."""
+"""If every tenth run is a quarter slower than the median, something else affected those runs."""
 
 MIN_RUNS_BEYOND = 10
-"""A percentile is told where at least so many runs lie beyond it: p90 from 100 runs on, p95 from 200, p99 from 1,000.
-The number of runs beyond the true percentile then has a standard deviation of a third of its mean or less."""
+"""A percentile is reported only if at least so many runs exceed it: p90 from 100 runs, p95 from 200, p99 from 1,000.
+The number of runs beyond the true percentile then has a standard deviation of at most a third of its mean."""
 
 
 @dataclass(frozen=True)
 class CpuContention:
-    """What else the CPUs did while runs were timed; None where the system does not tell.
+    """What else the CPUs did while runs were timed; None if the system does not report it.
 
     Attributes:
         other_cpu_share: CPU time of other processes, as a share of the whole machine's.
@@ -56,9 +56,9 @@ class CpuContention:
 
 
 def contention(counters: Sequence[Mapping[str, float | None]]) -> CpuContention:
-    """The shares over all rounds, from what the device counted in each (see `espalier.export.devices.agent.counters`).
+    """The shares over all rounds, from the device's counters (see `espalier.export.devices.agent.counters`).
 
-    None for what its system does not count, or where no time passed.
+    None for what the system does not count, or if no time passed.
     """
 
     def total(name: str) -> float | None:
@@ -68,7 +68,7 @@ def contention(counters: Sequence[Mapping[str, float | None]]) -> CpuContention:
     wall, machine, busy, own = (total(name) for name in ("wall_s", "machine_s", "busy_s", "own_s"))
     steal, switches = total("steal_s"), total("involuntary_switches")
     return CpuContention(
-        # The system counts in ticks of 10 ms, so that the difference of a short stretch can fall below zero.
+        # The system counts in ticks of 10 ms, so that the difference over a short time can be negative.
         other_cpu_share=max(0.0, (busy - own) / machine) if machine and busy is not None and own is not None else None,
         steal_share=steal / machine if machine and steal is not None else None,
         involuntary_switches_per_s=switches / wall if wall and switches is not None else None,
@@ -107,12 +107,12 @@ def summarize(sessions_ms: Sequence[Sequence[float]]) -> Latency:
 
 
 def percentile(runs: np.ndarray, percent: int) -> float | None:
-    """The percentile of `runs`, shape `(n,)`; None where fewer than `MIN_RUNS_BEYOND` of them lie beyond it."""
+    """The percentile of `runs`, shape `(n,)`; None if fewer than `MIN_RUNS_BEYOND` of them exceed it."""
     return float(np.percentile(runs, percent)) if runs.size * (100 - percent) >= 100 * MIN_RUNS_BEYOND else None
 
 
 def _tail(sessions: int) -> float:
-    """The share of the resampled medians that lies below `ci95`, and above it.
+    """The share of the resampled medians below `ci95`, and the share above it.
 
         Phi(-sqrt(n / (n - 1)) t), t the 97.5 % quantile of Student's distribution with n - 1 degrees of freedom
 
@@ -130,7 +130,7 @@ def _bootstrap_medians(sessions: list[np.ndarray]) -> np.ndarray:
     generator = np.random.default_rng(BOOTSTRAP_SEED)
     count = len(sessions)
     times_drawn = generator.multinomial(count, np.full(count, 1 / count), size=BOOTSTRAP_RESAMPLES)
-    # Five sessions have only 126 different resamples: each is worked out once.
+    # Five sessions have only 126 different resamples: each is computed once.
     resamples, of_resample = np.unique(times_drawn, axis=0, return_inverse=True)
     runs = np.concatenate(sessions)
     order = np.argsort(runs, kind="stable")
@@ -144,7 +144,9 @@ def _bootstrap_medians(sessions: list[np.ndarray]) -> np.ndarray:
 
 
 def verdict(latency: Latency, sessions_ms: Sequence[Sequence[float]], contention: CpuContention) -> Verdict:
-    """How far to trust `latency`, the summary of `sessions_ms`; the first that holds of
+    """How far `latency`, the summary of `sessions_ms`, can be trusted.
+
+    The first of these that holds:
 
     - `contended`: other processes, the hypervisor or the scheduler took more than their `MAX_...` threshold;
     - `drifting`: between the first and the second half of the runs the median shifts by more than `DRIFT_SHIFT`
@@ -157,7 +159,7 @@ def verdict(latency: Latency, sessions_ms: Sequence[Sequence[float]], contention
     if _drifts([np.asarray(session) for session in sessions_ms]):
         return "drifting"
     half_width = (latency.ci95[1] - latency.ci95[0]) / 2
-    p90 = np.percentile(latency.values, 90)  # here a rough one is better than none
+    p90 = np.percentile(latency.values, 90)  # a rough value is enough here
     if half_width > MAX_CI_HALF_WIDTH * latency.p50 or p90 > MAX_P90_OVER_P50 * latency.p50:
         return "noisy"
     return "stable"
@@ -186,9 +188,9 @@ def _drifts(sessions: list[np.ndarray]) -> bool:
 
 
 def _sessions_differ(medians: np.ndarray) -> bool:
-    """Whether early and late sessions differ beyond their spread; two or three sessions have none to compare with."""
+    """Whether early and late sessions differ by more than their spread, which two or three sessions do not have."""
     half = medians.size // 2
-    early, late = medians[:half], medians[-half:]  # without the one in the middle, where there is one
+    early, late = medians[:half], medians[-half:]  # without the middle one, if there is one
     if half == 1:
         return True
     squares = ((early - early.mean()) ** 2).sum() + ((late - late.mean()) ** 2).sum()

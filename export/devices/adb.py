@@ -1,6 +1,6 @@
 """Android phones and boards, through `adb`.
 
-Tested against a stand-in for `adb` that runs its commands on this machine; no phone has been asked so far.
+Tested with a stand-in for `adb` that runs its commands on this machine, not yet with a real phone.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ from pathlib import Path
 
 from espalier.export.devices.agent_device import AgentDevice
 from espalier.export.devices.agent_file import start_command
-from espalier.export.devices.connection import Connection, ConnectionLost, Link, why_it_ended
+from espalier.export.devices.connection import Connection, ConnectionLost, Link, exit_reason
 from espalier.export.devices.location import parse_options
 from espalier.export.devices.perf_test import PerfTestLink
-from espalier.export.devices.shell import CALL_S, PUSH_S, Ran, called, cannot_keep
+from espalier.export.devices.shell import CALL_S, PUSH_S, Ran, run_command, storage_error
 from espalier.nas.errors import UserError
 
 FORM = "adb://SERIAL[?perf_test=PATH]"
 OPTIONS = ("perf_test", "python")
 _SERIAL = re.compile(r"\w[\w.:-]*", re.ASCII)
 _OWN_WORDS = ("error: ", "adb: ", "* ")
-"""What adb itself begins its complaints with; its exit code is that of the command, or 1."""
+"""How adb's own error messages start; its exit code is that of the command, or 1."""
 
 
 class AdbDevice(AgentDevice):
     """Times ONNX files on a phone with Android 7 or newer, whose serial number `adb devices` lists.
 
-    By `onnxruntime_perf_test`: one built for Android, which `?perf_test=` names and which is sent, or one that is on
-    the phone. Where `?python=` names a Python there that the shell may start and that has onnxruntime, by the agent.
-    Termux keeps its Python to itself: start its sshd, and take `ssh://`.
+    Uses `onnxruntime_perf_test`: a build for Android that `?perf_test=` names and that is sent to the phone, or one
+    that is already there. If `?python=` names a Python on the phone that the shell can start and that has onnxruntime,
+    the agent is used. The shell cannot start Termux's Python: start its sshd and use `ssh://`.
 
     Args:
         rest: the address, without `adb:`.
-        where: the key or option that holds it.
+        where: the key or option that contains it.
         pause_s: see `AgentDevice`.
     """
 
@@ -41,7 +41,7 @@ class AdbDevice(AgentDevice):
         authority, _, query = rest.partition("?")
         serial = authority.removeprefix("//")
         if serial == authority or not _SERIAL.fullmatch(serial):
-            raise UserError(where, f"{rest!r} is not the address of a device", allowed=[FORM], given=rest)
+            raise UserError(where, f"{rest!r} is not the address of a device", code="invalid", allowed=[FORM])
         options = parse_options(query, where, OPTIONS)
         shell = AdbShell(serial)
         link = PerfTestLink(shell, options.get("perf_test"))
@@ -49,14 +49,18 @@ class AdbDevice(AgentDevice):
         def connect() -> Link:
             if "python" in options:
                 command = [*shell.command, "shell", "-T", f"TMPDIR={shell.folder} {start_command(options['python'])}"]
-                return Connection(command, explain=why_adb_ended)
+                return Connection(command, explain=adb_failure)
             return link
 
         super().__init__(f"adb:{rest}", connect, pause_s=pause_s)
 
 
 class AdbShell:
-    """Through `adb`. Args: serial: of the phone."""
+    """A shell through `adb`.
+
+    Args:
+        serial: serial number of the phone.
+    """
 
     folder = "/data/local/tmp"
 
@@ -65,37 +69,37 @@ class AdbShell:
 
     def run(self, command: str, *, timeout_s: float = CALL_S) -> Ran:
         """See `Shell`."""
-        ran = called([*self.command, "shell", "-T", command], timeout_s)
+        ran = run_command([*self.command, "shell", "-T", command], timeout_s)
         if ran.code != 0 and ran.err and ran.err[0].startswith(_OWN_WORDS):
-            raise ConnectionLost(why_adb_ended(ran.code, ran.err))
+            raise ConnectionLost(adb_failure(ran.code, ran.err))
         return ran
 
     def push(self, path: Path, there: str) -> None:
         """See `Shell`."""
-        ran = called([*self.command, "push", str(path.resolve()), there], PUSH_S)
+        ran = run_command([*self.command, "push", str(path.resolve()), there], PUSH_S)
         if ran.code == 0:
             return
         if ran.err and ran.err[0].startswith("error: "):
-            raise ConnectionLost(why_adb_ended(ran.code, ran.err))
-        raise cannot_keep(there, ran)
+            raise ConnectionLost(adb_failure(ran.code, ran.err))
+        raise storage_error(there, ran)
 
 
-def why_adb_ended(code: int | None, complaints: Sequence[str]) -> str:
-    """The cause in one clause, with what to do about it where that is known."""
-    said = "\n".join(complaints)
+def adb_failure(code: int | None, messages: Sequence[str]) -> str:
+    """The cause in one clause, with a fix if one is known."""
+    said = "\n".join(messages)
     if "unauthorized" in said:
-        return "untrusted: unlock the phone, and allow this computer to debug it"
+        return "not authorised: unlock the phone, and allow USB debugging from this computer"
     if "not found" in said and "device" in said:
-        return "cannot be reached (adb knows no such device: see adb devices)"
+        return "cannot be reached (adb has no such device: see adb devices)"
     if "offline" in said:
         return "cannot be reached (it is offline)"
-    return why_it_ended(code, complaints)
+    return exit_reason(code, messages)
 
 
 def phones() -> list[str]:
-    """The serial numbers that `adb devices` lists as ready; none where there is no adb."""
+    """The serial numbers that `adb devices` lists as ready; empty if there is no adb."""
     try:
-        ran = called(["adb", "devices"], CALL_S)
+        ran = run_command(["adb", "devices"], CALL_S)
     except ConnectionLost:
         return []
     rows = [line.split() for line in ran.out[1:]]

@@ -1,4 +1,4 @@
-"""Devices by their addresses: `local`, `ssh://user@host`."""
+"""Devices by address: `local`, `ssh://user@host`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ KINDS = {
     "adb": "espalier.export.devices.adb:AdbDevice",
     "replay": "espalier.export.devices.replay:ReplayDevice",
 }
-"""The class of each kind of device: of an address, what stands before its colon. Those of addresses take the rest."""
+"""The class of each kind of device, by the part of an address before its colon. The class is given the rest."""
 FORMS = ("local", "ssh://USER@HOST[:PORT]", "adb://SERIAL", "replay:FILE")
 
 
 def open_device(address: str, *, where: str) -> Device:
-    """The device at an address; nothing is connected before it is asked.
+    """The device at an address; it is connected when it is first used.
+
+    Args:
+        address: see `FORMS`.
+        where: the key or option that contains the address.
 
     Raises:
-        UserError: of another form; `where` is the key or option that holds it.
+        UserError: the address has another form.
     """
     kind, colon, rest = address.partition(":")
     if kind not in KINDS or (kind == "local") == bool(colon):

@@ -1,4 +1,4 @@
-"""A device with an agent on it, wherever that is: rounds are asked for one by one, and put together here."""
+"""A device with an agent on it: requests rounds one by one and combines their results."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from espalier.nas.errors import UserError
 from espalier.nas.measurement import Measurement
 
 ATTEMPTS = 4
-"""Connections that may be lost over one request before it is given up."""
+"""Lost connections after which a request is given up."""
 KEPT = 16
-"""Networks that stay on the device at most, for a request that comes back to them; its disk may be its memory."""
+"""Most networks that stay on the device for later requests; its disk may be its memory."""
 
 
 class AgentDevice:
-    """Times ONNX files through an agent; a lost connection is made again, and costs the round it was lost in.
+    """Times ONNX files through an agent. After a lost connection it reconnects, and only repeats the current round.
 
     Args:
         name: the device's address.
         connect: starts an agent.
-        reads_here: whether files are read where they are, rather than sent there.
-        pause_s: before the second attempt; doubled for each further one.
+        reads_here: whether the agent reads files in place, instead of being sent them.
+        pause_s: pause before the second attempt; doubled for each further one.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class AgentDevice:
         self._names: dict[str, str] = {}
 
     def fingerprint(self, provider: str | None = None) -> dict[str, Any]:
-        """What decides the timings there with a provider, by default the one that is used by default."""
+        """What determines timings on the device with a provider, by default with its default provider."""
         return self.ask("fingerprint", provider=provider)
 
     def providers(self) -> list[str]:
@@ -55,26 +55,27 @@ class AgentDevice:
     def measure(self, onnx_file: Path, spec: MeasureSpec) -> Measurement:
         """Time the network in `onnx_file` in `spec.sessions` fresh sessions, each warmed up until stable.
 
-        A run is one `session.run` with inputs that are ready in memory, all outputs computed.
+        A run is one `session.run` with inputs in memory, computing all outputs.
 
         Raises:
-            UserError: the file is missing, not ONNX or cannot be run, its inputs cannot be made from `spec`, or the
-                device cannot be reached.
+            UserError: the file is missing, is not ONNX or cannot be run, its inputs cannot be generated from `spec`,
+                or the device cannot be reached.
         """
         return self.measure_together([onnx_file], spec)[0]
 
     def measure_together(self, onnx_files: Sequence[Path], spec: MeasureSpec) -> list[Measurement]:
-        """Time all files in the same rounds, `spec.sessions` of them, so that whatever slows a round slows all alike.
+        """Time all files in the same `spec.sessions` rounds, so that whatever slows a round affects all files.
 
         A round has a fresh session of each file, all open at once. Their runs alternate forwards and backwards (A B,
-        B A, A B, ...), so that no file is always the one that comes after another; so does the order in which they
-        are opened, from round to round. Every file has as many runs as the others, in `spec.seconds` for each.
+        B A, A B, ...), so that no file always follows another; so does the order in which they are opened, from round
+        to round. Every file has the same number of runs, in `spec.seconds` for each.
 
-        Sessions push each other's weights out of the caches: the times of a file are not those it has alone. With
-        several threads a session's helpers sleep between its runs here, since they would wait on another one's core.
+        Sessions push each other's weights out of the caches: the times differ from those of a file alone. With several
+        threads, a session's worker threads sleep between its runs, since they would otherwise occupy another session's
+        cores.
 
         Returns:
-            A measurement of each file, in order, its `values` round after round.
+            A measurement of each file, in order, with its `values` round after round.
 
         Raises:
             UserError: as `measure`, of any of the files.
@@ -88,7 +89,9 @@ class AgentDevice:
                 "round",
                 files=[onnx_files[index] for index in order],
                 **spec.request(),
-                runs=rounds[0]["runs"] if rounds else None,  # the same for all: a fast session must not count for more
+                runs=rounds[0]["runs"]
+                if rounds
+                else None,  # the same for all: a fast session must not have more weight
             )
             rounds.append(found)
             for index, file in zip(order, found["files"], strict=True):
@@ -114,17 +117,21 @@ class AgentDevice:
         return measurements
 
     def close(self) -> None:
-        """Hang up; the agent leaves nothing behind. The next request connects again."""
+        """Disconnect; the agent leaves nothing behind. The next request connects again."""
         if self._connection is not None:
             self._connection.close()
         self._connection = None
         self._sent.clear()
 
     def ask(self, op: str, **request: Any) -> dict[str, Any]:
-        """The agent's answer; the files of the request are there when it reads them.
+        """The agent's answer to a request; the files of the request are sent first.
+
+        Args:
+            op: name of the operation.
+            **request: its arguments.
 
         Raises:
-            UserError: what the agent refused, or that it could not be reached or kept.
+            UserError: the agent refused, or it could not be reached, or the connection was lost too often.
         """
         files: Sequence[Path] = request.get("files", ())
         for attempt in range(1, ATTEMPTS + 1):
@@ -135,11 +142,12 @@ class AgentDevice:
             except ConnectionLost as lost:
                 self.close()
                 if not self._was_reached:
-                    raise UserError(self.name, str(lost)) from lost
+                    raise UserError(self.name, str(lost), code="unavailable") from lost
                 if isinstance(lost, ConnectionSilent) or attempt == ATTEMPTS:
                     times = "" if attempt == 1 else f", {attempt} times in a row"
                     where = ", ".join(map(str, files)) or self.name
-                    raise UserError(where, f"{self.name} was lost over it{times}: {lost}") from lost
+                    problem = f"the connection to {self.name} was lost while working on it{times}: {lost}"
+                    raise UserError(where, problem, code="unavailable") from lost
                 time.sleep(self._pause_s * 2 ** (attempt - 1))
             except Refused as refused:
                 raise self._as_named_here(refused) from refused
@@ -154,16 +162,16 @@ class AgentDevice:
         return self._connection
 
     def _on_device(self, connection: Link, paths: Sequence[Path]) -> list[str]:
-        """The paths of files there, where they are sent unless they have been over this connection.
+        """The paths of files on the device; files not sent over this connection yet are sent.
 
         Raises:
             UserError: there is no such file here.
-            Refused: the device cannot keep it.
+            Refused: the device cannot store it.
         """
         if self._reads_here:
             missing = next((path for path in paths if not path.is_file()), None)
             if missing is not None:
-                raise UserError(str(missing), "no such file")
+                raise UserError(str(missing), "no such file", code="not_found")
             there = [str(path.resolve()) for path in paths]
         else:
             networks = [self._files_of(path) for path in paths]
@@ -182,13 +190,13 @@ class AgentDevice:
         return known
 
     def _make_room(self, connection: Link, needed: set[str]) -> None:
-        """Drop the networks that were sent first, but not those that are needed now."""
+        """Remove the networks that were sent first, except those that are needed now."""
         for key in [key for key in self._sent if key not in needed][: max(0, len(self._sent) + 1 - KEPT)]:
             connection.ask("drop", key=key)
             del self._sent[key]
 
     def _as_named_here(self, refused: Refused) -> UserError:
-        """The error of the first cause, with the file's name here in the place of that there."""
+        """The agent's error, with the paths of files on the device replaced by those here."""
         fields = dict(refused.fields)
         for there, here in self._names.items():
             fields["where"] = fields["where"].replace(there, here)
@@ -199,9 +207,9 @@ class AgentDevice:
 
 
 def _energy(rounds: Sequence[dict[str, Any]], files: int) -> dict[str, Any]:
-    """Joules of one run, of all that the processor or accelerator did meanwhile, and what counted them.
+    """Joules of one run, including everything else that ran meanwhile, and which counter measured them.
 
-    None where nothing counts them, and where several files ran: nobody knows which of them took it.
+    None if nothing counts them, or if several files ran: it is not known which of them used the energy.
     """
     joules = [found.get("energy_j") for found in rounds]
     known = [one for one in joules if one is not None]

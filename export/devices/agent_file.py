@@ -1,4 +1,4 @@
-"""The agent as one file: a zip archive that Python runs, and the line that starts it at the end of a pipe."""
+"""The agent as one file: a zip archive that Python can run, and the command that starts it through a pipe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib import resources
 PACKAGES = ("espalier.export", "espalier.export.devices", "espalier.export.devices.agent")
 _MAIN = """
 import sys
-import espalier.export  # first: it keeps onnxruntime from writing to the disk
+import espalier.export  # first: it keeps onnxruntime from writing to disk
 try:
     import numpy, onnxruntime
 except ImportError as error:
@@ -47,19 +47,19 @@ finally:
     shutil.rmtree(folder, ignore_errors=True)
 """
 START = f"exec({_START!r})"
-"""A Python program of one line: reads the agent from standard input, puts it into a folder of its own, and runs it.
+"""A one-line Python program that reads the agent from standard input, stores it in a new folder, and runs it.
 
-The folder it is started in is not searched for modules: it may hold a json.py."""
+The current folder is not searched for modules: it may contain a json.py."""
 
 
 def start_command(python: str) -> str:
-    """A shell's command that waits for the agent at the interpreter `python`."""
+    """A shell command that starts the interpreter `python`, which then waits for the agent."""
     return f"{shlex.quote(python)} -u -c {shlex.quote(START)}"
 
 
 @functools.cache
 def agent_file() -> bytes:
-    """The archive, always the same bytes for the same source."""
+    """The archive; the same bytes for the same source."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(zipfile.ZipInfo("__main__.py", _EPOCH), _MAIN)

@@ -1,4 +1,4 @@
-"""What every device does: say what it is, and time an ONNX file."""
+"""The interface of all devices: a fingerprint, and timing of ONNX files."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class MeasureSpec:
     """How to time one ONNX file.
 
     Attributes:
-        threads: threads inside one operator; None is one per physical core this process may use.
-        batch: size of the first dimension of the inputs where the file leaves it open.
-        sessions: fresh runtimes, at least two: what differs from one to the next is the honest uncertainty.
-        seconds: time budget of all timed runs together, warm-up not counted.
-        min_runs: timed runs of each session, even where they take longer than the budget.
+        threads: threads for each operator; None is one for each physical core that this process may use.
+        batch: size of the first dimension of the inputs, if it is symbolic in the file.
+        sessions: fresh sessions of the runtime, at least two; their differences are the measured uncertainty.
+        seconds: time budget of all timed runs together, without warm-up.
+        min_runs: timed runs of each session, even if they take longer than the budget.
         seed: of the generated inputs.
-        provider: ONNX Runtime's execution provider, its name in full or short (`cuda`); None is CUDA's where there is
-            one, else the CPU's.
-        fresh_processes: each session in a process of its own, which costs 0.2 s. What differs between processes, such
-            as the layout of memory, is then in the interval: medians of sessions spread by 0.8 % instead of 0.5 % for
+        provider: ONNX Runtime's execution provider, by its full or short name (`cuda`); None is CUDA if available,
+            else the CPU.
+        fresh_processes: run each session in a new process, which costs 0.2 s. The interval then includes differences
+            between processes, such as the layout of memory: medians of sessions spread by 0.8 % instead of 0.5 % for
             a network that fits a cache, and by 2 to 3 % either way for two that do not (two cores, one thread).
     """
 
@@ -42,7 +42,7 @@ class MeasureSpec:
     fresh_processes: bool = False
 
     def request(self) -> dict[str, Any]:
-        """What an agent is told for one session."""
+        """The arguments of a request to an agent for one session."""
         return {
             "threads": self.threads,
             "provider": self.provider,
@@ -59,30 +59,30 @@ class Device(Protocol):
 
     @property
     def name(self) -> str:
-        """Its address, as recipes give it."""
+        """Its address, as in recipes."""
 
     def fingerprint(self, provider: str | None = None) -> dict[str, Any]:
-        """Plain JSON of what decides the timings with a provider (see `MeasureSpec`); `id` names its lasting part.
+        """What determines the timings with a provider (see `MeasureSpec`), as plain JSON types.
 
-        What is not known is None.
+        `id` identifies everything that does not change from one moment to the next. Unknown values are None.
         """
 
     def measure(self, onnx_file: Path, spec: MeasureSpec) -> Measurement:
-        """Time the network in `onnx_file`; its `environment` holds the fingerprint and how it was timed.
+        """Time the network in `onnx_file`; `environment` contains the fingerprint and the settings of the measurement.
 
         Raises:
-            UserError: the file cannot be read or run, or its inputs cannot be made from `spec`.
+            UserError: the file cannot be read or run, or its inputs cannot be generated from `spec`.
         """
 
     def measure_together(self, onnx_files: Sequence[Path], spec: MeasureSpec) -> list[Measurement]:
         """Time all files with interleaved runs, in `spec.sessions` rounds with a fresh session of each file.
 
-        Every measurement has as many runs in each round as the others (`runs_per_session` of its `environment`), and
-        its `values` are in the order of the rounds.
+        Every measurement has the same number of runs in each round (`runs_per_session` of its `environment`), and its
+        `values` are in the order of the rounds.
 
         Raises:
-            UserError: as `measure`, of any of the files.
+            UserError: as for `measure`, for any of the files.
         """
 
     def close(self) -> None:
-        """Let go of the device; it is taken again when it is next asked."""
+        """Release the device; it is connected again when it is next used."""

@@ -1,4 +1,4 @@
-"""A connection to an agent: JSON lines through the pipes of a child process, such as ssh."""
+"""A connection to an agent: JSON lines through the pipes of a child process such as ssh."""
 
 from __future__ import annotations
 
@@ -18,48 +18,48 @@ from espalier.export.devices.agent_file import agent_file
 from espalier.export.devices.files import ModelFiles
 
 SILENCE_S = 300.0
-"""Without a sign of life an agent is given up; between signs lies at most one run, or the loading of one file."""
+"""Longest time without a sign of life; between two signs is at most one run, or the loading of one file."""
 START_S = 60.0
-"""Until its first sign of life: connecting, and the start of Python on a slow board."""
+"""Longest time until the first sign of life: connecting, and starting Python on a slow board."""
 GOODBYE_S = 5.0
 PIECE_BYTES = 1 << 20
 
 
 class ConnectionLost(Exception):
-    """The agent has hung up, died or fallen silent. The text says what is known of why."""
+    """The agent has disconnected, died or stopped responding. The text gives the known cause."""
 
 
 class ConnectionSilent(ConnectionLost):
-    """The agent has given no sign of life for too long: it hangs, and would hang again."""
+    """The agent has sent no sign of life for too long: it hangs, and would hang again."""
 
 
 class Link(Protocol):
-    """What a device needs of a connection, whatever is at its other end."""
+    """What a device needs from a connection, whatever is at the other end."""
 
     def ask(self, op: str, **request: Any) -> dict[str, Any]:
         """The answer to a request (see `espalier.export.devices.agent.serve`).
 
         Raises:
-            Refused: it cannot be met.
+            Refused: the request cannot be fulfilled.
             ConnectionLost: there is no answer.
         """
 
     def send(self, files: ModelFiles) -> str:
-        """The path of a network there, once all of its files have arrived.
+        """Send a network's files; returns its path on the device.
 
         Raises:
-            Refused: the device cannot keep them.
-            ConnectionLost: in between.
+            Refused: the device cannot store them.
+            ConnectionLost: during the transfer.
         """
 
     def close(self) -> None:
-        """Hang up, and leave nothing there."""
+        """Disconnect, and leave nothing on the device."""
 
 
-def why_it_ended(code: int | None, complaints: Sequence[str]) -> str:
-    """The last complaint of a child process, which is the first cause where it is ssh's, else how it ended."""
-    if complaints:
-        return complaints[-1]
+def exit_reason(code: int | None, messages: Sequence[str]) -> str:
+    """The last error message of a child process (for ssh the actual cause), or how it ended."""
+    if messages:
+        return messages[-1]
     return f"the agent ended ({f'killed by signal {-code}' if code is not None and code < 0 else f'exit code {code}'})"
 
 
@@ -70,10 +70,10 @@ class Connection:
         command: starts a Python that reads the agent from its standard input (see `agent_file`).
         silence_s: see `SILENCE_S`.
         start_s: see `START_S`.
-        explain: says why the command ended, of its exit code and the lines of its standard error.
+        explain: gives the reason why the command ended, from its exit code and the lines of its standard error.
 
     Raises:
-        ConnectionLost: the command cannot be started, or starts no agent.
+        ConnectionLost: the command cannot be started, or does not start an agent.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Connection:
         *,
         silence_s: float = SILENCE_S,
         start_s: float = START_S,
-        explain: Callable[[int | None, Sequence[str]], str] = why_it_ended,
+        explain: Callable[[int | None, Sequence[str]], str] = exit_reason,
     ) -> None:
         self._silence_s = silence_s
         self._explain = explain
@@ -93,12 +93,12 @@ class Connection:
             raise ConnectionLost(f"{command[0]}: {error.strerror}") from error
         self._finalizer = weakref.finalize(self, _end, self._process)
         self._answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._complaints: deque[str] = deque(maxlen=20)
+        self._messages: deque[str] = deque(maxlen=20)
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._readers = [
             _read(self._process.stdout, self._answers.put, self._answers),
-            _read(self._process.stderr, lambda line: self._complaints.append(line.decode(errors="replace"))),
+            _read(self._process.stderr, lambda line: self._messages.append(line.decode(errors="replace"))),
         ]
         content = agent_file()
         announcement = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -107,7 +107,7 @@ class Connection:
 
     @property
     def pid(self) -> int:
-        """Of the child process at this end."""
+        """Process id of the child process on this side."""
         return self._process.pid
 
     def ask(self, op: str, **request: Any) -> dict[str, Any]:
@@ -122,7 +122,7 @@ class Connection:
                 return answer
 
     def send(self, files: ModelFiles) -> str:
-        """See `Link`; in pieces, each of them acknowledged."""
+        """See `Link`; sent in pieces, each of which is acknowledged."""
         for part in files.parts:
             with part.path.open("rb") as file:
                 piece = file.read(PIECE_BYTES)
@@ -132,7 +132,7 @@ class Connection:
         return str(self.ask("keep", key=files.key, files=[(part.name, part.sha256) for part in files.parts])["path"])
 
     def close(self) -> None:
-        """Hang up: the agent removes what it has written and ends."""
+        """Disconnect: the agent removes what it has written and ends."""
         self._finalizer()
 
     def _next_message(self, patience_s: float) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class Connection:
 
     def _write(self, content: bytes) -> None:
         assert self._process.stdin is not None
-        deadline = threading.Timer(self._silence_s, self._process.kill)  # nobody may be reading at the other end
+        deadline = threading.Timer(self._silence_s, self._process.kill)  # the other end may not be reading
         deadline.start()
         try:
             self._process.stdin.write(content)
@@ -161,11 +161,11 @@ class Connection:
     def _why(self) -> str:
         self.close()
         self._readers[1].join(GOODBYE_S)
-        return self._explain(self._process.returncode, [line.strip() for line in self._complaints if line.strip()])
+        return self._explain(self._process.returncode, [line.strip() for line in self._messages if line.strip()])
 
 
 def _read(stream: IO[bytes], take: Any, end: queue.SimpleQueue[bytes | None] | None = None) -> threading.Thread:
-    """Hands each line on, from a thread of its own; the end of the stream too, where it is asked for."""
+    """Pass on each line from a separate thread, and optionally the end of the stream."""
 
     def loop() -> None:
         for line in _lines(stream):
@@ -184,11 +184,11 @@ def _lines(stream: IO[bytes]) -> Iterable[bytes]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Close its input, and end it if that does not."""
+    """Close its input, and kill it if that does not end it."""
     try:
         if process.stdin is not None:
             process.stdin.close()
-    except BrokenPipeError:  # what was still to be sent is of no use to anybody
+    except BrokenPipeError:  # what was still to be sent is not needed
         process.kill()
     try:
         process.wait(GOODBYE_S)

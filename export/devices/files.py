@@ -1,4 +1,4 @@
-"""An ONNX file with the files beside it that hold its weights, as they are sent to a device."""
+"""An ONNX file together with the external files that contain its weights, for sending to a device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from espalier.nas.errors import UserError
 
 @dataclass(frozen=True)
 class Part:
-    """One file. Attributes: name: relative to the network's folder there. path: here. stat: of when it was read."""
+    """One file.
+
+    Attributes:
+        name: relative to the network's folder on the device.
+        path: where it is here.
+        sha256: its hash.
+        stat: its size and modification time when it was read.
+    """
 
     name: str
     path: Path
@@ -24,10 +31,10 @@ class Part:
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """What a network consists of.
+    """All files of a network.
 
     Attributes:
-        parts: the ONNX file, then those with its weights.
+        parts: the ONNX file, then the files with its weights.
         key: SHA-256 of their names and hashes.
     """
 
@@ -35,37 +42,37 @@ class ModelFiles:
     key: str
 
     def is_current(self) -> bool:
-        """Whether all files are as they were when they were read, by size and time."""
+        """Whether size and modification time of all files are still the same."""
         return all(part.path.is_file() and _stat(part.path) == part.stat for part in self.parts)
 
 
 def model_files(path: Path) -> ModelFiles:
     """The files of the network in an ONNX file.
 
-    The name of the ONNX file is its own hash, so that a user's names reach no device; weights keep the names that the
-    file calls them by.
+    The ONNX file is named by its hash, so that a user's file names are never sent to a device; weights keep the names
+    by which the file refers to them.
 
     Raises:
         UserError: there is no such file, or its weights are missing or outside its folder.
     """
     if not path.is_file():
-        raise UserError(str(path), "no such file")
+        raise UserError(str(path), "no such file", code="not_found")
     sha256 = _hash(path)
     parts = [Part(f"{sha256}.onnx", path, sha256, _stat(path))]
     for name in sorted(set(_external(path))):
         pure = PurePosixPath(name)
         if pure.is_absolute() or ".." in pure.parts:
-            raise UserError(str(path), f"its weights are outside its folder ({name})")
-        beside = path.parent / pure
-        if not beside.is_file():
-            raise UserError(str(path), f"its weights are missing: there is no {name} beside it")
-        parts.append(Part(str(pure), beside, _hash(beside), _stat(beside)))
+            raise UserError(str(path), f"its weights are outside its folder ({name})", code="unsupported")
+        weights = path.parent / pure
+        if not weights.is_file():
+            raise UserError(str(path), f"its weights are missing: there is no {name} beside it", code="not_found")
+        parts.append(Part(str(pure), weights, _hash(weights), _stat(weights)))
     text = json.dumps([(part.name, part.sha256) for part in parts])
     return ModelFiles(tuple(parts), hashlib.sha256(text.encode()).hexdigest())
 
 
 def _external(path: Path) -> Iterator[str]:
-    """The names of the files that a network's weights lie in; none where the file is not ONNX, as the device says."""
+    """The names of the files with a network's weights; none if the file is not ONNX, which the device will report."""
     import onnx
     from google.protobuf.message import DecodeError
 

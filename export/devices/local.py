@@ -10,7 +10,7 @@ from espalier.export.devices.connection import Connection
 
 
 class LocalDevice(AgentDevice):
-    """Times ONNX files here, in a process of its own: one that a file takes down with it is only started again."""
+    """Times ONNX files in a separate process on this machine, which is restarted if a file crashes it."""
 
     def __init__(self) -> None:
         super().__init__("local", lambda: Connection([sys.executable, "-u", "-c", START]), reads_here=True, pause_s=0.0)

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from espalier.nas.errors import UserError
 
 _NAME = re.compile(r"\w[\w.+-]*", re.ASCII)
-"""Of users and hosts. Nothing that a shell would read, and no dash at the beginning, so that none is an option."""
+"""Names of users and hosts: no shell metacharacters, and no leading dash, so that none is taken for an option."""
 _IPV6 = re.compile(r"\[[0-9A-Fa-f:.]+\]")
 
 
@@ -19,9 +19,11 @@ class Location:
     """Where a device is.
 
     Attributes:
-        authority: what stands between `//` and `?`.
-        options: what stands behind it.
-        user, host, port: parts of the authority; None for what is not given.
+        authority: the part between `//` and `?`.
+        host: the host in it.
+        user: the user in it; None if not given.
+        port: the port in it; None if not given.
+        options: the part after `?`.
     """
 
     authority: str
@@ -35,16 +37,16 @@ def parse(rest: str, *, where: str, form: str, options: Iterable[str]) -> Locati
     """The location in an address.
 
     Args:
-        rest: of the address, behind the first colon.
-        where: the key or option that holds it.
-        form: of such addresses, for the error.
-        options: those that may be given.
+        rest: the address after its first colon.
+        where: the key or option that contains it.
+        form: the form of such addresses, for the error message.
+        options: names of allowed options.
 
     Raises:
-        UserError: of another form, or an option that there is not.
+        UserError: the address has another form, or an unknown option.
     """
     authority, _, query = rest.partition("?")
-    wrong = UserError(where, f"{rest!r} is not the address of a device", allowed=[form], given=rest)
+    wrong = UserError(where, f"{rest!r} is not the address of a device", code="invalid", allowed=[form])
     if not authority.startswith("//"):
         raise wrong
     authority = authority[2:].rstrip("/")
@@ -62,17 +64,17 @@ def parse(rest: str, *, where: str, form: str, options: Iterable[str]) -> Locati
 
 
 def parse_options(query: str, where: str, allowed: Iterable[str]) -> dict[str, str]:
-    """The options behind an address's `?`, percent-decoded; a plus is a plus.
+    """The options after an address's `?`, percent-decoded; a plus stays a plus.
 
     Raises:
-        UserError: there is no such option, or it has no value.
+        UserError: an option is unknown, or has no value.
     """
     options = {}
     for text in query.split("&") if query else ():
         key, _, value = text.partition("=")
         if key not in allowed:
-            raise UserError(where, f"an address takes no {key!r} there", allowed=allowed, given=key)
+            raise UserError(where, f"the address has an unknown option {key!r}", allowed=allowed, given=key)
         if not value:
-            raise UserError(where, f"{key} has no value in the address")
+            raise UserError(where, f"{key} has no value in the address", code="missing")
         options[key] = unquote(value)
     return options

@@ -1,4 +1,4 @@
-"""What an agent can be asked besides rounds of timing: as often as there are sessions, each a pass of its own."""
+"""Repeat a request to a device's agent once for each session."""
 
 from __future__ import annotations
 
@@ -11,21 +11,28 @@ from espalier.nas.errors import UserError
 
 
 @runtime_checkable
-class Asked(Protocol):
-    """A device that has an agent on it."""
+class HasAgent(Protocol):
+    """A device with an agent on it."""
 
     def ask(self, op: str, **request: Any) -> dict[str, Any]:
-        """The agent's answer; the `files` of the request are there when it reads them."""
+        """The agent's answer; the `files` of the request are sent first."""
 
 
 def passes(device: Device, op: str, files: Sequence[Path], spec: MeasureSpec, **request: Any) -> list[dict[str, Any]]:
-    """The answers to `spec.sessions` equal requests, the first of which decides how many runs the others have.
+    """The answers to `spec.sessions` equal requests; the first determines the number of runs of the others.
+
+    Args:
+        device: a device with an agent.
+        op: name of the operation.
+        files: the files it needs.
+        spec: how to time.
+        **request: further arguments.
 
     Raises:
-        UserError: the device has no agent, or it refuses.
+        UserError: the device has no agent, or the agent refuses.
     """
-    if not isinstance(device, Asked):
-        raise UserError(device.name, f"has no agent, which this needs ({op})")
+    if not isinstance(device, HasAgent):
+        raise UserError(device.name, f"has no agent, which {op} needs", code="unsupported")
     answers: list[dict[str, Any]] = []
     for _ in range(spec.sessions):
         answer = device.ask(

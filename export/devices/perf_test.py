@@ -1,4 +1,4 @@
-"""Devices without Python: `onnxruntime_perf_test`, ONNX Runtime's own program, started once for each session."""
+"""Devices without Python: runs ONNX Runtime's program `onnxruntime_perf_test` once for each session."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ PROVIDERS = {
     name.lower(): f"{name}{SUFFIX}"
     for name in ("CPU", "CUDA", "Tensorrt", "Dnnl", "OpenVINO", "ACL", "NNAPI", "QNN", "SNPE", "XNNPACK", "CoreML")
 }
-"""What the program's option `-e` takes, and ONNX Runtime's full names."""
+"""Values of the program's option `-e`, and ONNX Runtime's full names."""
 WARMUP_RUNS = 20
-"""Of each session, besides the program's own first run; they are not counted. It cannot be told to stop when stable."""
+"""Untimed runs of each session, besides the program's own first run. It cannot stop as soon as times are stable."""
 PROBE_RUNS = 5
 RESULTS = "-- results --"
 
@@ -44,22 +44,22 @@ FACTS = {
     "chip": "getprop ro.soc.model",
     "build": "getprop ro.build.fingerprint",
 }
-"""What a device is asked about itself; what it cannot tell is None."""
+"""Shell commands for facts about a device; facts that cannot be read are None."""
 
 
 class PerfTestLink:
-    """Stands where a device has its connection. It may be lost at any time: all it knows is the name of a folder.
+    """Takes the place of a device's connection. It keeps no state on the device except one folder.
 
-    The folder `espalier-perf-*` on the device holds the program, where it had to be sent, and the networks that are
-    being timed; it goes when the device is closed. One that a lost device keeps goes when the next such link is made
-    there a day later.
+    The folder `espalier-perf-*` on the device contains the program, if it had to be sent, and the networks that are
+    being timed; it is removed when the device is closed. A folder left on a lost device is removed when the next such
+    link is made there a day later.
 
-    The files of a round take turns by session, not by run: each is a process of its own. The CPUs' counters are not
-    read. Timings exclude others by `flock`, where the device has it.
+    The files of a round alternate by session, not by run: each session is a process. The CPUs' counters are not read.
+    `flock`, if the device has it, prevents concurrent timings.
 
     Args:
-        shell: on the device.
-        program: a file here, which is sent, or a command there; None for what is found there.
+        shell: a shell on the device.
+        program: a file here, which is sent, or a command on the device; None to search there.
     """
 
     def __init__(self, shell: Shell, program: str | None) -> None:
@@ -78,16 +78,16 @@ class PerfTestLink:
         if op == "fingerprint":
             return self._fingerprint(_provider(request["provider"]))
         if op == "providers":
-            return {"providers": [PROVIDERS["cpu"]]}  # the program does not list them; the CPU's is always there
+            return {"providers": [PROVIDERS["cpu"]]}  # the program cannot list them; the CPU is always available
         if op == "drop":
             self._shell.run(f"rm -rf {quote(self._folder)}/{quote(request['key'])}")
             return {}
         if op == "round":
             return self._round(command, request)
-        raise Refused("device", f"{PROGRAM} cannot do {op!r}: that takes Python on the device")
+        raise Refused("device", f"{PROGRAM} cannot do {op!r}: that needs Python on the device", code="unsupported")
 
     def send(self, files: ModelFiles) -> str:
-        """See `Link`; what is there already is not sent again."""
+        """See `Link`; files that are already there are not sent again."""
         self._start()
         folder = f"{self._folder}/{files.key}"
         for part in files.parts:
@@ -97,21 +97,21 @@ class PerfTestLink:
         return there
 
     def close(self) -> None:
-        """Remove the folder, where the device can still be reached."""
+        """Remove the folder, if the device can still be reached."""
         self._command = None
         if not self._was_made:
             return
         try:
             self._shell.run(f"rm -rf {quote(self._folder)}")
         except ConnectionLost:
-            return  # the folder is found again when this link is asked again, and removed then
+            return  # the folder is removed when this link is used again
         self._was_made = False
 
     def _start(self) -> str:
-        """The program's command there, once the folder is.
+        """Create the folder, and return the program's command on the device.
 
         Raises:
-            Refused: there is no such program, or no room.
+            Refused: there is no such program, or no space.
         """
         if self._command is not None:
             return self._command
@@ -122,7 +122,8 @@ class PerfTestLink:
             f" for one in flock timeout sha256sum; do command -v $one; done; nproc; mkdir -p {folder}"
         )
         if made.code != 0:
-            raise Refused("device", f"cannot write to {self._shell.folder} ({' '.join(made.err[-1:])})")
+            problem = f"cannot write to {self._shell.folder} ({' '.join(made.err[-1:])})"
+            raise Refused("device", problem, code="not_writable")
         *found, cores = made.out or ["1"]
         self._has = {line.rpartition("/")[2] for line in found}
         self._cores = int(cores) if cores.isdigit() else 1
@@ -141,7 +142,8 @@ class PerfTestLink:
         for name in names:
             if self._shell.run(f"command -v {quote(name)}").code == 0:
                 return quote(name)
-        raise Refused("device", f"has no {' nor '.join(names)}: name one here or there, ?perf_test=PATH")
+        problem = f"has no {' nor '.join(names)}: give its path here or on the device, ?perf_test=PATH"
+        raise Refused("device", problem, code="unavailable")
 
     def _push(self, path: Path, there: str, sha256: str) -> None:
         folder = there.rpartition("/")[0]
@@ -150,10 +152,10 @@ class PerfTestLink:
         self._shell.run(f"mkdir -p {quote(folder)}")
         self._shell.push(path, there)
         if self._sha256(there) not in (sha256, None):
-            raise Refused("device", f"{path.name} arrived damaged")
+            raise Refused("device", f"{path.name} arrived damaged", code="failed")
 
     def _sha256(self, there: str) -> str | None:
-        """Of a file there; None without the file, or the command."""
+        """The hash of a file on the device; None if the file or the command is missing."""
         said = self._shell.run(f"sha256sum < {quote(there)} 2>/dev/null").out if "sha256sum" in self._has else []
         return said[0].split()[0] if said else None
 
@@ -170,7 +172,7 @@ class PerfTestLink:
             "instructions": instructions_of(cpuinfo)[1],
             "logical_cores": int(cores) if cores else None,
             "memory_bytes": 1024 * int(memory) if memory else None,
-            "onnxruntime_version": None,  # the program does not say
+            "onnxruntime_version": None,  # the program does not report it
             "timed_by": PROGRAM,
             "provider": provider,
             "threads": self._cores,
@@ -193,7 +195,7 @@ class PerfTestLink:
         return {"runs": runs, "threads": request["threads"], "files": sessions, **unknown}
 
     def _session(self, command: str, path: str, runs: int, request: dict[str, Any]) -> dict[str, Any]:
-        """One process: what it says of its start, and its runs without the first `WARMUP_RUNS`."""
+        """One process: the times of its start, and its runs without the first `WARMUP_RUNS`."""
         provider = _provider(request["provider"])
         options = ["-I", "-m", "times", "-r", str(runs + WARMUP_RUNS), "-x", str(request["threads"]), "-y", "1"]
         options += ["-e", next(short for short, full in PROVIDERS.items() if full == provider)]
@@ -215,16 +217,17 @@ class PerfTestLink:
 def _read(path: str, ran: Ran) -> dict[str, Any]:
     """`load_ms`, `cold_start_ms` and `times_ms` of one process.
 
-    Its results are lines of `name,seconds,...`, one a run. What it says of its start is on standard output, in words.
+    Its results are lines `name,seconds,...`, one for each run. The times of its start are printed on standard output.
 
     Raises:
-        Refused: it failed, or says something else.
+        Refused: it failed, or its output has another form.
     """
     split = ran.out.index(RESULTS) if RESULTS in ran.out else len(ran.out)
     said, results = ran.out[:split], ran.out[split + 1 :]
     if ran.code != 0:
-        complaints = [line for line in ran.err + said if "rror" in line or "ail" in line or "xception" in line]
-        raise Refused(path, why_not_loaded((complaints or ran.err or [f"exit code {ran.code}"])[-1]))
+        errors = [line for line in ran.err + said if "rror" in line or "ail" in line or "xception" in line]
+        problem = why_not_loaded((errors or ran.err or [f"exit code {ran.code}"])[-1])
+        raise Refused(path, problem, code="failed")
     try:
         words = {key.strip(): value.split() for key, _, value in (line.partition(":") for line in said)}
         return {
@@ -233,14 +236,15 @@ def _read(path: str, ran: Ran) -> dict[str, Any]:
             "times_ms": [1000 * float(line.split(",")[1]) for line in results if "," in line][WARMUP_RUNS:],
         }
     except (KeyError, IndexError, ValueError) as error:
-        raise Refused("device", f"its {PROGRAM} says something else than those of ONNX Runtime do ({error})") from error
+        problem = f"the output of its {PROGRAM} does not have the expected form ({error})"
+        raise Refused("device", problem, code="unsupported") from error
 
 
 def _open_batches(path: str, here: Path, request: dict[str, Any]) -> list[str]:
-    """The names of the open batch dimensions of a file, all of whose inputs can be made.
+    """The names of the symbolic batch dimensions of a file, after checking that its inputs can be generated.
 
     Raises:
-        Refused: as `make_inputs`, or a batch has no name, so that it can only be 1.
+        Refused: as for `make_inputs`, or a batch has no name, so that it can only be 1.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -248,7 +252,7 @@ def _open_batches(path: str, here: Path, request: dict[str, Any]) -> list[str]:
     try:
         graph = onnx.load(here, load_external_data=False).graph
     except DecodeError:
-        return []  # the program says why it cannot be run
+        return []  # the program will report why it cannot be run
     weights = {tensor.name for tensor in graph.initializer}
     arguments = []
     for value in graph.input:
@@ -260,7 +264,8 @@ def _open_batches(path: str, here: Path, request: dict[str, Any]) -> list[str]:
     make_inputs(path, arguments, request["batch"], request["seed"])
     batches = [argument.shape[0] for argument in arguments if argument.shape and not isinstance(argument.shape[0], int)]
     if None in batches and request["batch"] != 1:
-        raise Refused(path, f"its batch has no name, so that {PROGRAM} runs no other than 1", allowed=[1])
+        problem = f"its batch dimension has no name, so that {PROGRAM} can only use 1"
+        raise Refused(path, problem, allowed=[1], code="unsupported")
     return sorted({name for name in batches if name is not None})
 
 
@@ -268,7 +273,7 @@ def _provider(asked: str | None) -> str:
     for short, full in PROVIDERS.items():
         if (asked or "cpu").lower() in (short, full.lower()):
             return full
-    raise Refused("provider", f"{PROGRAM} has no {asked!r}", allowed=PROVIDERS, given=asked)
+    raise Refused("provider", f"{PROGRAM} has no {asked!r}", allowed=PROVIDERS, given=asked, code="unavailable")
 
 
 def _sha256(path: Path) -> str:

@@ -1,7 +1,7 @@
-"""A device out of a file: recorded measurements, times by rule, and a clock that only its own runs move.
+"""A device simulated from a file: recorded measurements, times by rule, and a clock that only its own runs advance.
 
-For tests, and to show what a board answered where the board is not. Its environment names the file under `replay`, so
-that no report takes it for a device.
+For tests, and to reproduce a board's measurements without the board. Its environment names the file under `replay`, so
+that reports do not mistake it for a real device.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from espalier.nas.errors import UserError
 
 WARMUP_RUNS = 10
 COLD_START = 2.0
-"""The first run of a session takes so many times as long as the others."""
+"""How many times longer than the others the first run of a session takes."""
 MAX_RUNS = 2000
 
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -35,40 +35,40 @@ class _Checked(BaseModel):
 
 
 class RecordedLatency(BaseModel):
-    """Of a measurement as `nas profile --json` prints it: every run, in milliseconds, session after session."""
+    """The latency of a measurement as printed by `nas profile --json`: milliseconds of all runs, session by session."""
 
     values: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)]
 
 
 class RecordedEnvironment(BaseModel):
-    """How many of the runs each session has."""
+    """The number of runs in each session."""
 
     runs_per_session: Annotated[int, Field(gt=0)]
 
 
 class Recorded(BaseModel):
-    """A measurement as `nas profile --json` prints it; what is not needed of it is not looked at."""
+    """A measurement as printed by `nas profile --json`; all other fields are ignored."""
 
     latency: RecordedLatency
     environment: RecordedEnvironment
 
     def session(self, number: int) -> tuple[float, ...]:
-        """The runs of one session; after the last comes the first again."""
+        """The runs of one session; after the last session it starts over."""
         runs = self.environment.runs_per_session
         start = number * runs % (len(self.latency.values) // runs * runs or 1)
         return self.latency.values[start : start + runs]
 
 
 class Script(_Checked):
-    """What such a file says, as JSON.
+    """The content of such a file, as JSON.
 
     Attributes:
-        fingerprint: of the device that is replayed; its `id` too, if it has one.
-        providers: its execution providers, full names; the networks are not run on them.
-        measured: by the SHA-256 of an ONNX file, a measurement of it. Comes before the rules.
-        call_ms: what one run costs beside its operators.
-        operators_ms: milliseconds of a node by its operator, for one image; `*` stands for those that are not named. A
-            file with neither is refused what it has not recorded.
+        fingerprint: fingerprint of the replayed device, including its `id` if it has one.
+        providers: full names of its execution providers; networks are not run on them.
+        measured: measurements by the SHA-256 of the ONNX file. They take precedence over the rules.
+        call_ms: time of one run without its operators.
+        operators_ms: milliseconds of a node for one image, by its operator; `*` for all others. Without this and
+            `call_ms`, files that were not recorded are refused.
         drift_per_s: how much slower everything gets in a second of the device's own time, as a share: 0.01 is 1 %.
         noise: standard deviation of the logarithm of a run's time; the same file has the same noise in every process.
     """
@@ -85,15 +85,15 @@ class Script(_Checked):
 class ReplayDevice(AgentDevice):
     """Answers from a file (see `Script`).
 
-    A network is opened here by ONNX Runtime, to say of it what a real device would; how long that takes counts for
-    nothing. Nothing is written.
+    A network is opened here with ONNX Runtime, so that a bad file is refused as on a real device; the time it takes is
+    not used. Nothing is written.
 
     Args:
-        rest: the file.
-        where: the key or option that holds it.
+        rest: path of the file.
+        where: the key or option that contains it.
 
     Raises:
-        UserError: there is no such file, or it has another shape.
+        UserError: there is no such file, or its content is invalid.
     """
 
     def __init__(self, rest: str, *, where: str) -> None:
@@ -107,25 +107,30 @@ class ReplayDevice(AgentDevice):
 def read_script(path: Path, where: str) -> Script:
     """The script in a file.
 
+    Args:
+        path: the file.
+        where: the key or option that contains the path.
+
     Raises:
-        UserError: there is none, or the first thing that is wrong with it.
+        UserError: there is no such file, or its content is invalid.
     """
     try:
         return Script.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise UserError(where, f"{path}: {error.strerror}") from error
+        raise UserError(where, f"{path}: {error.strerror}", code="not_found") from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise UserError(where, f"{path} is no recording: {f'{key}: ' if key else ''}{first['msg']}") from error
+        problem = f"{path} is not a recording: {f'{key}: ' if key else ''}{first['msg']}"
+        raise UserError(where, problem, code="unreadable") from error
 
 
 class Player:
-    """Stands where a device has its connection.
+    """Takes the place of a device's connection.
 
     Args:
-        script: what it answers.
-        name: of the file.
+        script: its answers.
+        name: name of the file.
     """
 
     def __init__(self, script: Script, name: str) -> None:
@@ -143,14 +148,14 @@ class Player:
             return {"providers": list(self._script.providers)}
         if op == "round":
             return self._round(request)
-        raise Refused("device", f"a recording does not answer {op!r}")
+        raise Refused("device", f"a recording cannot do {op!r}", code="unsupported")
 
     def send(self, files: ModelFiles) -> str:
-        """Files are read where they are."""
+        """Files are read in place."""
         return str(files.parts[0].path)
 
     def close(self) -> None:
-        """The clock stands still until the device is asked again."""
+        """The clock stops until the device is used again."""
 
     def _fingerprint(self, provider: str) -> dict[str, Any]:
         lasting = {"cpu_model": None, **self._script.fingerprint, "provider": provider, "replay": self._name}
@@ -165,7 +170,8 @@ class Player:
             if asked.lower() in (name.lower(), name.removesuffix(SUFFIX).lower()):
                 return name
         short = [name.removesuffix(SUFFIX).lower() for name in names]
-        raise Refused("provider", f"ONNX Runtime has no {asked!r} on this device", allowed=short, given=asked.lower())
+        problem = f"ONNX Runtime has no {asked!r} on this device"
+        raise Refused("provider", problem, allowed=short, given=asked.lower(), code="unavailable")
 
     def _round(self, request: dict[str, Any]) -> dict[str, Any]:
         provider = self._provider(request["provider"])
@@ -193,27 +199,27 @@ class Player:
         return {"runs": runs, "threads": request["threads"] or 1, "files": answers, **unknown}
 
     def _session(self, path: str, sha256: str, request: dict[str, Any]) -> tuple[float, ...]:
-        """The times of its runs on a device that neither drifts nor has noise, over and over."""
+        """The times of its runs without drift and noise; repeated as needed."""
         recorded = self._script.measured.get(sha256)
         if recorded is not None:
             return recorded.session(self._sessions.get(sha256, 0))
         if path not in self._costs or request["batch"] != 1:
-            # What cannot be run is refused in the words of a real device.
+            # Raises the same errors as a real device for a file that cannot be run.
             runner(open_session(path, 1, CPU), path, request["batch"], request["seed"])
         if self._script.operators_ms is None and not self._script.call_ms:
-            raise Refused(path, f"{self._name} has no measurement of it")
+            raise Refused(path, f"{self._name} has no measurement of it", code="not_found")
         if path not in self._costs:
             self._costs[path] = _nodes_ms(path, self._script.operators_ms or {})
         return (self._script.call_ms + request["batch"] * self._costs[path],)
 
     def _noise(self, sha256: str, runs: int) -> np.ndarray:
-        """Factors of the runs of this session, shape `(runs,)`."""
+        """Random factors for the runs of this session, `(runs,)`."""
         seed = [int(sha256[:16], 16), self._sessions.get(sha256, 0)]
         factors: np.ndarray = np.exp(self._script.noise * np.random.default_rng(seed).standard_normal(runs))
         return factors
 
     def _pass(self, ms: float) -> float:
-        """What a run takes now that takes `ms` on the device when it starts; the time passes."""
+        """Advance the clock by a run that takes `ms` without drift; returns its time."""
         taken = ms * (1 + self._script.drift_per_s * self._clock_ms / 1000)
         self._clock_ms += taken
         return taken
@@ -232,4 +238,4 @@ def _sha256(path: str) -> str:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise Refused(path, str(error.strerror)) from error
+        raise Refused(path, str(error.strerror), code="not_found") from error

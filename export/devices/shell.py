@@ -1,4 +1,4 @@
-"""Single commands on a host or phone, and files sent there: where no agent can run."""
+"""Run single commands on a host or phone and send files there, where no agent can run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ PUSH_S = 600.0
 
 @dataclass(frozen=True)
 class Ran:
-    """How a command ended. Attributes: code: its exit code. out, err: what it said, as lines."""
+    """How a command ended.
+
+    Attributes:
+        code: its exit code.
+        out: lines of its standard output.
+        err: lines of its standard error.
+    """
 
     code: int
     out: list[str]
@@ -26,29 +32,38 @@ class Ran:
 
 
 class Shell(Protocol):
-    """A POSIX shell somewhere. Attributes: folder: where temporary files may be put."""
+    """A POSIX shell on a device.
+
+    Attributes:
+        folder: folder for temporary files.
+    """
 
     folder: str
 
     def run(self, command: str, *, timeout_s: float = CALL_S) -> Ran:
-        """Run a line of shell; everything in it is quoted already.
+        """Run a shell command; everything in it is already quoted.
 
         Raises:
             ConnectionLost: it is not known how it ended.
-            ConnectionSilent: it did not, in this time.
+            ConnectionSilent: it did not end within this time.
         """
 
     def push(self, path: Path, there: str) -> None:
-        """Copy a file into a folder that is there.
+        """Copy a file into an existing folder.
 
         Raises:
-            Refused: it cannot be kept.
-            ConnectionLost: in between.
+            Refused: it cannot be stored.
+            ConnectionLost: during the transfer.
         """
 
 
 class SshShell:
-    """Through `ssh`. Args: command: up to the host. explain: says why ssh failed."""
+    """A shell through `ssh`.
+
+    Args:
+        command: the ssh command line up to the host.
+        explain: gives the reason why ssh failed.
+    """
 
     folder = "/tmp"
 
@@ -58,22 +73,22 @@ class SshShell:
 
     def run(self, command: str, *, timeout_s: float = CALL_S) -> Ran:
         """See `Shell`."""
-        return self._checked(called([*self._command, command], timeout_s))
+        return self._checked(run_command([*self._command, command], timeout_s))
 
     def push(self, path: Path, there: str) -> None:
         """See `Shell`."""
-        ran = self._checked(called([*self._command, f"cat > {quote(there)}"], PUSH_S, path))
+        ran = self._checked(run_command([*self._command, f"cat > {quote(there)}"], PUSH_S, path))
         if ran.code != 0:
-            raise cannot_keep(there, ran)
+            raise storage_error(there, ran)
 
     def _checked(self, ran: Ran) -> Ran:
-        if ran.code == 255:  # ssh's own
+        if ran.code == 255:  # an error of ssh itself
             raise ConnectionLost(self._explain(ran.code, ran.err))
         return ran
 
 
-def called(command: Sequence[str], timeout_s: float, send: Path | None = None) -> Ran:
-    """Run a command here, with a file as its input.
+def run_command(command: Sequence[str], timeout_s: float, send: Path | None = None) -> Ran:
+    """Run a command on this machine, optionally with a file as its input.
 
     Raises:
         ConnectionLost: it cannot be started.
@@ -90,8 +105,8 @@ def called(command: Sequence[str], timeout_s: float, send: Path | None = None) -
     return Ran(done.returncode, out, [line.strip() for line in err if line.strip()])
 
 
-def cannot_keep(there: str, ran: Ran) -> Refused:
-    """The error of a file that did not arrive."""
+def storage_error(there: str, ran: Ran) -> Refused:
+    """The error for a file that could not be stored."""
     said = (ran.err or ran.out or [f"exit code {ran.code}"])[-1]
     reason = "No space left on device" if "No space left" in said else said
-    return Refused("device", f"cannot keep the file in {there.rpartition('/')[0]} ({reason})")
+    return Refused("device", f"cannot store the file in {there.rpartition('/')[0]} ({reason})", code="not_writable")

@@ -1,1 +1,1 @@
-"""Latency tables: the blocks of a space timed as they stand in its networks, and how far their sums can be trusted."""
+"""Latency tables: the blocks of a space, timed inside a network, and the accuracy of their sums."""

@@ -1,8 +1,8 @@
-"""Times in turns with a reference network: the ratio stays when the whole machine becomes faster or slower.
+"""Times relative to an interleaved reference network: the ratio stays when the whole machine becomes faster or slower.
 
-A shared or a warm machine changes its speed by a tenth within minutes, and a table takes minutes. Every file is
-therefore timed in the same rounds as one whole network of the space, and run by run its time is taken as a share of
-the reference's. That network also does to the caches what a network does: weights do not wait in them.
+The speed of a shared or warm machine changes by a tenth within minutes, and a table takes minutes. Every file is
+therefore timed in the same rounds as one whole network of the space, and run by run its time is divided by the
+reference's. The reference also uses the caches as a network does, so that no block finds its weights in them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from espalier.nas.measurement import Measurement
 from espalier.nas.space import SearchSpace
 
 MAX_SLOWER = 1.25
-"""Of the reference, against its fastest time so far. Beyond it something else wants the machine: time again."""
+"""Of the reference, against its fastest time so far. Beyond it something else uses the machine: time again."""
 ATTEMPTS = 3
 REFERENCE_SEED = 0
 REFERENCE_DRAWS = 5
@@ -38,13 +38,13 @@ VERDICTS = ("stable", "noisy", "drifting", "contended")
 
 @dataclass(frozen=True)
 class Share:
-    """A time as a share of the reference's.
+    """A time relative to the reference's.
 
     Attributes:
         share: the median over rounds of each round's median.
         ci95: its bootstrap interval, rounds resampled.
-        count: timed runs.
-        verdict: the worst of the files'.
+        count: number of timed runs.
+        verdict: the worst verdict of the files.
         reference_ms: the reference's median in these rounds.
     """
 
@@ -56,16 +56,17 @@ class Share:
 
 
 class Bench:
-    """Times differences of networks, each once; what is timed is on disk at once.
+    """Times differences of networks, each once; results are written to disk immediately.
 
     Args:
-        space: gives the reference network.
+        space: provides the reference network.
         device: runs everything.
         spec: how each file is timed.
-        partial: keeps what is timed; a killed measurement goes on. The caller removes it.
+        partial: stores the results, so that an interrupted measurement can be resumed. The caller removes it.
+        label: what is measured; results in `partial` with another label are refused.
 
     Raises:
-        UserError: `partial` is of another device, space or spec.
+        UserError: `partial` belongs to another device, space or spec.
     """
 
     def __init__(self, space: SearchSpace, device: Device, spec: MeasureSpec, partial: Path, *, label: str) -> None:
@@ -79,8 +80,8 @@ class Bench:
         if partial.exists():
             state = read_json(partial)
             if {key: state.get(key) for key in self._head} != self._head:
-                problem = "was measured on another device, of another space or in another way; delete it"
-                raise UserError(str(partial), problem)
+                problem = "belongs to another device, space or spec; delete it to start again"
+                raise UserError(str(partial), problem, code="mismatch")
             self._known = {key: _share(value) for key, value in state["measured"].items()}
         partial.parent.mkdir(parents=True, exist_ok=True)
         self._folder = tempfile.TemporaryDirectory(prefix=".latency-", dir=partial.parent)
@@ -88,11 +89,11 @@ class Bench:
 
     @property
     def reference_ms(self) -> float:
-        """The reference's time, the median over everything that was timed."""
+        """The reference's time: the median over all measurements."""
         return float(np.median([share.reference_ms for share in self._known.values()]))
 
     def difference(self, key: str, networks: Difference) -> Share:
-        """The time of a weighted sum of networks; asked again, it is timed again where the reference was slow.
+        """The time of a weighted sum of networks; a repeated call times it again if the reference was slow.
 
         Raises:
             UserError: one of them cannot be exported or run.
@@ -106,10 +107,11 @@ class Bench:
         return self._known[key]
 
     def network(self, architecture: Architecture, seconds: float) -> Share:
-        """The time of a stand-alone network; asked again, as for a difference.
+        """The time of a stand-alone network; repeated calls are as for `difference`.
 
         Args:
-            seconds: the time budget, which a network has more of than a block.
+            architecture: the network.
+            seconds: its time budget, larger than a block's.
 
         Raises:
             UserError: it cannot be exported or run.
@@ -122,7 +124,7 @@ class Bench:
         return self._known[key]
 
     def close(self) -> None:
-        """Remove the files; what was timed stays in `partial`."""
+        """Remove the temporary files; the results stay in `partial`."""
         self._folder.cleanup()
 
     def _export(self, architecture: Architecture, file: Path) -> None:
@@ -135,7 +137,7 @@ class Bench:
         return self._reference
 
     def _timed(self, files: Sequence[Path], weights: Sequence[float], spec: MeasureSpec) -> Share:
-        """Timed again while the reference is slow; of several attempts the one in which it was fastest."""
+        """Repeat while the reference is slow; of several attempts the one with the fastest reference."""
         fastest = min((share.reference_ms for share in self._known.values()), default=float("inf"))
         attempts: list[Share] = []
         while len(attempts) < ATTEMPTS:
@@ -146,24 +148,24 @@ class Bench:
         return min(attempts, key=lambda share: share.reference_ms)
 
     def _is_open(self, key: str) -> bool:
-        """Whether it was not timed, or while the reference took much longer than it mostly does."""
+        """Whether it was not timed yet, or only while the reference took much longer than usual."""
         return key not in self._known or self._known[key].reference_ms > MAX_SLOWER * self.reference_ms
 
     def _keep(self, key: str, share: Share) -> None:
-        """Of two times the one in which the reference was the faster."""
+        """Store the time; of two times, the one with the faster reference."""
         self._known[key] = min(share, self._known.get(key, share), key=lambda found: found.reference_ms)
         write_json(self._partial, {**self._head, "measured": {k: asdict(v) for k, v in self._known.items()}})
 
 
 def reference_architecture(space: SearchSpace) -> Architecture:
-    """Of a few drawn at random the one of middling multiply-accumulates; always the same one."""
+    """The one with the median multiply-accumulates of a few random ones; always the same one."""
     generator = torch.Generator().manual_seed(REFERENCE_SEED)
     drawn = [space.sample(generator) for _ in range(REFERENCE_DRAWS)]
     return sorted(drawn, key=lambda a: count(space.build(a), space.input_shape).macs)[REFERENCE_DRAWS // 2]
 
 
 def _weighed(reference: Measurement, measured: Sequence[Measurement], weights: Sequence[float]) -> Share:
-    """Run by run, the weighted sum of the files' times as a share of the reference's time."""
+    """Run by run, the weighted sum of the files' times divided by the reference's time."""
     parts = [weight * _rounds(m) for weight, m in zip(weights, measured, strict=True)]
     shares = sum(parts[1:], start=parts[0]) / _rounds(reference)
     medians = np.median(shares, axis=1)

@@ -1,4 +1,4 @@
-"""A table of the latencies of a space's blocks, each timed as it stands in a network."""
+"""Build a table of the latencies of a space's blocks, each timed between neighbours as in a network."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from espalier.nas.progress import Track, silent
 from espalier.nas.space import SearchSpace
 
 ANCHORS = 4
-"""Networks that are measured whole for what no block has."""
+"""Networks measured as a whole, to find the time outside of all blocks."""
 ANCHOR_SEED = 1
-DRAWS_IN_VAIN = 200
-"""In a row that gave networks known already: a small space has no others."""
+MAX_REPEATED_DRAWS = 200
+"""After so many consecutive draws of known networks, the space is assumed to have no others."""
 ANCHOR_SECONDS = 3.0
-"""Of a network's time budget, for each second of a block's: one network says what many blocks say together."""
+"""Seconds of a network's time budget for each second of a block's: a network stands for many blocks."""
 
 
 def build_block_table(
@@ -42,20 +42,22 @@ def build_block_table(
 
         fixed = max(0, median over a few networks a of T(a) - sum_s F_key(s, a))
 
-    Blocks of one key are measured once, see `nas.cost.blocks`; how, see `export.latency_table.contexts` and `bench`.
+    Blocks with the same key are measured once (see `nas.cost.blocks`). For the measurement see
+    `export.latency_table.contexts` and `bench`.
 
     Args:
         space: on the CPU; its weights do not matter.
         device: runs everything.
-        spec: how each block is timed; an even number of sessions, of which the order of the files takes turns, is
-            better than an odd one.
-        path: the table. Beside it, `<path>.partial` keeps what is measured, so that a killed measurement goes on.
-        origin: how the space was asked for; stands in the table.
+        spec: how each block is timed. The order of the files alternates between sessions, so an even number of
+            sessions is better than an odd one.
+        path: the table. `<path>.partial` beside it stores the measurements, so that an interrupted build can be
+            resumed.
+        origin: how the space was specified; stored in the table.
         track: shows progress.
 
     Raises:
-        UserError: the space has no blocks that can be measured one by one, one cannot be exported or run, or
-            `<path>.partial` is of something else.
+        UserError: the blocks of the space cannot be measured separately, one cannot be exported or run, or
+            `<path>.partial` belongs to something else.
     """
     plan = block_plan(space)
     partial = path.with_name(f"{path.name}.partial")
@@ -66,7 +68,9 @@ def build_block_table(
             for key, block in track(plan.blocks.items(), "blocks", len(plan.blocks))
         }
         anchors = _anchors(space, bench, spec)
-        shares |= {key: bench.difference(key, contexts(plan.blocks[key])) for key in shares}  # those of slow moments
+        shares |= {
+            key: bench.difference(key, contexts(plan.blocks[key])) for key in shares
+        }  # again for those timed in slow moments
     finally:
         bench.close()
     ms = bench.reference_ms
@@ -99,23 +103,23 @@ def build_block_table(
     return table
 
 
-def with_signal(space: SearchSpace, bench: Bench, seed: int, seconds: float) -> Iterator[tuple[Architecture, Any]]:
-    """Random architectures and their times, each class once, without networks that do not look at their image."""
+def random_networks(space: SearchSpace, bench: Bench, seed: int, seconds: float) -> Iterator[tuple[Architecture, Any]]:
+    """Random architectures and their times, each class once, without networks that ignore their image."""
     generator = torch.Generator().manual_seed(seed)
     seen: set[str] = set()
-    in_vain = 0
-    while in_vain < DRAWS_IN_VAIN:
+    repeated = 0
+    while repeated < MAX_REPEATED_DRAWS:
         architecture = space.sample(generator)
         drawn = space.isomorphism_class(architecture)
-        in_vain = in_vain + 1 if drawn in seen else 0
+        repeated = repeated + 1 if drawn in seen else 0
         if drawn not in seen:
             seen.add(drawn)
-            if looks_at_its_image(space.build(architecture)):
+            if depends_on_image(space.build(architecture)):
                 yield architecture, bench.network(architecture, seconds)
 
 
-def looks_at_its_image(network: fx.GraphModule) -> bool:
-    """Whether the output depends on more of the input than its shape, as zeros of that shape do."""
+def depends_on_image(network: fx.GraphModule) -> bool:
+    """Whether the output depends on more than the shape of the input (as zeros of that shape do)."""
     (output,) = (node for node in network.graph.nodes if node.op == "output")
     waiting, seen = [output], {output}
     while waiting:
@@ -130,7 +134,7 @@ def looks_at_its_image(network: fx.GraphModule) -> bool:
 
 def _anchors(space: SearchSpace, bench: Bench, spec: MeasureSpec) -> dict[Architecture, float]:
     found: dict[Architecture, float] = {}
-    for architecture, share in with_signal(space, bench, ANCHOR_SEED, ANCHOR_SECONDS * spec.seconds):
+    for architecture, share in random_networks(space, bench, ANCHOR_SEED, ANCHOR_SECONDS * spec.seconds):
         found[architecture] = share.share
         if len(found) == ANCHORS:
             break

@@ -1,10 +1,10 @@
-"""Fit a table to whole networks: what a sum of blocks gets wrong in the same way every time.
+"""Calibrate a table on whole networks: correct the systematic errors of a sum of blocks.
 
-    T(a) = c + sum_f s_f B_f(a)        B_f(a): what the blocks of family f cost in network a
+    T(a) = c + sum_f s_f B_f(a)        B_f(a): cost of the blocks of family f in network a
 
 with c, s_f >= 0 by least squares of relative errors (T^/T - 1). `scale` has one s for all families; `families` one for
-each, held towards that by a penalty lambda sum_f (w_f (s_f - s))^2, w_f being the root mean square of B_f / T. Which
-of them, and lambda, is chosen by leave-one-out errors over the networks that it is fitted on, never by others.
+each, drawn towards the common one by a penalty lambda sum_f (w_f (s_f - s))^2, w_f being the root mean square of B_f /
+T. Which of them, and lambda, is chosen by leave-one-out errors on the calibration networks, never on others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from espalier.nas.space import SearchSpace
 
 PENALTIES = (3.0, 1.0, 0.3, 0.1, 0.03)
 """lambda, in relative errors squared, from stiff to free."""
-LEAST_NETWORKS = 5
+MIN_NETWORKS = 5
 
 Fit = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From B `(networks, families)` and T `(networks,)` to `(1 + families,)`: c and the s_f."""
@@ -30,13 +30,13 @@ Fit = Callable[[np.ndarray, np.ndarray], np.ndarray]
 def calibrate(
     table: BlockTable, space: SearchSpace, architectures: Sequence[Architecture], ms: Sequence[float]
 ) -> Calibration:
-    """The calibration of a table by measured networks.
+    """Calibrate a table on measured networks.
 
     Raises:
         UserError: too few networks.
     """
-    if len(architectures) < LEAST_NETWORKS:
-        problem = f"{len(architectures)} networks are too few to calibrate by, at least {LEAST_NETWORKS} are needed"
+    if len(architectures) < MIN_NETWORKS:
+        problem = f"{len(architectures)} networks are too few to calibrate on, at least {MIN_NETWORKS} are needed"
         raise UserError("calibrate", problem, code="too_few")
     sums = table.sums_by_family(space)
     b = np.array([[cost.cost(a) for cost in sums.values()] for a in architectures])

@@ -1,4 +1,4 @@
-"""How far a table's sums are from whole networks that nothing was fitted to."""
+"""The error of a table's sums on held-out networks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from espalier.export.devices.base import Device, MeasureSpec
 from espalier.export.latency_table.bench import Bench
-from espalier.export.latency_table.build import with_signal
+from espalier.export.latency_table.build import random_networks
 from espalier.export.latency_table.calibrate import calibrate
 from espalier.nas.architecture import Architecture
 from espalier.nas.cost.block_table import BlockTable
@@ -21,9 +21,9 @@ from espalier.nas.progress import Track, silent
 from espalier.nas.space import SearchSpace
 
 HELD_OUT_SEED = 2
-"""Other networks than the anchors, of another seed; calibration takes the next ones of the same draw."""
+"""Another seed than the anchors', hence other networks; calibration uses the next ones of the same draw."""
 SAME = ("threads", "batch", "provider")
-"""What a table's spec and the asked one must share."""
+"""What must be equal in a table's spec and the requested one."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,15 @@ class Figure:
 
 @dataclass(frozen=True)
 class TableError:
-    """How far a table is off, relative errors being `table / measured - 1`.
+    """Relative errors of a table, `table / measured - 1`.
 
     Attributes:
-        networks: how many.
-        bias: their median.
-        median: of the absolute ones.
-        within_5, within_10: share of networks off by at most 5 and 10 %.
-        tau: Kendall's tau-b of table and measurement.
+        networks: number of networks.
+        bias: median error.
+        median: median absolute error.
+        within_5: share of networks with an absolute error of at most 5 %.
+        within_10: share of networks with an absolute error of at most 10 %.
+        tau: Kendall's tau-b between table and measurement.
     """
 
     networks: int
@@ -56,13 +57,14 @@ class TableError:
 
 @dataclass(frozen=True)
 class TableCheck:
-    """A table against whole networks, as it is and calibrated.
+    """A table compared with whole networks, before and after calibration.
 
     Attributes:
-        before, after: the errors on the held-out networks.
+        before: errors on the held-out networks before calibration.
+        after: the same after calibration.
         calibrated: the table with its new calibration.
-        drift: what the reference takes now, as a share of what it took when the table was built.
-        networks: each held-out network's id, measured milliseconds with interval and verdict, and both sums.
+        drift: the reference's time now, divided by its time when the table was built.
+        networks: for each held-out network its id, measured milliseconds with interval and verdict, and both sums.
     """
 
     before: TableError
@@ -96,35 +98,38 @@ def check_table(
     seconds: float = 0.6,
     track: Track = silent,
 ) -> TableCheck:
-    """Measure random networks end to end, calibrate the table by some of them and judge it by the others.
+    """Measure random networks end to end, calibrate the table on some of them and evaluate it on the others.
 
-    Networks are timed in turns with the reference network that the table's blocks were timed with, and their times
-    are given at the speed that the machine had then: drift is divided out, and told.
+    Networks are interleaved with the reference network that the table's blocks were timed with, and their times are
+    scaled to the machine's speed at that time: drift is divided out, and reported.
 
     Args:
-        table: of this space.
-        spec: as the table's.
-        partial: keeps what is measured; a killed check goes on.
-        held_out: networks to judge by.
-        calibration: further ones to calibrate by.
-        any_device: also check a table of another device; its numbers then are those of this one.
+        table: a table of this space.
+        space: builds the networks.
+        device: runs them.
+        spec: the same as the table's.
+        partial: stores what is measured, so that an interrupted check can be resumed.
+        held_out: number of networks to evaluate on.
+        calibration: number of further networks to calibrate on.
+        any_device: accept a table of another device; times are then those of this device.
         seconds: time budget of a network.
+        track: shows progress.
 
     Raises:
-        UserError: the table is of another device, or was measured in another way; too few networks in the space.
+        UserError: the table was measured on another device or with other settings; the space has too few networks.
     """
-    refuse_other(table, device.fingerprint(spec.provider), spec, any_device=any_device)
+    check_same_conditions(table, device.fingerprint(spec.provider), spec, any_device=any_device)
     bench = Bench(space, device, spec, partial, label=f"check of {table.space}")
     wanted = held_out + calibration
     drawn: list[tuple[Architecture, Any]] = []
     try:
-        networks = with_signal(space, bench, HELD_OUT_SEED, seconds)
+        networks = random_networks(space, bench, HELD_OUT_SEED, seconds)
         for _ in track(range(wanted), "networks", wanted):
             drawn.extend([found] if (found := next(networks, None)) is not None else [])
         if len(drawn) < wanted:
             problem = f"the space has only {len(drawn)} networks to measure, not {wanted}"
             raise UserError("networks", problem, code="too_few")
-        drawn = [(a, bench.network(a, seconds)) for a, _ in drawn]  # those of slow moments again
+        drawn = [(a, bench.network(a, seconds)) for a, _ in drawn]  # again for those timed in slow moments
         drift = bench.reference_ms / table.reference_ms
         is_same = bench.environment["id"] == table.device["id"]
         reference_ms = table.reference_ms if is_same else bench.reference_ms
@@ -150,15 +155,15 @@ def check_table(
     return TableCheck(errors[0], errors[1], calibrated, drift, rows)
 
 
-def refuse_other(table: BlockTable, device: Mapping[str, Any], spec: MeasureSpec, *, any_device: bool) -> None:
-    """Refuse a table that says nothing of this device, or of runs like these.
+def check_same_conditions(table: BlockTable, device: Mapping[str, Any], spec: MeasureSpec, *, any_device: bool) -> None:
+    """Check that a table was measured on this device and with the same settings.
 
     Raises:
-        UserError: of another device, without `any_device`, or of other threads, batch or provider.
+        UserError: another device without `any_device`, or other threads, batch or provider.
     """
     if device["id"] != table.device["id"] and not any_device:
         known = [f"{d['id']} ({d.get('cpu_model')}, {d.get('provider')})" for d in (table.device, device)]
-        problem = f"the table is of device {known[0]}, this is {known[1]}; any_device accepts it"
+        problem = f"the table was measured on {known[0]}, this is {known[1]}; any_device accepts it anyway"
         raise UserError("device", problem, code="mismatch")
     for name in SAME:
         if table.spec.get(name) != getattr(spec, name):
@@ -167,13 +172,13 @@ def refuse_other(table: BlockTable, device: Mapping[str, Any], spec: MeasureSpec
 
 
 def table_error(table_ms: np.ndarray, measured_ms: np.ndarray) -> TableError:
-    """The errors of a table's sums, `(networks,)` both."""
+    """The errors of a table's sums; both arrays are `(networks,)`."""
     errors = table_ms / measured_ms - 1
     signs = [np.sign(x[:, None] - x) for x in (table_ms, measured_ms)]
 
     def figures(chosen: np.ndarray) -> tuple[float, ...]:
         off = errors[chosen]
-        # Of 5 % exactly, rounding puts an error on either side.
+        # Rounding must not decide whether an error of exactly 5 % counts.
         within = [float(np.mean(np.abs(off) <= bound + 1e-10)) for bound in (0.05, 0.10)]
         return (
             float(np.median(off)),
@@ -191,6 +196,6 @@ def table_error(table_ms: np.ndarray, measured_ms: np.ndarray) -> TableError:
 
 
 def _tau(a: np.ndarray, b: np.ndarray) -> float:
-    """tau-b = sum_ij a_ij b_ij / sqrt( sum_ij a_ij^2 sum_ij b_ij^2 ) of signs of differences (Kendall, 1945)."""
+    """Kendall's tau-b = sum_ij a_ij b_ij / sqrt( sum_ij a_ij^2 sum_ij b_ij^2 ) of signs of differences (1945)."""
     norm = np.sqrt((a**2).sum() * (b**2).sum())
     return float((a * b).sum() / norm) if norm else float("nan")

@@ -1,1 +1,1 @@
-"""A float32 ONNX file in fewer bits: int8, float16, bfloat16. Whether it is worth it is measured, never assumed."""
+"""Quantise a float32 ONNX file to int8, float16 or bfloat16. The benefit is measured, never assumed."""

@@ -1,9 +1,9 @@
-"""The range of every activation over some images, by which static quantisation scales it.
+"""Calibration: the range of every activation over some images, which gives its scale in static quantisation.
 
-ONNX Runtime's calibrators do the work, one batch at a time, so that memory holds the activations of a batch and not of
-all images. Two of their defaults are not taken over (ONNX Runtime 1.32). Entropy searches thresholds between its 128
-quantised levels and the bins of a histogram, of which there are 128 as well: there is one candidate, the whole range.
-Percentile makes all ranges symmetric, which wastes half of the levels of unsigned activations after a ReLU.
+ONNX Runtime's calibrators are used, one batch at a time, so that only the activations of one batch are in memory. Two
+of their defaults are changed (ONNX Runtime 1.32). Entropy searches thresholds between its 128 quantised levels and the
+bins of a histogram, of which there are 128 as well: the only candidate is the whole range. Percentile makes all ranges
+symmetric, which wastes half of the levels of unsigned activations after a ReLU.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from espalier.export.quantize.source import Source
 
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 BINS = {"minmax": 0, "entropy": 512, "percentile": 2048}
-"""Of the histograms. Entropy's search takes time in the square of them, and cuts off more the more there are."""
+"""Bins of the histograms. The time of entropy's search is quadratic in them, and it clips more the more there are."""
 LEVELS = 256
-"""That the threshold of `entropy` is chosen for."""
+"""Quantised levels for which `entropy` chooses its threshold."""
 PERCENTILE = 99.99
-"""Share of the values, in percent, that the range of `percentile` holds; half of the rest is cut off on each side."""
+"""Percentage of values inside the range of `percentile`; half of the rest is clipped on each side."""
 BATCH = 8
-"""Images whose activations are in memory together, where the file leaves the batch open."""
+"""Images in one batch, if the file's batch is symbolic."""
 
 
 def calibrate(
@@ -39,14 +39,17 @@ def calibrate(
     symmetric: bool,
     without: Collection[str] = (),
 ) -> Any:
-    """ONNX Runtime's `TensorsData`: the lowest and the highest number of each activation of the pre-processed file.
+    """ONNX Runtime's `TensorsData`: the minimum and maximum of each activation of the pre-processed file.
 
-    `minmax` takes the extremes, `percentile` cuts the rarest values off, `entropy` takes the threshold whose levels
+    `minmax` uses the extremes, `percentile` clips the rarest values, `entropy` uses the threshold whose levels
     have the least Kullback-Leibler divergence from the values (Migacz, "8-bit Inference with TensorRT", GTC 2017).
 
     Args:
+        prepared: the pre-processed file.
+        source: the original file.
         images: float32 `(n, C, H, W)`, normalised.
-        symmetric: ranges are `[-t, t]`.
+        method: how ranges are chosen.
+        symmetric: make ranges `[-t, t]`.
         without: activations to leave out.
     """
     from onnxruntime.quantization import CalibrationMethod as Method
@@ -78,7 +81,7 @@ def calibrate(
 
 
 def calibration_batches(source: Source, images: np.ndarray) -> Iterator[np.ndarray]:
-    """The images in batches that the file takes; those that do not fill its fixed batch are left out."""
+    """The images in batches for the file; images that do not fill its fixed batch are left out."""
     size = source.batch or BATCH
     for start in range(0, len(images), size):
         batch = images[start : start + size]
@@ -87,7 +90,7 @@ def calibration_batches(source: Source, images: np.ndarray) -> Iterator[np.ndarr
 
 
 class _OneBatch:
-    """What ONNX Runtime calls a `CalibrationDataReader`: inputs, then None."""
+    """A `CalibrationDataReader` of ONNX Runtime: returns the inputs once, then None."""
 
     def __init__(self, inputs: dict[str, np.ndarray]) -> None:
         self._left: dict[str, np.ndarray] | None = inputs
@@ -99,10 +102,10 @@ class _OneBatch:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """What ONNX Runtime's tools print and log off for a while; their errors still come as exceptions."""
+    """Suppress what ONNX Runtime's tools print and log; their errors are still raised."""
     root, quiet = logging.getLogger(), logging.NullHandler()
     level = root.level
-    root.addHandler(quiet)  # without a handler, its first warning would install one for good
+    root.addHandler(quiet)  # without a handler, its first warning would install one permanently
     root.setLevel(logging.CRITICAL)
     try:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -1,8 +1,8 @@
-"""The forms that a float32 network can be written in: int8 by scales known before or found while it runs, fp16, bf16.
+"""The forms that a float32 network can be converted to: int8 with static or dynamic scales, float16, bfloat16.
 
 ONNX Runtime's own quantiser writes them. The forms of int8 differ in how activations are scaled: by their range over
-calibration images (see `export.quantize.calibration`), or anew in each run (`int8-dynamic`, which needs no images).
-No layer is left in float32: with the first, the last or both of ResNet-20 the accuracy is the same.
+calibration images (see `export.quantize.calibration`), or in each run (`int8-dynamic`, which needs no images). No layer
+is left in float32: for ResNet-20 the accuracy is the same with the first, the last or both of them in float32.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from espalier.nas.files import atomic_path
 Method = Literal["int8-minmax", "int8-entropy", "int8-percentile", "int8-dynamic", "fp16", "bf16"]
 METHODS: tuple[Method, ...] = get_args(Method)
 MIN_OPSET = 13
-"""From here on QuantizeLinear and DequantizeLinear know a scale for each channel."""
+"""The first opset in which QuantizeLinear and DequantizeLinear support a scale for each channel."""
 PRODUCTS = ("Conv", "MatMul", "Gemm")
 
 
 class Quantizer:
-    """Writes the forms of one network.
+    """Converts one network to any of the forms.
 
     Args:
         source: the network.
-        scheme: how int8 is written for the device.
-        images: calibration images, float32 `(n, C, H, W)`, normalised; only the forms with calibration need them.
-        per_channel: weights have a scale for each output channel, else one for each tensor.
+        scheme: the form of int8 for the device.
+        images: calibration images, float32 `(n, C, H, W)`, normalised; only forms with calibration need them.
         folder: for temporary files.
+        per_channel: use a scale for each output channel of a weight, instead of one for each tensor.
     """
 
     def __init__(
@@ -55,8 +55,12 @@ class Quantizer:
     def write(self, method: Method, path: Path) -> None:
         """Write the network in a form to `path`, atomically.
 
+        Args:
+            method: the form.
+            path: the file.
+
         Raises:
-            ExportError: there are no images to calibrate with, or ONNX Runtime's tools cannot do it, in their words.
+            ExportError: there are no images to calibrate with, or ONNX Runtime's tools fail; their reason is given.
         """
         writers: dict[str, Callable[[Path], None]] = {
             "int8-dynamic": self._dynamic,
@@ -76,7 +80,7 @@ class Quantizer:
 
     @cached_property
     def prepared(self) -> Path:
-        """The network as the quantiser wants it: a recent opset, shapes known, batch norms folded, names for all nodes.
+        """The network as the quantiser needs it: a recent opset, known shapes, folded batch norms, names for all nodes.
 
         Raises:
             ExportError: ONNX Runtime cannot load it.
@@ -101,7 +105,8 @@ class Quantizer:
 
         if len(self._images) < (self._source.batch or 1):
             least = f"its fixed batch of {self._source.batch}" if self._source.batch else "one"
-            raise ExportError(str(self._source.path), f"{len(self._images)} calibration images are fewer than {least}")
+            problem = f"{len(self._images)} calibration images are fewer than {least}"
+            raise ExportError(str(self._source.path), problem, code="too_few")
         signed = self._scheme.signed
         model = _load(self.prepared)
         nodes, tensors = _odd_padding(model)
@@ -128,27 +133,27 @@ class Quantizer:
     def _dynamic(self, path: Path) -> None:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        # Unsigned: ConvInteger with signed weights takes 5 times longer on a CPU, and products of two unsigned numbers
-        # do not saturate on any.
+        # Unsigned: ConvInteger with signed weights takes 5 times as long on a CPU, and products of two unsigned
+        # numbers do not saturate on any processor.
         quantize_dynamic(str(self.prepared), str(path), weight_type=QuantType.QUInt8)
 
 
 def _types(model: Any) -> list[str] | None:
-    """Types of operators to quantise; None is all that ONNX Runtime can.
+    """Types of operators to quantise; None for all that ONNX Runtime supports.
 
-    Of a network with attention only those that multiply by weights, or activations by each other: with all of them, the
-    outputs of timm's `test_vit` (fresh weights) are off by 1.2 of their spread, with these by 0.09. Convolutional
-    networks want all, so that numbers stay in 8 bits from one convolution to the next.
+    For a network with attention only products with weights and of activations: with all operators, the outputs of
+    timm's `test_vit` (fresh weights) are off by 1.2 of their spread, with these by 0.09. For convolutional networks
+    all, so that values stay in 8 bits from one convolution to the next.
     """
     has_attention = any(node.op_type == "Softmax" for node in model.graph.node)
     return list(PRODUCTS) if has_attention else None
 
 
 def _odd_padding(model: Any) -> tuple[list[str], list[str]]:
-    """Nodes that pad with another number than 0, with those that read them, and the names of what they give.
+    """Nodes that pad with a value other than 0 and the nodes that read them, and the names of the padded tensors.
 
-    The padding would be part of the calibrated range, as minus infinity is in front of a maximum pool, and would leave
-    no levels for the rest. 0 is part of every range anyhow.
+    The padding would be part of the calibrated range (minus infinity before a maximum pool, for example) and leave no
+    levels for the rest. 0 is part of every range anyway.
     """
     import onnx
 

@@ -1,4 +1,4 @@
-"""Numbers of 16 bits: weights and activations in float16 or bfloat16, inputs and outputs in float32."""
+"""Half precision: weights and activations in float16 or bfloat16, inputs and outputs in float32."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import copy
 from typing import Any
 
 BFLOAT16_OPSET = 22
-"""From here on ONNX's convolutions and pools are defined for bfloat16."""
+"""The first opset in which convolutions and pools support bfloat16."""
 
 
 def at_opset(model: Any, least: int) -> Any:
-    """The ONNX model itself, or where its operators are of an older opset than `least`, converted to that."""
+    """The ONNX model, converted to opset `least` if its own is older."""
     import onnx
 
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=least)
@@ -18,7 +18,7 @@ def at_opset(model: Any, least: int) -> Any:
 
 
 def as_float16(model: Any) -> Any:
-    """An ONNX model in float16, by ONNX Runtime's converter; numbers beyond 65,504 become that."""
+    """An ONNX model in float16, by ONNX Runtime's converter; values beyond 65,504 are clipped to it."""
     from onnxruntime.quantization.onnx_model import ONNXModel
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -28,10 +28,10 @@ def as_float16(model: Any) -> Any:
 
 
 def as_bfloat16(model: Any) -> Any:
-    """The same in bfloat16, which has float32's range and 8 bits of precision.
+    """An ONNX model in bfloat16, which has float32's range and 8 bits of precision.
 
-    ONNX Runtime ships no converter to it. The graph is the one of `as_float16`, whose casts stand where they must, with
-    the other type everywhere; weights are rounded from float32, to nearest even.
+    ONNX Runtime has no converter for it. The graph is that of `as_float16`, whose casts are in the right places, with
+    the type replaced everywhere; weights are rounded from float32 to nearest even.
     """
     import ml_dtypes
     from onnx import TensorProto, numpy_helper

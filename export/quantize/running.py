@@ -1,4 +1,4 @@
-"""Outputs of an ONNX file for images, whatever batch it takes."""
+"""Outputs of an ONNX file for images, whatever its batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from espalier.export.parity import ROUNDING_ULPS
 from espalier.export.quantize.source import Source
 
 BATCH = 100
-"""Images in a run where the file leaves the batch open."""
+"""Images in a run, if the file's batch is symbolic."""
 
 
 def outputs(
@@ -23,11 +23,12 @@ def outputs(
 
     Args:
         path: the file, with the inputs and outputs of `source`.
-        batches: float32 `(b, C, H, W)`, normalised; where the file's batch is fixed, b is that or less.
-        provider: computes, where ONNX Runtime has it here; else the CPU does.
+        source: the original file.
+        batches: float32 `(b, C, H, W)`, normalised; b is at most the file's batch if that is fixed.
+        provider: used if ONNX Runtime has it here; else the CPU is.
 
     Raises:
-        ExportError: it cannot be loaded or run, in ONNX Runtime's words.
+        ExportError: it cannot be loaded or run; ONNX Runtime's reason is given.
     """
     import onnxruntime
 
@@ -38,19 +39,19 @@ def outputs(
     try:
         session: Any = onnxruntime.InferenceSession(str(path), options, providers=list(dict.fromkeys(providers)))
         for batch in batches:
-            values = session.run([source.output], {source.input: _filled(batch, source.batch)})[0]
+            values = session.run([source.output], {source.input: _padded(batch, source.batch)})[0]
             parts.append(np.asarray(values, dtype=np.float32)[: len(batch)])
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise ExportError(str(path), f"cannot be run ({reason(error)})") from error
     return np.concatenate(parts)
 
 
-def _filled(batch: np.ndarray, size: int | None) -> np.ndarray:
-    """The batch, filled up with its own images to the size of a fixed batch."""
+def _padded(batch: np.ndarray, size: int | None) -> np.ndarray:
+    """The batch, padded with its own images to the size of a fixed batch."""
     return np.ascontiguousarray(batch if size is None else np.resize(batch, (size, *batch.shape[1:])))
 
 
 def depends_on_input(values: np.ndarray) -> bool:
-    """Whether outputs `(n, ...)` move with the image by more than float32 rounds."""
+    """Whether outputs `(n, ...)` vary with the image by more than float32 rounding."""
     spread = float(np.ptp(values, axis=0).max(initial=0))
     return bool(spread > ROUNDING_ULPS * np.finfo(np.float32).eps * np.abs(values).max(initial=0))

@@ -13,7 +13,8 @@ from small_networks import SHAPE
 from torch import fx
 
 from espalier.export.bundle import write_bundle
-from espalier.nas.errors import UserError
+from espalier.nas.errors import Code
+from user_errors import user_error
 
 CLASSES = ("cat", "dog", "straße", "d|e", "fox")
 FRESH = """
@@ -69,18 +70,18 @@ def test_a_fresh_process_gets_the_same_logits(network: fx.GraphModule, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("key", "value", "code"),
     [
-        ("classes", ("one",)),
-        ("mean", (0.5,)),
-        ("mean", (0.5, 0.5, float("nan"))),
-        ("std", (0.0, 1.0, 1.0)),
+        ("classes", ("one",), "mismatch"),
+        ("mean", (0.5,), "invalid"),
+        ("mean", (0.5, 0.5, float("nan")), "invalid"),
+        ("std", (0.0, 1.0, 1.0), "out_of_range"),
     ],
 )
 def test_what_does_not_fit_the_network_is_refused(
-    network: fx.GraphModule, tmp_path: Path, key: str, value: tuple[float, ...]
+    network: fx.GraphModule, tmp_path: Path, key: str, value: tuple[float, ...], code: Code
 ) -> None:
     arguments: dict[str, object] = {"classes": CLASSES, "mean": (0.5,) * 3, "std": (0.2,) * 3, key: value}
-    with pytest.raises(UserError, match=f"^{key}: "):
+    with user_error(key, code):
         write_bundle(tmp_path, network, input_shape=SHAPE, facts={}, **arguments)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []

@@ -23,6 +23,7 @@ from espalier.export.devices.local import LocalDevice
 from espalier.export.onnx import Exported
 from espalier.nas.errors import UserError
 from espalier.testing.devices import QUICK, DeviceContract
+from user_errors import user_error
 
 SCRIPT = {"call_ms": 0.01, "operators_ms": {"*": 0.001}, "noise": 0.01}
 
@@ -73,23 +74,20 @@ def test_weights_may_lie_beside_the_file(device: Device, tmp_path: Path) -> None
 
 def test_a_custom_operator_is_named_with_its_domain(device: Device, onnx_file: Path, tmp_path: Path) -> None:
     path = make_custom_file(tmp_path / "custom.onnx", "com.example", "Warp")
-    with pytest.raises(UserError) as caught:
+    with user_error(str(path), "unreadable", says="Warp of the domain com.example"):
         device.measure(path, QUICK)
-    assert str(caught.value) == (
-        f"{path}: ONNX Runtime on this device does not know its operator Warp of the domain com.example"
-    )
     assert device.measure(onnx_file, QUICK).latency.count >= 6  # the next one goes on
 
 
 def test_a_fixed_batch_is_named(device: Device, tmp_path: Path) -> None:
     path = make_file(tmp_path / "m.onnx", [("x", TensorProto.FLOAT, [2, 4])])
     assert device.measure(path, MeasureSpec(batch=2, sessions=2, seconds=0.02, min_runs=3)).latency.count >= 6
-    with pytest.raises(UserError, match=rf"^{path}: input 'x': has a fixed batch, 8 cannot be run; allowed: 2$"):
+    with user_error(f"{path}: input 'x'", "mismatch", says="allowed: 2"):
         device.measure(path, MeasureSpec(threads=1, batch=8))
 
 
 def test_a_provider_that_is_not_there_is_named(device: Device, onnx_file: Path) -> None:
-    with pytest.raises(UserError, match=r"^provider: [\w ]+ has no 'warp'.*; allowed: .*cpu"):
+    with user_error("provider", "unavailable", says="cpu"):
         device.measure(onnx_file, MeasureSpec(provider="warp"))
     assert device.measure(onnx_file, QUICK).environment["provider"] == "CPUExecutionProvider"
 
@@ -106,9 +104,8 @@ def impatient() -> Iterator[AgentDevice]:
 def test_a_file_that_hangs_is_given_up(impatient: AgentDevice, onnx_file: Path, tmp_path: Path) -> None:
     path = make_endless_file(tmp_path / "endless.onnx")
     impatient.fingerprint()
-    with pytest.raises(UserError) as caught:
+    with user_error(str(path), "unavailable", says="no sign of life for 1 s"):
         impatient.measure(path, QUICK)
-    assert str(caught.value) == f"{path}: local was lost over it: no sign of life for 1 s"
     assert impatient.measure(onnx_file, QUICK).latency.count >= 6
 
 
@@ -124,19 +121,14 @@ def test_a_file_that_kills_the_runtime_is_named(
             os.kill(self.pid, signal.SIGSEGV)
 
     monkeypatch.setattr(connection.Connection, "_write", killing)
-    with pytest.raises(UserError) as caught:
+    with user_error(str(path), "unavailable", says=f"{ATTEMPTS} times in a row: the agent ended (killed by signal 11)"):
         impatient.measure(path, QUICK)
-    assert str(caught.value) == (
-        f"{path}: local was lost over it, {ATTEMPTS} times in a row: the agent ended (killed by signal 11)"
-    )
     assert impatient.measure(onnx_file, QUICK).latency.count >= 6
 
 
 @pytest.mark.parametrize("address", ["", "warp", "local:", "local:x", "ssh", "tcp://board", "adb"])
 def test_addresses_of_another_form(address: str) -> None:
-    with pytest.raises(
-        UserError, match=r"^--device: .* is not the address of a device; allowed: local, ssh://USER@HOST"
-    ):
+    with user_error("--device", "unknown", says="allowed: local, ssh://USER@HOST"):
         open_device(address, where="--device")
 
 
@@ -144,20 +136,20 @@ def test_addresses_of_another_form(address: str) -> None:
 def test_any_onnx_file_can_be_timed(device: Device, shared_data: Path, name: str, batch: int) -> None:
     path = shared_data / "onnx" / name
     assert device.measure(path, QUICK).latency.count >= 6
-    with pytest.raises(UserError, match=r"input '\w+': has a fixed batch, 8 cannot be run; allowed: 1$"):
+    with pytest.raises(UserError, match=r"input '\w+': .*allowed: 1$"):
         device.measure(path, MeasureSpec(threads=1, batch=8))
 
 
 @pytest.mark.parametrize(
-    ("kind", "shape", "problem"),
+    ("kind", "shape", "says"),
     [
-        (TensorProto.FLOAT, ["n", 3, "height", 8], r"input 'x': dimension 2 is open \(height\)"),
-        (TensorProto.STRING, ["n", 3], r"input 'x': has type tensor\(string\); allowed: tensor\(float\)"),
+        (TensorProto.FLOAT, ["n", 3, "height", 8], "height"),
+        (TensorProto.STRING, ["n", 3], "tensor(string); allowed: tensor(float)"),
     ],
 )
-def test_inputs_that_cannot_be_made(tmp_path: Path, kind: int, shape: list[int | str], problem: str) -> None:
+def test_inputs_that_cannot_be_made(tmp_path: Path, kind: int, shape: list[int | str], says: str) -> None:
     path = make_file(tmp_path / "m.onnx", [("x", kind, shape)])
-    with pytest.raises(UserError, match=problem):
+    with user_error(f"{path}: input 'x'", "unsupported", says=says):
         LocalDevice().measure(path, QUICK)
 
 
@@ -165,7 +157,7 @@ def test_inputs_that_cannot_be_made(tmp_path: Path, kind: int, shape: list[int |
     "bad", [{"threads": 0}, {"batch": 0}, {"sessions": 1}, {"seconds": 0.0}, {"min_runs": 0}, {"seed": -1}]
 )
 def test_spec_names_the_bad_key(bad: dict[str, int]) -> None:
-    with pytest.raises(UserError, match=rf"^{next(iter(bad))}: "):
+    with user_error(next(iter(bad)), "out_of_range"):
         MeasureSpec(**bad)  # type: ignore[arg-type]
 
 

@@ -33,12 +33,12 @@ def test_a_round_in_another_process_is_a_round(onnx_file: Path) -> None:
 
 def test_what_it_refuses_is_refused_here(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"not ONNX")
-    with pytest.raises(Refused, match=r"bad\.onnx: not an ONNX file"):
+    with pytest.raises(Refused, match=r"bad\.onnx: "):
         in_fresh_process("round", request(tmp_path / "bad.onnx"), lambda: None)
 
 
 def test_a_process_that_ends_without_an_answer_is_told(onnx_file: Path) -> None:
-    with pytest.raises(Refused, match=r"model\.onnx: the process that ran it ended without an answer \(exit code 1\)"):
+    with pytest.raises(Refused, match=r"model\.onnx: .*exit code 1"):
         in_fresh_process("no such thing", request(onnx_file), lambda: None)
 
 

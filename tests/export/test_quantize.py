@@ -21,6 +21,7 @@ from espalier.export.quantize.instructions import Int8Scheme, int8_scheme
 from espalier.export.quantize.running import depends_on_input, outputs
 from espalier.export.quantize.source import Source, read_source
 from espalier.nas.spaces.vit import ViT
+from user_errors import user_error
 
 UNSIGNED = Int8Scheme(signed=False, reduce_range=False, reason="")
 REDUCED = Int8Scheme(signed=False, reduce_range=True, reason="")
@@ -279,12 +280,12 @@ def test_a_fixed_batch_is_kept(small: Source, tmp_path: Path) -> None:
     assert onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 4
     got = outputs(path, source, [images[:4], images[4:8], images[8:]])
     assert got == pytest.approx(outputs(path, source, [images[:4], images[4:8], images[6:]])[[*range(8), 10, 11]])
-    with pytest.raises(ExportError, match="3 calibration images are fewer than its fixed batch of 4"):
+    with pytest.raises(ExportError, match=r"3 .* 4"):
         written(source, REDUCED, images[:3], "int8-entropy")
 
 
 def test_nothing_to_calibrate_with(small: Source) -> None:
-    with pytest.raises(ExportError, match="0 calibration images are fewer than one"):
+    with pytest.raises(ExportError, match="0 calibration images"):
         written(small, REDUCED, pictures(0), "int8-minmax")
     assert written(small, REDUCED, pictures(0), "int8-dynamic").is_file()
 
@@ -300,7 +301,7 @@ def test_outputs_that_are_all_equal() -> None:
         ({"cpu_architecture": "x86_64", "instructions": ["avx2"]}, False, True, "no 8-bit dot products (VNNI)"),
         ({"cpu_architecture": "x86_64", "instructions": ["avx2", "avx512_vnni"]}, False, False, "has AVX-512 VNNI"),
         ({"cpu_architecture": "x86_64", "instructions": ["avx_vnni"]}, False, False, "has AVX-VNNI"),
-        ({"cpu_architecture": "x86_64", "instructions": None}, False, True, "is not known"),
+        ({"cpu_architecture": "x86_64", "instructions": None}, False, True, "not known"),
         ({"cpu_architecture": "aarch64", "instructions": ["asimddp"]}, True, False, "dot-product instructions of ARM"),
         ({"cpu_architecture": "aarch64", "instructions": []}, True, False, "no 8-bit dot products (asimddp)"),
         ({"cpu_architecture": "x86_64", "provider": "TensorrtExecutionProvider"}, True, False, "symmetric int8"),
@@ -337,20 +338,21 @@ RELU = [_node("Relu", ["x"], ["y"])]
 @pytest.mark.parametrize(
     ("nodes", "more", "problem"),
     [
-        ([_node("Flash", ["x"], ["y"], domain="mine")], {}, "has the custom operator mine.Flash"),
-        ([_node("DynamicQuantizeLinear", ["x"], ["y", "s", "z"])], {}, "is quantised already"),
-        (RELU, {"shape": ("n", 8, 8)}, r"its input is float32 \(\?, 8, 8\), float32 \(batch, C, H, W\)"),
-        (RELU, {"shape": ("n", 1, "h", "w")}, r"its input is float32 \(\?, 1, \?, \?\)"),
-        (RELU, {"kind": TensorProto.FLOAT16}, "its input is float16"),
-        (RELU, {"inputs": [helper.make_tensor_value_info("z", 1, [1])]}, "has 2 inputs"),
-        (RELU, {"weights": [HALF]}, "is in half precision already"),
+        ([_node("Flash", ["x"], ["y"], domain="mine")], {}, "mine.Flash"),
+        ([_node("DynamicQuantizeLinear", ["x"], ["y", "s", "z"])], {}, "DynamicQuantizeLinear"),
+        (RELU, {"shape": ("n", 8, 8)}, r"float32 \(\?, 8, 8\)"),
+        (RELU, {"shape": ("n", 1, "h", "w")}, r"float32 \(\?, 1, \?, \?\)"),
+        (RELU, {"kind": TensorProto.FLOAT16}, "float16"),
+        (RELU, {"inputs": [helper.make_tensor_value_info("z", 1, [1])]}, "2 inputs"),
+        (RELU, {"weights": [HALF]}, "'w'"),
     ],
 )
 def test_what_cannot_be_quantised_is_refused(
     tmp_path: Path, nodes: list[Any], more: dict[str, Any], problem: str
 ) -> None:
-    with pytest.raises(ExportError, match=problem):
+    with pytest.raises(ExportError, match=problem) as caught:
         read_source(_file(tmp_path / "bad.onnx", nodes, **more))
+    assert caught.value.code == "unsupported"
 
 
 def test_a_file_of_an_old_opset(tmp_path: Path) -> None:
@@ -371,11 +373,11 @@ def test_a_file_of_an_old_opset(tmp_path: Path) -> None:
 
 def test_no_onnx_file_and_one_that_is_quantised(tmp_path: Path, small: Source) -> None:
     (tmp_path / "text.onnx").write_text("nothing of the kind")
-    with pytest.raises(ExportError, match=r"text\.onnx: cannot be read as ONNX"):
+    with user_error("text.onnx", "unreadable"):
         read_source(tmp_path / "text.onnx")
-    with pytest.raises(ExportError, match=r"absent\.onnx: cannot be read as ONNX"):
+    with user_error("absent.onnx", "unreadable"):
         read_source(tmp_path / "absent.onnx")
-    with pytest.raises(ExportError, match="is quantised already"):
+    with user_error("int8-minmax.onnx", "unsupported"):
         read_source(written(small, REDUCED, pictures(8), "int8-minmax"))
 
 

@@ -9,6 +9,7 @@ from torch import fx, nn
 
 from espalier.export.errors import ExportError
 from espalier.export.source import check_source, python_source
+from user_errors import user_error
 
 IMAGES = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(1))
 
@@ -67,38 +68,38 @@ def test_a_layer_that_is_not_of_torch_is_named() -> None:
             return True
 
     model = nn.Sequential(nn.ReLU(), Own())
-    with pytest.raises(ExportError, match=r"^1: is a .*Own, not a layer of torch\.nn"):
+    with user_error("1", "unsupported", says="Own"):
         python_source(fx.GraphModule(model, Tracer().trace(model)), "Net")
 
 
 def test_an_argument_that_is_no_literal_is_named() -> None:
     model = fx.symbolic_trace(nn.Sequential(nn.LeakyReLU(torch.tensor(0.1))))  # type: ignore[arg-type]
-    with pytest.raises(ExportError, match=r"^0: argument 'negative_slope' .*\(Tensor\)"):
+    with user_error("0", "unsupported", says="negative_slope"):
         python_source(model, "Net")
 
 
 def test_a_function_that_is_not_of_torch_is_named() -> None:
     graph = fx.Graph()
     graph.output(graph.call_function(small_network, (graph.placeholder("x"),)))
-    with pytest.raises(ExportError, match=r"small_network.*belongs to small_networks"):
+    with pytest.raises(ExportError, match=r"small_network.* small_networks"):
         python_source(fx.GraphModule(nn.Module(), graph), "Net")
 
 
 def test_the_check_finds_other_numbers_and_other_keys() -> None:
     network = small_network()
     source = python_source(network, "Net")
-    with pytest.raises(ExportError, match="differ by"):
+    with user_error("Net", "failed"):
         check_source(source.replace(", count_include_pad=False", ""), "Net", network, IMAGES)
-    with pytest.raises(ExportError, match=r"^6\.bias: weight differs"):
+    with user_error("6.bias", "failed"):
         check_source(source.replace("nn.Linear(4, 5)", "nn.Linear(4, 5, bias=False)"), "Net", network, IMAGES)
 
 
 def test_bad_names_and_several_inputs_are_refused() -> None:
-    with pytest.raises(ExportError, match="not a Python name"):
+    with user_error("class_name", "invalid"):
         python_source(small_network(), "class")
     graph = fx.Graph()
     graph.output(graph.call_function(operator.add, (graph.placeholder("a"), graph.placeholder("b"))))
-    with pytest.raises(ExportError, match=r"takes 2 inputs \(a, b\)"):
+    with user_error("forward", "unsupported", says="2 inputs (a, b)"):
         python_source(fx.GraphModule(nn.Module(), graph), "Net")
 
 
@@ -108,5 +109,5 @@ def test_a_network_that_draws_at_random_is_said_to() -> None:
             return x + torch.randn_like(x)
 
     network = fx.symbolic_trace(Noisy()).eval()
-    with pytest.raises(ExportError, match="draws at random in each run"):
+    with user_error("Net", "unsupported"):
         check_source(python_source(network, "Net"), "Net", network, IMAGES)

@@ -21,6 +21,7 @@ from espalier.export.devices.base import MeasureSpec
 from espalier.export.devices.location import parse
 from espalier.export.devices.ssh import FORM, OPTIONS, SshDevice
 from espalier.nas.errors import UserError
+from user_errors import user_error
 
 QUICK = MeasureSpec(threads=1, sessions=3, seconds=0.03, min_runs=3)
 
@@ -98,39 +99,34 @@ def test_a_board_that_stays_away_is_one_line(board: Board, onnx_file: Path, monk
     device = device_on(board)
     device.fingerprint()
     cut_after("round", 1, lambda: board.configure(Port=1) or board.cut(), monkeypatch)
-    with pytest.raises(UserError) as caught:
+    cause = f"{ATTEMPTS} times in a row: cannot be reached (connect to host 127.0.0.1 port 1: Connection refused)"
+    with user_error(str(onnx_file), "unavailable", says=cause):
         device.measure(onnx_file, QUICK)
-    assert str(caught.value) == (
-        f"{onnx_file}: {device.name} was lost over it, {ATTEMPTS} times in a row: cannot be reached "
-        "(connect to host 127.0.0.1 port 1: Connection refused)"
-    )
 
 
 def problem(address: str) -> str:
     """What is said of a device that cannot be used, behind its address."""
     with pytest.raises(UserError) as caught:
         open_device(address, where="device").fingerprint()
-    text = str(caught.value)
-    assert text.startswith(f"{address}: ")
-    assert "\n" not in text
-    return text.removeprefix(f"{address}: ")
+    assert (caught.value.where, caught.value.code) == (address, "unavailable")
+    assert "\n" not in str(caught.value)
+    return caught.value.problem
 
 
 def test_an_unknown_host_is_not_trusted(board: Board) -> None:
     board.known_hosts.write_text("")
-    assert problem(board.address()) == (
-        "untrusted host: its key is not known. Connect once by hand (ssh board), and compare the key"
-    )
+    told = problem(board.address())
+    assert "unknown" in told
+    assert "(ssh board)" in told
 
 
 def test_a_changed_host_key_is_not_trusted(board: Board, tmp_path: Path) -> None:
     make_key(tmp_path / "other")
     board.know((tmp_path / "other.pub").read_text())
     board.configure(StrictHostKeyChecking="no")  # not even then
-    assert problem(board.address()) == (
-        "untrusted host: its key is not the one that is known. If the host was set up anew, remove the old key "
-        "(ssh-keygen -R board) and connect once by hand (ssh board)"
-    )
+    told = problem(board.address())
+    assert "changed" in told
+    assert "(ssh-keygen -R board)" in told
 
 
 def test_permission_denied(board: Board, tmp_path: Path) -> None:
@@ -138,7 +134,6 @@ def test_permission_denied(board: Board, tmp_path: Path) -> None:
     board.configure(IdentityFile=tmp_path / "other")
     told = problem(board.address())
     assert told.startswith("permission denied (publickey")
-    assert told.endswith("): no key of yours opens it, and passwords are not asked for")
 
 
 def test_nobody_listens(board: Board) -> None:
@@ -156,7 +151,7 @@ def test_no_python_there(board: Board, python: str) -> None:
     told = problem(board.address(python=python))
     assert told.startswith("there is no such Python (")
     assert "not found" in told or "No such file" in told
-    assert told.endswith("): name one that has onnxruntime, ?python=PATH")
+    assert "?python=PATH" in told
 
 
 def test_no_onnxruntime_there(board: Board, tmp_path: Path) -> None:
@@ -195,7 +190,7 @@ def test_a_full_disk(board: Board, small_disk: Path, tmp_path: Path, onnx_file: 
     model.doc_string = "x" * 1_000_000
     onnx.save(model, big)
     device = device_on(board, python=python_with(tmp_path, small_disk))
-    with pytest.raises(UserError, match=r": cannot keep the file in .*espalier-\w+ \(No space left on device\)$"):
+    with pytest.raises(UserError, match=r"espalier-\w+ \(No space left on device\)$"):
         device.measure(big, QUICK)
     assert device.measure(onnx_file, QUICK).latency.count >= 9  # the next file goes on
     device.close()
@@ -214,7 +209,7 @@ def test_a_full_disk(board: Board, small_disk: Path, tmp_path: Path, onnx_file: 
     ],
 )
 def test_what_is_no_host_never_reaches_ssh(rest: str) -> None:
-    with pytest.raises(UserError, match="is not the address of a device; allowed: ssh://"):
+    with user_error("device", "invalid", says="ssh://"):
         open_device(f"ssh:{rest}", where="device")
 
 
@@ -223,7 +218,7 @@ def test_parts_of_an_address() -> None:
     assert (found.user, found.host, found.port) == ("me", "board-2.local", 2222)
     assert found.options == {"python": "/opt/c++/bin/a b"}
     assert parse("//[::1]:22", where="", form=FORM, options=OPTIONS).host == "::1"
-    with pytest.raises(UserError, match="an address takes no 'pyton' there; allowed: python, config"):
+    with user_error("", "unknown", nearest="python"):
         parse("//board?pyton=x", where="", form=FORM, options=OPTIONS)
-    with pytest.raises(UserError, match="there is no ssh configuration /no/such/file"):
+    with user_error("device", "not_found", says="/no/such/file"):
         open_device("ssh://board?config=/no/such/file", where="device")

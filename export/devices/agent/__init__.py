@@ -1,5 +1,5 @@
-"""What runs on a device: a package of the standard library, numpy and onnxruntime alone, sent there as one file.
+"""The agent that runs on a device: a package that needs only numpy and onnxruntime, and is sent there as one file.
 
-It opens ONNX files, times runs and says what it saw, in JSON lines over its standard streams. It knows nothing of
-statistics: those are the host's. It runs on Python 3.8 or newer, for boards are not updated.
+It opens ONNX files, times runs and reports the times as JSON lines over its standard streams; the host computes the
+statistics. It runs on Python 3.8 or newer, since boards are rarely updated.
 """

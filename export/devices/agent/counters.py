@@ -1,4 +1,4 @@
-"""What the CPUs did while runs were timed, in seconds; None for what the system does not count."""
+"""CPU time counters around timed runs, in seconds; None for what the system does not count."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ _STAT = Path("/proc/stat")
 
 
 def read() -> dict[str, float | None]:
-    """The counters now: time, CPU time of the machine, that of everybody's work, stolen by the hypervisor, of this
-    process, and how often the scheduler took a core from it.
+    """The current counters.
+
+    Wall-clock time; CPU time of the whole machine, its busy part and the part stolen by the hypervisor; CPU time of
+    this process, and how many times the scheduler took a core from it.
     """
     machine, busy, steal = _machine()
     own = os.times()
@@ -26,7 +28,7 @@ def read() -> dict[str, float | None]:
 
 
 def since(before: dict[str, float | None]) -> dict[str, float | None]:
-    """What each counter has gained since `before`."""
+    """By how much each counter has increased since `before`."""
     now = read()
     gained: dict[str, float | None] = {}
     for name, value in now.items():
@@ -36,10 +38,10 @@ def since(before: dict[str, float | None]) -> dict[str, float | None]:
 
 
 def _machine() -> tuple[float | None, float | None, float | None]:
-    """All CPUs' time, the busy part, the stolen part. `guest` is already part of `user`."""
+    """Time of all CPUs, the busy part, the stolen part. `guest` is already included in `user`."""
     try:
         user, nice, system, idle, iowait, irq, softirq, steal = map(int, _STAT.read_text().split()[1:9])
-    except (OSError, ValueError):  # not Linux, or a kernel that keeps this to itself
+    except (OSError, ValueError):  # not Linux, or a kernel that does not expose this
         return None, None, None
     ticks = os.sysconf("SC_CLK_TCK")
     busy = user + nice + system + irq + softirq

@@ -1,4 +1,4 @@
-"""Energy, where the machine counts it: RAPL for processors, NVML for NVIDIA's accelerators. Never guessed."""
+"""Energy, if the machine counts it: RAPL for processors, NVML for NVIDIA's accelerators. Never guessed."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ _POWERCAP = Path("/sys/class/powercap")
 _NVML = "libnvidia-ml.so.1"
 
 Counted = Dict[str, Tuple[float, Optional[float]]]  # noqa: UP006, UP045
-"""Of each counter its joules and, where it begins anew, after how many."""
+"""For each counter its joules and, if it wraps around, at how many."""
 
 
 def source(provider: str) -> str:
-    """What counts the energy that networks take on a provider."""
+    """The counter for the energy that networks need on a provider."""
     return "nvml" if provider.startswith(("CUDA", "Tensorrt", "NvTensorRt")) else "rapl"
 
 
 def read(provider: str) -> Counted:
-    """The counters now; empty where there are none, or they may not be read."""
+    """The current counters; empty if there are none, or if they may not be read."""
     return _nvml() if source(provider) == "nvml" else _rapl()
 
 
 def since(before: Counted, now: Counted) -> float | None:
-    """The joules between two readings, of everything that ran meanwhile. None where nothing counts them."""
+    """The joules between two readings, for everything that ran meanwhile; None if nothing counts them."""
     if not before or before.keys() != now.keys():
         return None
     total = 0.0
@@ -35,9 +35,9 @@ def since(before: Counted, now: Counted) -> float | None:
 
 
 def _rapl() -> Counted:
-    """Of each processor package."""
+    """The counter of each processor package."""
     found: Counted = {}
-    for domain in _POWERCAP.glob("intel-rapl:*"):  # AMD's, too, are found under this name
+    for domain in _POWERCAP.glob("intel-rapl:*"):  # AMD's have this name, too
         try:
             if (domain / "name").read_text().startswith("package"):
                 joules = int((domain / "energy_uj").read_text()) / 1e6
@@ -48,7 +48,7 @@ def _rapl() -> Counted:
 
 
 def _nvml() -> Counted:
-    """Of the first accelerator."""
+    """The counter of the first accelerator."""
     try:
         nvml = ctypes.CDLL(_NVML)
     except OSError:  # no driver
@@ -56,6 +56,8 @@ def _nvml() -> Counted:
     device, millijoules = ctypes.c_void_p(), ctypes.c_ulonglong()
     if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device)):
         return {}
-    if nvml.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(millijoules)):  # older than Volta
+    if nvml.nvmlDeviceGetTotalEnergyConsumption(
+        device, ctypes.byref(millijoules)
+    ):  # GPUs older than Volta have no counter
         return {}
     return {"nvml:0": (millijoules.value / 1e3, None)}

@@ -1,4 +1,4 @@
-"""What a device says it cannot do."""
+"""The error of a request that the device cannot fulfil."""
 
 from __future__ import annotations
 
@@ -7,27 +7,36 @@ from typing import Any, Iterable  # noqa: UP035 - Python 3.8
 
 
 class Refused(Exception):
-    """A request that cannot be met; the host raises it as its own error, with the same fields.
+    """A request that cannot be fulfilled; the host raises it as its own error, with the same fields.
 
     Args:
         where: the file or key that is wrong.
         problem: what is wrong with it, in one clause.
-        allowed: what would do.
-        given: what was asked for, for the nearest spelling.
+        allowed: the allowed values.
+        given: the requested value, for the nearest spelling.
+        code: the kind of error, one of those of the host's `UserError`.
     """
 
-    def __init__(self, where: str, problem: str, allowed: Iterable[Any] | None = None, given: Any = None) -> None:
+    def __init__(
+        self,
+        where: str,
+        problem: str,
+        allowed: Iterable[Any] | None = None,
+        given: Any = None,
+        code: str | None = None,
+    ) -> None:
         self.fields: dict[str, Any] = {
             "where": where,
             "problem": problem,
             "allowed": None if allowed is None else [str(one) for one in allowed],
             "given": None if given is None else str(given),
+            "code": code,
         }
         super().__init__(f"{where}: {problem}")
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type where it says nothing."""
+    """The first line of an error's text, or its type if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
@@ -36,10 +45,10 @@ _NEWER = re.compile(r"No Op registered for (\w+) with domain_version of (\d+)")
 
 
 def why_not_loaded(said: str) -> str:
-    """Why ONNX Runtime does not load a file, of what it says."""
+    """Why ONNX Runtime does not load a file, from its error message."""
     custom, newer = _CUSTOM.search(said), _NEWER.search(said)
     if custom:
-        return f"ONNX Runtime on this device does not know its operator {custom[2]} of the domain {custom[1]}"
+        return f"ONNX Runtime on this device does not support its operator {custom[2]} of the domain {custom[1]}"
     if newer:
-        return f"ONNX Runtime on this device does not know its operator {newer[1]} (ONNX opset {newer[2]})"
+        return f"ONNX Runtime on this device does not support its operator {newer[1]} (ONNX opset {newer[2]})"
     return f"not an ONNX file that can be run ({said})"

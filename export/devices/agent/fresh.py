@@ -1,4 +1,4 @@
-"""One request in a process of its own: a round then shares no memory, no threads and no caches with the one before."""
+"""One request in a new process: it shares no memory, threads or caches with the request before."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from typing import Any, Callable  # noqa: UP035 - Python 3.8
 
 from espalier.export.devices.agent.errors import Refused
 from espalier.export.devices.agent.operations import TIMED
-from espalier.export.devices.agent.protocol import Speaker
+from espalier.export.devices.agent.protocol import MessageWriter
 
 _START = "import sys; sys.path[0] = sys.argv[1]; from espalier.export.devices.agent.fresh import main; main()"
 
 
 def in_fresh_process(op: str, request: dict[str, Any], alive: Callable[[], Any]) -> dict[str, Any]:
-    """What `espalier.export.devices.agent.operations.TIMED[op]` answers to the request in a fresh process.
+    """Run `espalier.export.devices.agent.operations.TIMED[op]` in a fresh process and return its answer.
 
     Args:
-        alive: called whenever the process says that it still works.
+        op: name of the operation.
+        request: its arguments.
+        alive: called whenever the process reports that it is still working.
 
     Raises:
-        Refused: by the process, or it ended without an answer.
+        Refused: the process refused the request, or ended without an answer.
     """
-    # The archive that the agent is in; where it is not in one, the folder above the package `export`.
+    # The archive that contains the agent, or the folder above the package `espalier`.
     command = [sys.executable, "-u", "-c", _START, str(Path(__file__).parents[4])]
     pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nothing) as process:
@@ -46,16 +48,17 @@ def in_fresh_process(op: str, request: dict[str, Any], alive: Callable[[], Any])
         finally:
             process.kill()
     files = ", ".join(request.get("files", ["device"]))
-    raise Refused(files, f"the process that ran it ended without an answer (exit code {process.returncode})")
+    problem = f"the process that ran it ended without an answer (exit code {process.returncode})"
+    raise Refused(files, problem, code="failed")
 
 
 def main() -> None:
-    """Answer the one request on standard input; whatever libraries print is lost."""
+    """Answer the request on standard input; whatever libraries print is discarded."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    speaker = Speaker(out)
+    writer = MessageWriter(out)
     request = json.loads(sys.stdin.readline())
     try:
-        speaker.say({"ok": TIMED[request.pop("op")](request, speaker.alive)})
+        writer.send({"ok": TIMED[request.pop("op")](request, writer.alive)})
     except Refused as refused:
-        speaker.say({"refused": refused.fields})
+        writer.send({"refused": refused.fields})

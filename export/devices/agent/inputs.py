@@ -1,4 +1,4 @@
-"""Inputs for any ONNX file, made from what the file says of its own inputs."""
+"""Random inputs for any ONNX file, generated from the file's own description of its inputs."""
 
 from __future__ import annotations
 
@@ -22,14 +22,20 @@ _INTEGERS = {
 
 
 def make_inputs(onnx_file: str, arguments: list[Any], batch: int, seed: int) -> dict[str, np.ndarray]:
-    """One array per input of the session's `get_inputs()`, the same ones for the same seed.
+    """One array for each input of the session's `get_inputs()`; the same arrays for the same seed.
 
     Floats are standard normal, 8-bit integers (images) fill their range, wider integers are 0 or 1: those are mostly
     indices or masks, and 0 and 1 are valid in every table.
 
+    Args:
+        onnx_file: path for error messages.
+        arguments: the session's inputs.
+        batch: size of a symbolic first dimension.
+        seed: of the random values.
+
     Raises:
         Refused: the first input has a fixed batch other than `batch`, a dimension after the first is symbolic, or
-            an input is of a type that cannot be generated. The input is named.
+            an input has an unsupported type. The input is named.
     """
     generator = np.random.default_rng(seed)
     inputs: dict[str, np.ndarray] = {}
@@ -40,11 +46,12 @@ def make_inputs(onnx_file: str, arguments: list[Any], batch: int, seed: int) -> 
             if isinstance(size, int):
                 continue
             if position > 0:
-                raise Refused(where, f"dimension {position} is open ({size or 'unnamed'}), only the batch may be")
+                problem = f"dimension {position} is symbolic ({size or 'unnamed'}), only the batch may be"
+                raise Refused(where, problem, code="unsupported")
             shape[position] = batch
-        # Only the first input speaks for the batch: a further one may be a table of any fixed size.
+        # Only the first input must have the batch: a further one may be a table of any fixed size.
         if not inputs and shape and shape[0] != batch:
-            raise Refused(where, f"has a fixed batch, {batch} cannot be run", allowed=[shape[0]])
+            raise Refused(where, f"has a fixed batch, {batch} cannot be run", allowed=[shape[0]], code="mismatch")
         inputs[argument.name] = _random(where, argument.type, shape, generator)
     return inputs
 
@@ -57,4 +64,5 @@ def _random(where: str, kind: str, shape: list[int], generator: np.random.Genera
         return np.asarray(generator.integers(limits.min, limits.max, shape, endpoint=True), dtype=_BYTES[kind])
     if kind in _INTEGERS:
         return np.asarray(generator.integers(0, 2, shape), dtype=_INTEGERS[kind])
-    raise Refused(where, f"has type {kind}", allowed=[*_FLOATS, *_BYTES, *_INTEGERS], given=kind)
+    allowed = [*_FLOATS, *_BYTES, *_INTEGERS]
+    raise Refused(where, f"has type {kind}", allowed=allowed, given=kind, code="unsupported")

@@ -1,4 +1,4 @@
-"""Several callers at once of one session: what a server does that answers requests in threads."""
+"""Several concurrent callers of one session, like a server that answers requests in threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from espalier.export.devices.agent.system import default_threads
 
 WAIT_S = 0.5
 MAX_RUNS = 5000
-"""Of each caller."""
+"""Most runs of each caller."""
 
 
 def time_load(request: dict[str, Any], alive: Callable[[], None]) -> dict[str, Any]:
@@ -23,8 +23,8 @@ def time_load(request: dict[str, Any], alive: Callable[[], None]) -> dict[str, A
     Every caller runs the network again as soon as it has its answer, for `milliseconds`.
 
     Args:
-        request: besides, `threads` and `provider` (None: the defaults), `batch`, `seed`.
-        alive: called now and then.
+        request: also contains `threads` and `provider` (None for the defaults), `batch`, `seed`.
+        alive: called regularly.
     """
     path = request["files"][0]
     threads, provider = request["threads"] or default_threads(), provider_name(request["provider"])
@@ -41,14 +41,14 @@ def time_load(request: dict[str, Any], alive: Callable[[], None]) -> dict[str, A
 
 
 def under_load(run_once: Callable[[], Any], callers: int, seconds: float, alive: Callable[[], None]) -> dict[str, Any]:
-    """`callers` threads that run it without a pause: the times of all runs, and the time from first to last."""
+    """Run it continuously in `callers` threads: the times of all runs, and the time from first to last."""
     start = threading.Barrier(callers)
     spans: list[tuple[int, int]] = []
     failures: list[Refused] = []
 
     def call() -> None:
         try:
-            run_once()  # a thread's first run makes what belongs to the thread
+            run_once()  # the first run of a thread initialises its thread-local state
             start.wait()
             until = time.perf_counter_ns() + int(seconds * 1e9)
             for _ in range(MAX_RUNS):
@@ -61,7 +61,7 @@ def under_load(run_once: Callable[[], Any], callers: int, seconds: float, alive:
         except Refused as refused:
             failures.append(refused)
             start.abort()
-        except threading.BrokenBarrierError:  # another one failed
+        except threading.BrokenBarrierError:  # another caller failed
             return
 
     workers = [threading.Thread(target=call, daemon=True) for _ in range(callers)]

@@ -1,4 +1,4 @@
-"""One timing at a time on a device, whoever asks: two at once would contend with each other."""
+"""One timing at a time on a device: two at once would compete with each other."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from typing import Any, Callable, Iterator  # noqa: UP035 - Python 3.8
 from espalier.export.devices.agent.errors import Refused
 
 NAME = "\0espalier-timing"
-"""In Linux's abstract namespace: a name that leaves no file, and that falls with its process."""
+"""In Linux's abstract namespace: it leaves no file, and is released when its process ends."""
 POLL_S = 0.1
 
 
 @contextmanager
 def whole_device(wait_s: float, alive: Callable[[], Any]) -> Iterator[None]:
-    """Wait for the others, then keep them waiting. On Linux and Android; elsewhere nobody is kept waiting.
+    """Hold the device exclusively, after waiting for other processes. Only on Linux and Android; elsewhere no lock.
+
+    Args:
+        wait_s: longest time to wait.
+        alive: called while waiting.
 
     Raises:
         Refused: others have been timing for `wait_s`.
@@ -30,7 +34,7 @@ def whole_device(wait_s: float, alive: Callable[[], Any]) -> Iterator[None]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as holder:
         while not _bind(holder):
             if time.monotonic() > until:
-                raise Refused("device", f"another process has been timing on it for {wait_s:g} s")
+                raise Refused("device", f"another process has been timing on it for {wait_s:g} s", code="busy")
             time.sleep(POLL_S)
             alive()
         yield

@@ -1,4 +1,4 @@
-"""What can be asked of a device that has to be left alone meanwhile."""
+"""The operations that need the device exclusively."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ TIMED: dict[str, Callable[[dict[str, Any], Callable[[], None]], dict[str, Any]]]
     "operators": time_operators,
     "requests": time_requests,
 }
-"""Requests that need the device for themselves."""
+"""Operations that need the device exclusively, by name."""

@@ -1,4 +1,4 @@
-"""The time of each node, by ONNX Runtime's own profiler: a pass of its own, since it slows every run down."""
+"""The time of each node by ONNX Runtime's own profiler, in a separate pass since it slows every run down."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from espalier.export.devices.agent.session import open_session, provider_name, r
 from espalier.export.devices.agent.system import default_threads
 
 MAX_RUNS = 100
-"""A run leaves an event of each node in the profile; medians need no more."""
+"""Every run adds an event for each node to the profile; medians need no more runs."""
 _TIME_OF = "_kernel_time"
 
 
@@ -23,13 +23,13 @@ def time_operators(request: dict[str, Any], alive: Callable[[], None]) -> dict[s
     """The median time of each node that ONNX Runtime runs for `request["files"][0]`, over some runs.
 
     Args:
-        request: besides, `threads` and `provider` (None: the defaults), `batch`, `seed`, `milliseconds`, `min_runs`,
-            `folder` for what is written meanwhile.
-        alive: called now and then.
+        request: also contains `threads` and `provider` (None for the defaults), `batch`, `seed`, `milliseconds`,
+            `min_runs`, and `folder` for temporary files.
+        alive: called regularly.
 
     Returns:
-        `nodes`, each with `name`, `op`, `provider` and `ms`, in the order they are run; `runs`; `graph`, the optimised
-        network without its weights as an ONNX file in base64.
+        `nodes`, each with `name`, `op`, `provider` and `ms`, in the order in which they run; `runs`; `graph`, the
+        optimised network without its weights as an ONNX file in base64.
     """
     path = request["files"][0]
     threads, provider = request["threads"] or default_threads(), provider_name(request["provider"])
@@ -50,9 +50,9 @@ def time_operators(request: dict[str, Any], alive: Callable[[], None]) -> dict[s
 
 
 def nodes_of(events: list[dict[str, Any]], runs: int) -> list[dict[str, Any]]:
-    """The nodes of ONNX Runtime's trace, with the medians over its last `runs` runs, in milliseconds.
+    """The nodes of ONNX Runtime's trace with their median times over the last `runs` runs, in milliseconds.
 
-    What runs inside another node (the body of a loop) is in that one's time, and no node of its own.
+    A node inside another one (in the body of a loop) is part of that node's time and not listed.
     """
     timed = sorted(
         (event for event in events if event.get("ph") == "X"), key=lambda event: (event["ts"], -event["dur"])

@@ -1,4 +1,4 @@
-"""What an agent says: its answers, and that it is alive."""
+"""The messages of an agent: answers and signs of life."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 SIGN_OF_LIFE_S = 2.0
 
 
-class Speaker:
-    """Says JSON lines, and signs of life between them where there is nothing else to say for a while.
+class MessageWriter:
+    """Writes messages as JSON lines, and signs of life if there has been no message for a while.
 
     Args:
-        out: where to.
+        out: the stream to write to.
     """
 
     def __init__(self, out: Any) -> None:
@@ -21,12 +21,12 @@ class Speaker:
         self._last = time.monotonic()
 
     def alive(self) -> None:
-        """To be called now and then."""
+        """To be called regularly: sends a sign of life if one is due."""
         if time.monotonic() - self._last > SIGN_OF_LIFE_S:
-            self.say({"alive": True})
+            self.send({"alive": True})
 
-    def say(self, message: dict[str, Any]) -> None:
-        """One line."""
+    def send(self, message: dict[str, Any]) -> None:
+        """Send one message."""
         self._out.write(json.dumps(message) + "\n")
         self._out.flush()
         self._last = time.monotonic()

@@ -1,4 +1,4 @@
-"""Whole requests: from the bytes of images to the outputs, each step timed. Images are decoded by PIL."""
+"""Whole requests from the bytes of images to the outputs, each step timed. Images are decoded with PIL."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _DEVICES = {"CUDA": "cuda", "Tensorrt": "cuda", "NvTensorRt": "cuda", "Dml": "dm
 
 
 def time_requests(request: dict[str, Any], alive: Callable[[], None]) -> dict[str, Any]:
-    """Time whole requests of `batch` images each, taken in turns from the image files after the ONNX file.
+    """Time whole requests of `batch` images each, which use the image files after the ONNX file in turn.
 
     Args:
-        request: `files` (the network, then the images), `threads` and `provider` (None: the defaults), `batch`, `runs`,
-            or None to take as many as fit `milliseconds`, but `min_runs`.
-        alive: called now and then.
+        request: contains `files` (the network, then the images), `threads` and `provider` (None for the defaults),
+            `batch`, and `runs`; None for as many as fit into `milliseconds`, but at least `min_runs`.
+        alive: called regularly.
 
     Raises:
         Refused: PIL is not installed here, an image cannot be read, or the network does not take images.
@@ -49,36 +49,41 @@ def time_requests(request: dict[str, Any], alive: Callable[[], None]) -> dict[st
 
 
 class Layout:
-    """How the network in `file` wants its images, by what it says of its only input.
+    """The layout of images that the network in `file` expects, from the description of its only input.
 
     Attributes:
-        name: of the input.
-        height, width, channels: of an image.
+        name: name of the input.
+        height: height of an image.
+        width: width of an image.
+        channels: channels of an image.
 
     Raises:
-        Refused: it does not take images, or not `batch` of them.
+        Refused: its input is not images, or not a batch of `batch`.
     """
 
     def __init__(self, file: str, arguments: list[Any], batch: int) -> None:
         where = f"{file}: input {arguments[0].name!r}"
         if len(arguments) > 1:
-            raise Refused(file, f"has {len(arguments)} inputs, and whole requests have one image")
+            problem = f"has {len(arguments)} inputs, but whole requests need one of images"
+            raise Refused(file, problem, code="unsupported")
         self.file, self.name, shape = file, arguments[0].name, list(arguments[0].shape)
         if arguments[0].type not in _TYPES:
-            raise Refused(where, f"has type {arguments[0].type}", allowed=_TYPES)
+            raise Refused(where, f"has type {arguments[0].type}", allowed=_TYPES, code="unsupported")
         if len(shape) != 4 or not any(shape[at] in _MODES for at in (1, 3)):
-            raise Refused(where, f"has the shape {shape}, not that of images of 1 or 3 channels")
+            problem = f"has shape {shape}, which is not that of images with 1 or 3 channels"
+            raise Refused(where, problem, code="unsupported")
         self._channels_last = shape[1] not in _MODES
         self._type = _TYPES[arguments[0].type]
         self.channels = shape[3 if self._channels_last else 1]
         self.height, self.width = shape[1:3] if self._channels_last else shape[2:]
         if not isinstance(self.height, int) or not isinstance(self.width, int):
-            raise Refused(where, "its height and width are open: there is no size to resize to")
+            problem = "its height and width are symbolic, so that images cannot be resized to them"
+            raise Refused(where, problem, code="unsupported")
         if isinstance(shape[0], int) and shape[0] != batch:
-            raise Refused(where, f"has a fixed batch, {batch} cannot be run", allowed=[shape[0]])
+            raise Refused(where, f"has a fixed batch, {batch} cannot be run", allowed=[shape[0]], code="mismatch")
 
     def array(self, image: Any) -> np.ndarray:
-        """An image as the network takes it: bytes as they are, floats from -1 to 1. The values do not matter here."""
+        """An image in the network's layout: bytes unchanged, floats from -1 to 1. The values do not affect the time."""
         pixels = np.asarray(image)
         if self.channels == 1:
             pixels = pixels[:, :, None]
@@ -88,10 +93,10 @@ class Layout:
 
 
 class Pipeline:
-    """From bytes to outputs.
+    """A request from bytes to outputs.
 
     Attributes:
-        times_ms: of each step, its time in each run so far.
+        times_ms: for each step, its time in each run so far.
     """
 
     def __init__(self, path: str, images: list[str], threads: int, provider: str, batch: int) -> None:
@@ -106,19 +111,20 @@ class Pipeline:
         self.times_ms: dict[str, list[float]] = {step: [] for step in STEPS}
 
     def check_images(self) -> None:
-        """Decode all of them once.
+        """Decode all images once.
 
         Raises:
-            Refused: one cannot be read.
+            Refused: an image cannot be read.
         """
         for name, encoded in zip(self._names, self._encoded):  # noqa: B905 - Python 3.8
             try:
                 self._decode(encoded)
             except (OSError, SyntaxError, ValueError) as error:  # PIL raises all of them for damaged files
-                raise Refused(name, f"cannot be read as an image ({first_line(error)})") from error
+                problem = f"cannot be read as an image ({first_line(error)})"
+                raise Refused(name, problem, code="unreadable") from error
 
     def run_once(self) -> None:
-        """One request, and the times of its steps."""
+        """Run one request and record the times of its steps."""
         import onnxruntime
 
         layout = self._layout
@@ -146,7 +152,8 @@ class Pipeline:
             self._session.run_with_iobinding(binding)
             binding.synchronize_outputs()
         except Exception as error:
-            raise Refused(layout.file, f"cannot be run with these images ({first_line(error)})") from error
+            problem = f"cannot be run with these images ({first_line(error)})"
+            raise Refused(layout.file, problem, code="failed") from error
         mark()
         binding.copy_outputs_to_cpu()
         mark()
@@ -166,7 +173,6 @@ def _pil() -> Any:
     try:
         import PIL.Image
     except ImportError as error:
-        raise Refused(
-            "PIL", f"cannot be imported on the device, which decodes no images ({first_line(error)})"
-        ) from error
+        problem = f"cannot be imported on the device, but is needed to decode images ({first_line(error)})"
+        raise Refused("PIL", problem, code="unavailable") from error
     return PIL.Image

@@ -1,4 +1,4 @@
-"""A round: a fresh session of each of some ONNX files, all open at once, their timed runs taking turns."""
+"""A round: a fresh session for each ONNX file, all open at once, with interleaved timed runs."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ WARM_MAX_RUNS = 100
 WARM_MAX_SECONDS = 2.0
 
 MAX_RUNS = 2000
-"""More runs of a session make neither the median nor the interval better, only the answer longer."""
+"""More runs of a session improve neither the median nor the interval."""
 
 RunOnce = Callable[[], Any]
 
 
 class TimedFile:
-    """One file while a round lasts. Its session is open, has run a first time, and is warm.
+    """One file during a round, with an open session that is warmed up.
 
     Attributes:
-        run_once: runs it.
-        times_ms: its timed runs.
+        run_once: runs the network once.
+        times_ms: times of its timed runs.
     """
 
     def __init__(self, path: str, request: dict[str, Any], alive: RunOnce) -> None:
@@ -43,18 +43,18 @@ class TimedFile:
         self.times_ms: list[float] = []
 
     def answer(self) -> dict[str, Any]:
-        """What was seen."""
+        """The measurements, as plain JSON types."""
         names = ("load_ms", "cold_start_ms", "warmup_runs", "times_ms", "provider")
         return {name: getattr(self, name) for name in names}
 
 
 def time_round(request: dict[str, Any], alive: RunOnce) -> dict[str, Any]:
-    """Time `request["files"]`, in this order, then backwards, and so on: no file is always after the same other one.
+    """Time `request["files"]` in alternating order, so that no file always follows the same other one.
 
     Args:
-        request: besides, `threads` and `provider` (None: the defaults), `batch`, `seed`, `runs` of each file, or None
-            to take as many as fit `milliseconds` for each file, but `min_runs`.
-        alive: called now and then.
+        request: also contains `threads` and `provider` (None for the defaults), `batch`, `seed`, and `runs` of each
+            file; None for as many as fit into `milliseconds` for each file, but at least `min_runs`.
+        alive: called regularly.
     """
     files = [TimedFile(path, request, alive) for path in request["files"]]
     with no_garbage_collection():
@@ -79,7 +79,10 @@ def time_round(request: dict[str, Any], alive: RunOnce) -> dict[str, Any]:
 def warm(run_once: RunOnce, alive: RunOnce) -> int:
     """Run until the median of the last `WARM_WINDOW_RUNS` runs is within `WARM_TOLERANCE` of the window before.
 
-    Stops in any case after `WARM_MAX_RUNS` runs or `WARM_MAX_SECONDS`. Returns the number of runs.
+    Stops after `WARM_MAX_RUNS` runs or `WARM_MAX_SECONDS` at the latest.
+
+    Returns:
+        The number of runs.
     """
     times: list[float] = []
     begin = time.perf_counter()
@@ -107,7 +110,7 @@ def _settled(times: list[float]) -> bool:
 
 
 def runs_within(runners: Sequence[RunOnce], request: dict[str, Any]) -> int:
-    """How many runs of each fill the time budgets of all, going by a few of them."""
+    """How many runs of each fit into the time budgets of all, estimated from a few of them."""
     typical_ms = sum(statistics.median([time_ms(run_once) for _ in range(3)]) for run_once in runners)
     fitting = int(request["milliseconds"] * len(runners) / typical_ms)
     return min(max(request["min_runs"], fitting), MAX_RUNS)
@@ -115,7 +118,7 @@ def runs_within(runners: Sequence[RunOnce], request: dict[str, Any]) -> int:
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Python's collector is off, after one last time."""
+    """Disable Python's garbage collector, after a last collection."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()

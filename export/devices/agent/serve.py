@@ -1,6 +1,6 @@
-"""The agent's loop: a JSON object a line in, `{"op": ..., ...}`; one out, `{"ok": ...}` or `{"refused": ...}`.
+"""The agent's loop: reads requests `{"op": ..., ...}` as JSON lines, answers `{"ok": ...}` or `{"refused": ...}`.
 
-It begins by saying `{"alive": true}`, and says so again now and then while a request is worked on.
+It starts by sending `{"alive": true}`, and repeats it regularly while it works on a request.
 """
 
 from __future__ import annotations
@@ -20,42 +20,42 @@ from espalier.export.devices.agent.errors import Refused
 from espalier.export.devices.agent.fresh import in_fresh_process
 from espalier.export.devices.agent.lock import whole_device
 from espalier.export.devices.agent.operations import TIMED
-from espalier.export.devices.agent.protocol import Speaker
+from espalier.export.devices.agent.protocol import MessageWriter
 from espalier.export.devices.agent.session import provider_name, runtime
 from espalier.export.devices.agent.store import Store
 from espalier.export.devices.agent.system import fingerprint
 
 LOCK_WAIT_S = 600.0
 GONE_S = 3.0
-"""How long a run may go on when the host has hung up."""
+"""How long a run may continue after the host has disconnected."""
 
 
 class Agent:
     """One connection.
 
     Args:
-        folder: of this connection, removed at its end.
-        out: where answers go.
+        folder: folder of this connection, removed when it ends.
+        out: stream for the answers.
     """
 
     def __init__(self, folder: Path, out: Any) -> None:
         self._folder = folder
         self._store = Store(folder)
-        self._speaker = Speaker(out)
+        self._writer = MessageWriter(out)
 
     def serve(self, lines: Any) -> None:
-        """Answer until the host hangs up. A run that hangs, and would never notice, is then ended with the process."""
+        """Answer until the host disconnects. A run that hangs is then ended together with the process."""
         try:
-            self._speaker.say({"alive": True})
+            self._writer.send({"alive": True})
             for line in self._until_hung_up(lines):
-                self._speaker.say(self._answer(json.loads(line)))
+                self._writer.send(self._answer(json.loads(line)))
         except (BrokenPipeError, KeyboardInterrupt):
-            return  # the host is gone, or wants us gone
+            return  # the host has disconnected, or asked the agent to stop
         finally:
             self._store.clear()
 
     def _until_hung_up(self, lines: Any) -> Iterator[str]:
-        """The lines, read by a thread of its own, so that their end is seen while a request is worked on."""
+        """The lines, read in a separate thread, so that their end is noticed while a request is being processed."""
         read: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
         def loop() -> None:
@@ -65,7 +65,7 @@ class Agent:
             time.sleep(GONE_S)
             self._store.clear()
             if hasattr(os, "getpgid") and os.getpgid(0) == os.getpid():
-                os.killpg(0, signal.SIGKILL)  # with the processes that it has started
+                os.killpg(0, signal.SIGKILL)  # together with the processes it has started
             os._exit(1)
 
         threading.Thread(target=loop, daemon=True).start()
@@ -78,17 +78,21 @@ class Agent:
             return {"refused": refused.fields}
 
     def do(self, op: str, request: dict[str, Any]) -> dict[str, Any]:
-        """What one request asks for.
+        """Perform one request.
+
+        Args:
+            op: name of the operation.
+            request: its arguments.
 
         Raises:
-            Refused: it cannot be met.
+            Refused: it cannot be fulfilled.
         """
         if op in TIMED:
             request["folder"] = str(self._folder)
-            with whole_device(LOCK_WAIT_S, self._speaker.alive):
+            with whole_device(LOCK_WAIT_S, self._writer.alive):
                 if request.pop("fresh", False):
-                    return in_fresh_process(op, request, self._speaker.alive)
-                return TIMED[op](request, self._speaker.alive)
+                    return in_fresh_process(op, request, self._writer.alive)
+                return TIMED[op](request, self._writer.alive)
         if op == "fingerprint":
             return fingerprint(provider_name(request["provider"]), runtime().__version__)
         if op == "providers":
@@ -96,7 +100,7 @@ class Agent:
         if op in ("put", "keep", "drop"):
             stored: dict[str, Any] = getattr(self._store, op)(**request)
             return stored
-        raise Refused("device", f"its agent knows no {op!r}")
+        raise Refused("device", f"its agent has no operation {op!r}", code="unknown")
 
 
 def main(folder: str) -> None:
@@ -112,6 +116,6 @@ def main(folder: str) -> None:
         Agent(Path(folder), out).serve(sys.stdin)
     finally:
         if sys.exc_info()[0] not in (None, SystemExit):
-            traceback.print_exc()  # the host tells its last line
+            traceback.print_exc()  # the host reports its last line
         sys.stderr.flush()
-        os._exit(0)  # the reading thread may still hold standard input, for which Python's own end would wait
+        os._exit(0)  # the reading thread may still block on standard input, which a normal exit would wait for

@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime, on the provider that was asked for and no other."""
+"""Sessions of ONNX Runtime, on the requested provider and no other."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ def runtime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise Refused("onnxruntime", f"cannot be imported on the device ({first_line(error)})") from error
+        problem = f"cannot be imported on the device ({first_line(error)})"
+        raise Refused("onnxruntime", problem, code="unavailable") from error
     return onnxruntime
 
 
 def provider_name(asked: str | None) -> str:
-    """The full name of a provider: of the asked one, which may be written short (`cuda`), else CUDA's or the CPU's.
+    """The full name of the requested provider, which may be short (`cuda`); by default CUDA if available, else CPU.
 
     Raises:
         Refused: ONNX Runtime has no such provider here.
@@ -38,7 +39,8 @@ def provider_name(asked: str | None) -> str:
         if asked.lower() in (name.lower(), name[: -len(SUFFIX)].lower()):
             return str(name)
     short = [name[: -len(SUFFIX)].lower() for name in available]
-    raise Refused("provider", f"ONNX Runtime has no {asked!r} on this device", allowed=short, given=asked.lower())
+    problem = f"ONNX Runtime has no {asked!r} on this device"
+    raise Refused("provider", problem, allowed=short, given=asked.lower(), code="unavailable")
 
 
 def open_session(
@@ -50,21 +52,23 @@ def open_session(
     profile_to: str | None = None,
     optimized_to: str | None = None,
 ) -> Any:
-    """A fresh, silent `InferenceSession` that runs operators one after the other, each on `threads` threads.
+    """A fresh, silent `InferenceSession` that runs operators one after the other.
 
     Args:
+        onnx_file: the network.
+        threads: threads for each operator.
         provider: full name.
-        spin: its threads may wait actively for the next run, which saves waking them; not where another session runs
-            between two of its runs.
-        profile_to: the beginning of the path that ONNX Runtime's profile is written to; it slows every run down.
-        optimized_to: the path that the optimised network is written to, its weights beside it.
+        spin: let threads wait actively for the next run, which saves waking them; disabled if another session runs in
+            between.
+        profile_to: write ONNX Runtime's profile to a path that starts like this; slows every run down.
+        optimized_to: write the optimised network to this path, with its weights in a separate file.
 
     Raises:
-        Refused: the file is missing, ONNX Runtime cannot load it, or not onto this provider.
+        Refused: the file is missing, or ONNX Runtime cannot load it, or not on this provider.
     """
     onnxruntime = runtime()
     if not os.path.isfile(onnx_file):  # noqa: PTH113 - a string is what the session takes
-        raise Refused(onnx_file, "no such file")
+        raise Refused(onnx_file, "no such file", code="not_found")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -83,18 +87,19 @@ def open_session(
     try:
         session = onnxruntime.InferenceSession(onnx_file, options, providers=list(dict.fromkeys((provider, CPU))))
     except Exception as error:
-        raise Refused(onnx_file, why_not_loaded(first_line(error))) from error
+        raise Refused(onnx_file, why_not_loaded(first_line(error)), code="unreadable") from error
     got = session.get_providers()[0]
     if got != provider:
-        raise Refused(onnx_file, f"{provider} could not take it, and {got} would have run it instead")
+        problem = f"{provider} cannot run it, and {got} would have been used instead"
+        raise Refused(onnx_file, problem, code="unsupported")
     return session
 
 
 def runner(session: Any, onnx_file: str, batch: int, seed: int) -> Callable[[], Any]:
-    """A function that runs the network once, on inputs that are ready in memory, all outputs computed.
+    """A function that runs the network once on inputs in memory and computes all outputs.
 
     Raises:
-        Refused: its inputs cannot be made; the function itself, where the network cannot be run.
+        Refused: its inputs cannot be generated; raised by the function itself if the network cannot be run.
     """
     feed = make_inputs(onnx_file, session.get_inputs(), batch, seed)
     outputs = [output.name for output in session.get_outputs()]
@@ -103,6 +108,7 @@ def runner(session: Any, onnx_file: str, batch: int, seed: int) -> Callable[[], 
         try:
             return session.run(outputs, feed)
         except Exception as error:
-            raise Refused(onnx_file, f"cannot be run with generated inputs ({first_line(error)})") from error
+            problem = f"cannot be run with generated inputs ({first_line(error)})"
+            raise Refused(onnx_file, problem, code="failed") from error
 
     return run_once

@@ -1,4 +1,4 @@
-"""The files that a host has sent, each network's in a folder named by their hash, all gone when the connection goes."""
+"""The files that a host has sent, in one folder for each network, all removed when the connection ends."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ ALIVE = ".alive"
 
 
 class Store:
-    """Networks in the folder that the agent was started in: `<key>/<name>`, and `<key>.part` while it arrives.
+    """Networks in the folder that the agent was started in: `<key>/<name>`, or `<key>.part` during the transfer.
 
-    A network is one ONNX file or several files: weights may lie beside it, and are found by their names.
+    A network is one or several files: weights may be stored beside the ONNX file, which refers to them by name.
 
     Args:
-        folder: of this connection alone.
+        folder: used only by this connection.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,7 +31,13 @@ class Store:
                 shutil.rmtree(other, ignore_errors=True)
 
     def put(self, key: str, name: str, data: str, *, first: bool) -> dict[str, Any]:
-        """Take one piece (base64) of a file of the network `key`.
+        """Store one piece of a file of a network.
+
+        Args:
+            key: SHA-256 that identifies the network.
+            name: name of the file, relative to the network's folder.
+            data: the piece, in base64.
+            first: whether it is the first piece of the file.
 
         Raises:
             Refused: the disk is full, or the name leads out of the folder.
@@ -44,17 +50,22 @@ class Store:
                 file.write(base64.b64decode(data))
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
-            raise Refused("device", f"cannot keep the file in {self._folder} ({error.strerror})") from error
+            problem = f"cannot store the file in {self._folder} ({error.strerror})"
+            raise Refused("device", problem, code="not_writable") from error
         return {}
 
     def keep(self, key: str, files: List[Tuple[str, str]]) -> dict[str, Any]:  # noqa: UP006 - Python 3.8
-        """`{"path": ...}` of the first of the files, all of which have been put.
+        """Complete a network whose files have all been sent.
 
         Args:
-            files: name and SHA-256 of each.
+            key: SHA-256 that identifies the network.
+            files: name and SHA-256 of each file.
+
+        Returns:
+            `{"path": ...}` of the first file.
 
         Raises:
-            Refused: a file is not the one that was announced.
+            Refused: a file differs from its SHA-256.
         """
         whole = self._path(key)
         partial = whole.with_suffix(".part")
@@ -62,7 +73,7 @@ class Store:
             path = partial / _inside(name)
             if not path.is_file() or _hash(path) != sha256:
                 shutil.rmtree(partial, ignore_errors=True)
-                raise Refused("device", f"{name} arrived damaged")
+                raise Refused("device", f"{name} arrived damaged", code="failed")
         shutil.rmtree(whole, ignore_errors=True)
         partial.replace(whole)
         return {"path": str(whole / files[0][0])}
@@ -80,14 +91,14 @@ class Store:
 
     def _path(self, key: str) -> Path:
         if len(key) != 64 or not set(key) <= set("0123456789abcdef"):
-            raise Refused("device", f"{key!r} is no hash of a network")
+            raise Refused("device", f"{key!r} is not the hash of a network", code="invalid")
         return self._folder / key
 
 
 def _inside(name: str) -> Path:
     path = Path(name)
     if path.is_absolute() or ".." in path.parts:
-        raise Refused("device", f"{name!r} leads out of the network's folder")
+        raise Refused("device", f"{name!r} leads out of the network's folder", code="invalid")
     return path
 
 
@@ -100,7 +111,7 @@ def _hash(path: Path) -> str:
 
 
 def _hold(path: Path) -> Any:
-    """An open, locked file: its lock says that this process is alive, and falls with it. None on Windows."""
+    """An open, locked file: the lock shows that this process is alive, and is released with it. None on Windows."""
     try:
         import fcntl
     except ImportError:
@@ -117,6 +128,6 @@ def _is_abandoned(folder: Path) -> bool:
 
         with (folder / ALIVE).open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError):  # nobody can tell; another user's; alive
+    except (ImportError, OSError):  # unknown, another user's, or alive
         return False
     return True

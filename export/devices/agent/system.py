@@ -1,4 +1,4 @@
-"""What this machine is, as far as it decides how fast a network runs. What cannot be read is None, never guessed."""
+"""Properties of this machine that affect how fast a network runs. What cannot be read is None, never guessed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _INSTRUCTIONS = frozenset(
         *("asimdhp", "fphp", "asimddp", "i8mm", "bf16", "sve", "sve2"),  # Arm
     }
 )
-"""That decide whether numbers of fewer bits are computed faster."""
+"""Instructions that decide whether lower precisions are faster."""
 
 
 def fingerprint(provider: str, runtime_version: str) -> dict[str, Any]:
     """The fingerprint of this machine with ONNX Runtime's execution `provider`.
 
-    `id` is the first 12 hexadecimal digits of the SHA-256 of all the rest but the momentary load.
+    `id` is the first 12 hexadecimal digits of the SHA-256 of all other values except the current load.
     """
     lasting = {
         "cpu_model": _cpu_model(),
@@ -53,13 +53,13 @@ def default_threads() -> int:
 
 
 def instructions_of(cpuinfo: str) -> tuple[str | None, list[str] | None]:
-    """The CPU's name and its instructions that matter, of the text of the kernel's list."""
+    """The CPU's name and its relevant instructions, from the text of `/proc/cpuinfo`."""
     flags = _entry(cpuinfo, "flags") or _entry(cpuinfo, "Features")
     return _entry(cpuinfo, "model name"), None if flags is None else sorted(_INSTRUCTIONS.intersection(flags.split()))
 
 
 def _cpu_model() -> str | None:
-    """From the kernel's list; boards name themselves in the device tree instead."""
+    """From `/proc/cpuinfo`; boards give their name in the device tree instead."""
     return instructions_of(_cpuinfo())[0] or (_read(Path("/proc/device-tree/model")) or platform.processor()) or None
 
 
@@ -80,18 +80,18 @@ def _entry(cpuinfo: str, wanted: str) -> str | None:
 
 
 def _physical_cores() -> int | None:
-    """Logical cores that share no core with one before them."""
+    """The number of different sets of sibling threads."""
     siblings = {_read(path) for path in _CPU.glob("cpu[0-9]*/topology/thread_siblings_list")}
     return len(siblings - {None}) or None
 
 
 def _allowed_cores() -> int | None:
-    """Cores of the process's affinity mask; None where the system keeps none (macOS)."""
+    """Cores of the process's affinity mask; None if the system has none (macOS)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
 def _cgroup_cpu_limit() -> float | None:
-    """CPUs' worth of time the control group allows; None without a limit or without control groups."""
+    """CPU time the control group allows, in CPUs; None without a limit or without control groups."""
     version_2 = _read(_CGROUP_2)
     if version_2 is not None:
         quota, period = version_2.split()
@@ -115,5 +115,5 @@ def _load_average() -> float | None:
 def _read(path: Path) -> str | None:
     try:
         return path.read_text().strip().strip("\0")
-    except OSError:  # the kernel does not offer this file: the value stays unknown
+    except OSError:  # the kernel does not have this file: the value stays unknown
         return None
