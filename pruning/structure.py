@@ -68,7 +68,7 @@ def apply_structure(model: nn.Module, structure: Structure) -> None:
             if key not in plain:
                 problem = f"{type(module).__name__} has no attribute {key!r}"
                 raise UserError(where, problem, allowed=plain, given=key)
-            if not _alike(plain[key], value):
+            if not _compatible(plain[key], value):
                 raise UserError(where, f"{key}, which is {plain[key]!r}, cannot become {value!r}", code="mismatch")
             setattr(module, key, _like(plain[key], value))
 
@@ -127,7 +127,7 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _alike(old: Any, value: Any) -> bool:
+def _compatible(old: Any, value: Any) -> bool:
     """Whether the attribute may take this value: a number for a number, a list for a tuple or a list, or None."""
     if not _is_plain(value):
         return False

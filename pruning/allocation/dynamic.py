@@ -47,8 +47,8 @@ def cheapest(errors: Table, costs: Table, budget: float, *, buckets: int = BUCKE
     q = _in_buckets(errors - smallest, max(room, 0.0), buckets)
     layers = np.arange(len(errors))
     found = np.array(_program(q, costs, buckets))
-    alike = [c for c in range(errors.shape[1]) if errors[:, c].sum() <= budget]
-    best = min(alike, key=lambda c: costs[:, c].sum(), default=None)
+    same_in_all = [c for c in range(errors.shape[1]) if errors[:, c].sum() <= budget]
+    best = min(same_in_all, key=lambda c: costs[:, c].sum(), default=None)
     if best is not None and costs[:, best].sum() < costs[layers, found].sum():
         return [best] * len(errors)
     return [int(c) for c in found]

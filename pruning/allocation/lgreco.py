@@ -46,13 +46,13 @@ def lgreco(
     if table.names != tuple(weights) or table.sizes.tolist() != [weight.numel() for weight in weights.values()]:
         raise UserError("table", "belongs to another network", code="mismatch")
     total = int(table.sizes.sum()) - keeps
-    alike = list(uniform(weights, sparsity).values())
+    uniform_zeros = list(uniform(weights, sparsity).values())
     if table.by_params:
         zeros = corrected(table, _best_within(table, keeps, buckets), total)
-        if table.error_at(alike) < table.error_at(zeros):
-            zeros = alike
+        if table.error_at(uniform_zeros) < table.error_at(zeros):
+            zeros = uniform_zeros
     else:
-        zeros = corrected(table, _cheapest_with(table, total, table.error_at(alike), buckets), total)
+        zeros = corrected(table, _cheapest_with(table, total, table.error_at(uniform_zeros), buckets), total)
     return dict(zip(table.names, zeros, strict=True))
 
 

@@ -85,17 +85,17 @@ class _Elements:
             # The signature of a component: how many of its channels lie on which side.
             counts = Counter(side_of[channels_].tolist())
             units[tuple(sorted(counts.items()))].append(channels_)
-        for signature, alike in units.items():
+        for signature, components in units.items():
             sides = sorted((self._sides[index] for index, _ in signature), key=self._position)
             if any(self._is_output(side) for side in sides):
-                yield self._units(sides, alike)
+                yield self._units(sides, components)
 
-    def _units(self, sides: list[Side], alike: list[np.ndarray]) -> Units:
+    def _units(self, sides: list[Side], components: list[np.ndarray]) -> Units:
         members = []
         for side in sides:
             first, width = self._first[side], self._width(side)
             unit_of = torch.full((width,), -1, dtype=torch.long)
-            for unit, channels_ in enumerate(alike):
+            for unit, channels_ in enumerate(components):
                 inside = channels_[(channels_ >= first) & (channels_ < first + width)] - first
                 unit_of[torch.from_numpy(inside)] = unit
             members.append(Member(side, unit_of))
@@ -105,9 +105,9 @@ class _Elements:
         size = min(int((member.unit_of == 0).sum()) for member in weighted)
         name = next(side[0] for side in sides if self._is_output(side))
         reason = next((self._fixed[side] for side in sides if side in self._fixed), None)
-        if reason is None and len(alike) < 2:
+        if reason is None and len(components) < 2:
             reason = "has only one unit"
-        return Units(name, kind, len(alike), tuple(members), size, dense_because=reason)
+        return Units(name, kind, len(components), tuple(members), size, dense_because=reason)
 
     def _components(self) -> list[np.ndarray]:
         from scipy.sparse import coo_matrix

@@ -53,9 +53,8 @@ def links(model: nn.Module, example: Tensor) -> Iterator[Link | Fixed]:
     """
     import torch_pruning
 
-    traced = copy.deepcopy(model).requires_grad_(
-        requires_grad=True
-    )  # the graph is built from autograd's, so every parameter needs a gradient
+    # Torch-Pruning builds its graph from autograd's, so every parameter needs a gradient.
+    traced = copy.deepcopy(model).requires_grad_(requires_grad=True)
     names = {id(part): name for name, part in [*traced.named_modules(), *traced.named_parameters()]}
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
