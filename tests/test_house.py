@@ -42,7 +42,7 @@ ROOF = {
     "cli": {"config", "records", "inputs", "report", "engine", "commands", "cli"},
 }
 """What the folders of `recipes` may import of each other."""
-ONE_ARGUMENT_A_LINE = ("recipes/engine", "recipes/records", "recipes/report")
+ONE_ARGUMENT_A_LINE = ("nas/", "recipes/")
 """Where docstrings are in that form already."""
 SECTIONS = ("Args:", "Attributes:", "Raises:", "Returns:", "Yields:")
 """Of a docstring in Google's style."""

@@ -13,9 +13,11 @@ Quantity = Literal["sparsity", "params", "macs", "latency_ms"]
 
 @dataclass(frozen=True)
 class Goal:
-    """Attributes: quantity: what is limited. value: a share of the dense network's, or milliseconds.
+    """A limit on the pruned network.
 
-    `sparsity` is the share of the prunable weights that are zero; all others are upper limits.
+    Attributes:
+        quantity: what is limited.
+        value: a share of the dense network's, or milliseconds. `sparsity` is the share of the prunable weights that are zero; all others are upper limits.
     """
 
     quantity: Quantity

@@ -117,7 +117,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return line.removeprefix("error: ")
 
 
-def run_is_rejected(recipe: object, *overrides: str, where: str, code: Code, says: str = "") -> None:
+def run_is_rejected(recipe: object, *overrides: str, where: str, code: Code | None, says: str = "") -> None:
     """The recipe must end in a `UserError` in this process; see `user_error`."""
     from espalier.recipes.config.loading import load_recipe
     from espalier.recipes.engine.runner import run_recipe
