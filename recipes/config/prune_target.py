@@ -17,7 +17,8 @@ class Goal:
 
     Attributes:
         quantity: what is limited.
-        value: a share of the dense network's, or milliseconds. `sparsity` is the share of the prunable weights that are zero; all others are upper limits.
+        value: a share of the dense network's, or milliseconds. `sparsity` is the share of the prunable weights that
+            are zero; all others are upper limits.
     """
 
     quantity: Quantity

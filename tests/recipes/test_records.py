@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from run_folder import ALL_STAGES, build_run, few_shot
-from user_errors import user_error
 
 from espalier.nas.architecture import Architecture
 from espalier.nas.files import read_json, write_json
 from espalier.nas.run import RunFolder
 from espalier.recipes.records.stages import Stages, finished_stage, read_stages, stage_keys, write_stage
 from espalier.recipes.records.supernet import SupernetEpoch, SupernetResult
+from user_errors import user_error
 
 
 @pytest.fixture
