@@ -1,4 +1,4 @@
-"""Intervals that hold what they promise: normalised conformal prediction with cross-validated residuals."""
+"""Intervals with the promised coverage: normalised conformal prediction with cross-validated residuals."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def calibrate(
 
     Normalised residuals: Lei et al., "Distribution-Free Predictive Inference for Regression", JASA 2018, section 5.2.
     Cross-validation in place of a calibration set, so that no outcome is lost to it: Vovk, "Cross-conformal
-    predictors", Annals of Mathematics and Artificial Intelligence 2015. The floor, a tenth of the mean σ, keeps a
-    model that is sure of itself by accident from deciding q.
+    predictors", Annals of Mathematics and Artificial Intelligence 2015. The floor, a tenth of the mean σ, keeps
+    single predictions that are overconfident by chance from determining q.
 
     Args:
         y: outcomes `(n,)`.

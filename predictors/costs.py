@@ -1,6 +1,6 @@
-"""The baselines every other predictor has to beat: the number of parameters and of multiply-accumulates.
+"""The baselines that every other predictor should beat: the numbers of parameters and of multiply-accumulates.
 
-As guesses of accuracy, more is better. As objectives they are costs, and less is better: those are elsewhere.
+As predictors of accuracy, more is better. As objectives of a search, where less is better, they are defined elsewhere.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from espalier.nas.space import SearchSpace
 
 
 class _CostPredictor:
-    """A field of `espalier.nas.cost.count.Cost` as a guess of accuracy.
+    """A field of `espalier.nas.cost.count.Cost` as a predictor of accuracy.
 
     Args:
         space: where the architectures are from.
@@ -37,14 +37,14 @@ class _CostPredictor:
 
 
 class ParamsPredictor(_CostPredictor):
-    """The number of parameters as a guess of accuracy: more is better."""
+    """The number of parameters as a predictor of accuracy: more is better."""
 
     name = "params"
     unit = "params"
 
 
 class MacsPredictor(_CostPredictor):
-    """The multiply-accumulates of one image (`nas.cost.count.count`) as a guess of accuracy: more is better."""
+    """The multiply-accumulates of one image (`nas.cost.count.count`) as a predictor of accuracy: more is better."""
 
     name = "macs"
     unit = "MACs"

@@ -1,4 +1,4 @@
-"""Several predictors as one, by the ranks they give within a population."""
+"""Several predictors combined, by their ranks within a population."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from espalier.predictors.encoding import encoding
 
 
 class ScoreTable:
-    """The values `(n, scores)` of predictors, each architecture asked about once. Not a number where not finite."""
+    """The values `(n, scores)` of predictors, cached by architecture; nan where not finite."""
 
     def __init__(self, scores: Sequence[Predictor]) -> None:
         self._scores = tuple(scores)
@@ -32,10 +32,10 @@ class ScoreTable:
 
 
 class Ranks:
-    """The share of the values fitted on that a value exceeds, ties counting half: only ranks of scores are meant.
+    """Ranks of values among those it was fitted to, as shares; ties count half.
 
-    Scores run over orders of magnitude. What is not a number counts as the median, 1/2, and where the values fitted on
-    have any such, a further column says for which.
+    Scores span orders of magnitude, so only their ranks are used. nan counts as the median, 1/2; for a score that was
+    nan in the fit, a further column tells where it is.
     """
 
     def __init__(self, values: Floats) -> None:
@@ -49,7 +49,7 @@ class Ranks:
 
 
 class Features:
-    """Columns settled on one set of architectures, for these and others: centred, divided by standard deviations."""
+    """Standardised features; columns, means and deviations are those of the architectures in `fit`."""
 
     def __init__(self, space: SearchSpace, encodings: Sequence[str], scores: ScoreTable) -> None:
         self._encodings = [encoding(name, space) for name in encodings]
@@ -57,7 +57,7 @@ class Features:
         self._standard: Any = None
 
     def fit(self, architectures: Sequence[Architecture]) -> Floats:
-        """Settle the columns; `(n, columns)` of the architectures.
+        """Fix the columns; returns the features `(n, columns)` of the architectures.
 
         Raises:
             UserError: there are none, or one is not of the space.

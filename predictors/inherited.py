@@ -61,7 +61,7 @@ class InheritedAccuracy:
         supernet = self._supernets[index][1]
         device = next(supernet.parameters()).device
         with torch.random.fork_rng(), autocast(device):
-            torch.manual_seed(0)  # of networks with noise in them, the same for all
+            torch.manual_seed(0)  # for networks with noise: the same for all
             network = self._network(index, supernet, architecture)
             accuracy = self._task.evaluate(network, self._selection)
         return Estimate(self.name, accuracy, self.unit, self.higher_is_better, provenance={"images": self._images})
@@ -83,7 +83,7 @@ class InheritedAccuracy:
         return network.eval()
 
     def _holder(self, architecture: Architecture) -> int:
-        """The index of the supernet whose part of the space holds the architecture."""
+        """The index of the supernet whose part of the space contains the architecture."""
         return next(i for i, (region, space) in enumerate(self._supernets) if region.contains(space, architecture))
 
     def _network(self, index: int, supernet: SearchSpace, architecture: Architecture) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Latencies of architectures learnt from those that were measured, on this device and on others."""
+"""Latencies of architectures, learnt from measurements on this device and on others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LatencyPredictor(LearnedPredictor):
 
         ln y = b + w . ln g(a) + f(a) + noise,   f ~ GP(0, Matern 5/2)
 
-    Guides are what is known of an architecture without measuring it: its MACs, a table of this device, or tables of
+    Guides are known without measuring the architecture: its MACs, a table of this device, or tables of
     other devices. With those, ten measurements on a new device suffice for the weights w, one number for each guide,
     and f waits for more: the prior variances of the two parts and of the noise maximise the likelihood (Rasmussen &
     Williams, "Gaussian Processes for Machine Learning", MIT Press 2006, sections 2.7 and 5.4.1). In logarithms errors
@@ -32,9 +32,9 @@ class LatencyPredictor(LearnedPredictor):
 
     Args:
         space: where the architectures are from.
-        guides: positive numbers about an architecture, asked once about each.
-        linear: encodings beside them.
-        encodings: what f looks at, besides all of these.
+        guides: positive predictors; each is evaluated once per architecture.
+        linear: encodings that ln y is linear in, in addition to the guides.
+        encodings: features of f, in addition to these.
         seed: of the calibration of the intervals.
 
     Raises:
@@ -125,7 +125,7 @@ class CostGuide:
 
 
 class Guides:
-    """The logarithms `(n, guides)` of positive predictors, each architecture asked about once.
+    """The logarithms `(n, guides)` of positive predictors, cached by architecture.
 
     Args:
         guides: the predictors.
@@ -136,7 +136,7 @@ class Guides:
         self._table = ScoreTable(guides)
 
     def __call__(self, architectures: Sequence[Architecture]) -> Floats:
-        """Raises UserError where one is not a number above 0; its name is given."""
+        """Raises UserError, with the guide's name, if a value is not above 0."""
         values = self._table(architectures)
         wrong = np.argwhere(~(values > 0))
         if len(wrong):
@@ -147,10 +147,10 @@ class Guides:
 
 
 def spread(guides: Floats, count: int, *, seed: int) -> list[int]:
-    """Rows that are spread over all: those nearest to the centres of `count` clusters.
+    """Rows that cover all others: those nearest to the centres of `count` clusters.
 
-    What to measure first on a new device: architectures that the guides, such as tables of other devices, take to be
-    as different as can be. Rows drawn at random lie where most are, and leave the ends to be guessed.
+    Meant for the first measurements on a new device: architectures that differ as much as possible by the guides, such
+    as tables of other devices. Random rows lie where most are, and the extremes would be extrapolated.
 
     Args:
         guides: `(n, guides)`, of which at least `count` rows differ.
@@ -167,7 +167,7 @@ def spread(guides: Floats, count: int, *, seed: int) -> list[int]:
 
 
 class LatencyFeatures:
-    """Two blocks of columns, what latencies are linear in and the rest, standardised, each of norm 1 or so."""
+    """Two blocks of standardised columns, the linear part and the rest, each row of norm about 1."""
 
     def __init__(self, space: SearchSpace, guides: Guides, linear: Sequence[str], rest: Sequence[str]) -> None:
         self._guides = guides

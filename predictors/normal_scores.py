@@ -1,4 +1,4 @@
-"""Outcomes as normal scores and back, so that a few failed architectures do not hide the differences of the good."""
+"""Normal scores of outcomes, so that a few failed architectures do not hide differences between good ones."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class NormalScores:
 
 
 FAR = 100.0
-"""Standard deviations to which the ends go straight on, and then no further."""
+"""Standard deviations up to which the ends are extrapolated."""
 
 
 def _slope(y: Floats, z: Floats) -> float:

@@ -1,4 +1,4 @@
-"""Batch normalisation while nothing but a question is asked of a supernet."""
+"""Batch normalisation while a supernet is evaluated, not trained."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Within it, batch norms in training mode normalise by the batch and leave their running statistics alone.
 
-    Running statistics belong to no single path of a supernet, and a question must not change them. Holds for
-    `torch.func.functional_call` too.
+    The running statistics of a supernet belong to no single path, and an evaluation must not change them. This also
+    works with `torch.func.functional_call`.
     """
     norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.track_running_stats]
     for norm in norms:

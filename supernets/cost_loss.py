@@ -24,7 +24,7 @@ CostLossName = Literal["none", "multiplicative", "additive", "target"]
 
 
 class CostLoss:
-    """A loss of the cross-entropy `ce` and the expected cost E, all scalars; here L = CE, the cost has no say.
+    """A loss of the cross-entropy `ce` and the expected cost E, all scalars; here L = CE, without the cost.
 
     All costs are in one unit.
     """
@@ -37,15 +37,15 @@ class CostLoss:
         """Called after each step of the architecture parameters with E and the share of the training that is done."""
 
     def row(self) -> dict[str, float]:
-        """What an epoch's row should tell of it."""
+        """Its numbers for the epoch's row."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What it has learnt."""
+        """Its state."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
 
 
 class MultiplicativeLoss(CostLoss):
@@ -53,10 +53,11 @@ class MultiplicativeLoss(CostLoss):
 
     Args:
         reference: a cost above 1.
-        alpha, beta: as above.
+        alpha: as above.
+        beta: as above.
 
     Raises:
-        UserError: `reference` is not above 1, where the logarithm is not positive.
+        UserError: `reference` is not above 1, so that its logarithm is not positive.
     """
 
     def __init__(self, reference: float, *, alpha: float = 0.2, beta: float = 0.3) -> None:
@@ -90,12 +91,13 @@ class TargetLoss(CostLoss):
         L = CE + ( max(0, lambda + c)^2 - lambda^2 ) / 2        lambda <- max(0, lambda + eta c)
 
     The price of cost, max(0, lambda + c), rises while E is above the limit and falls while it is below, so that E
-    settles at the limit or, where accuracy alone wants less, lambda at 0. Without the quadratic part, L = CE +
+    settles at the limit or, if accuracy alone prefers less, lambda at 0. Without the quadratic part, L = CE +
     lambda c, E swings about the limit (Rockafellar, "Augmented Lagrange multiplier functions and duality in nonconvex
     programming", SIAM Journal on Control, 1974).
 
-    The limit falls in a line from the first E to the target, which it reaches at `ARRIVAL` of the training. At once it
-    would drive the price so high that gates close for good, far below the target, before anything is known of them.
+    The limit falls linearly from the first E to the target, which it reaches at the share `ARRIVAL` of the training. A
+    constant limit would drive the price so high that gates close for good, far below the target, before they have been
+    evaluated.
 
     Args:
         target: a cost.
@@ -103,7 +105,7 @@ class TargetLoss(CostLoss):
         rate: eta.
 
     Raises:
-        UserError: no architecture is as cheap as the target.
+        UserError: even the cheapest architecture costs more than the target.
     """
 
     def __init__(self, target: float, *, cheapest: float, rate: float = 0.1) -> None:
@@ -121,14 +123,14 @@ class TargetLoss(CostLoss):
         return ce + (price**2 - self.multiplier**2) / 2 if math.isfinite(self.limit) else ce
 
     def observe(self, expected: float, progress: float) -> None:
-        """Moves the limit to where it is at this progress, and the price."""
-        begun, first = self._start = self._start or (progress, expected)
-        way = 1.0 if progress >= ARRIVAL else (progress - begun) / (ARRIVAL - begun)
-        self.limit = max(self.target, first + (self.target - first) * way)
+        """Updates the limit for this progress, and lambda."""
+        begin, first = self._start = self._start or (progress, expected)
+        share = 1.0 if progress >= ARRIVAL else (progress - begin) / (ARRIVAL - begin)
+        self.limit = max(self.target, first + (self.target - first) * share)
         self.multiplier = max(0.0, self.multiplier + self._rate * (expected / self.limit - 1))
 
     def row(self) -> dict[str, float]:
-        """`lambda`, and the `limit` once there is one."""
+        """`lambda`, and `limit` once it is finite."""
         return {"lambda": self.multiplier, **({"limit": self.limit} if math.isfinite(self.limit) else {})}
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Is a supernet healthy: what its preferences lean to, how decided and sharp they are, how well it generalises."""
+"""Whether a supernet is healthy: its preferences, their entropy and curvature, and its generalisation gap."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def diagnose(
     rows: Sequence[Mapping[str, float]],
     seed: int,
 ) -> Diagnosis:
-    """Look at a supernet as it stands; nothing of it is changed.
+    """Diagnose a supernet, without changing it.
 
-    Each batch is judged under gates drawn as for a step of the weights, the same ones for both kinds of images.
+    Each batch is evaluated under gates drawn as for a step of the weights, the same for both kinds of images.
 
     Args:
         supernet: on its device.
@@ -115,7 +115,7 @@ def _as_trained(supernet: SearchSpace, strategy: Strategy, batches: Iterable[Bat
         SupernetEvaluator(supernet, [batch], seed=seed)([strategy.weight_gates(generator)])[0] for batch in batches
     ]
     if not judged:
-        raise ValueError("there are no images to judge the supernet by")
+        raise ValueError("there are no images to evaluate the supernet on")
     return Evaluation(torch.cat([e.correct for e in judged]), torch.cat([e.losses for e in judged]))
 
 

@@ -20,7 +20,7 @@ class StopSettings(Settings):
 
     eigenvalue_growth: float | None = Field(GROWTH, gt=1)
     """Stop once the dominant eigenvalue of d2 L_val / d alpha2, a mean over five epochs, is this many times its value
-    five epochs before; null does not look. Each look costs some passes of the whole mixture over one batch."""
+    five epochs before; null does not measure it. Each epoch it costs a few passes of the whole mixture on one batch."""
     parameter_free_share: float | None = Field(None, gt=0, le=1)
     """Stop once this share of the choices prefers an operation without parameters, a mean over five epochs."""
 
@@ -32,7 +32,7 @@ class StopSettings(Settings):
 
 
 class EarlyStop:
-    """What to look at after each epoch, and when it is enough. It has no state but the training's rows.
+    """What to measure after each epoch, and when to stop. Its only state are the training's rows.
 
     Args:
         settings: see `StopSettings`.
@@ -42,7 +42,7 @@ class EarlyStop:
         seed: of the first direction.
 
     Raises:
-        UserError: the strategy learns nothing that could be followed.
+        UserError: the strategy has no preferences to measure.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class EarlyStop:
         self._seed = seed
 
     def measure(self) -> dict[str, float]:
-        """`parameter_free_share` and `eigenvalue`, for the epoch's row, as far as they are asked for.
+        """`parameter_free_share` and `eigenvalue`, if asked for, for the epoch's row.
 
         Raises:
             Diverged: the curvature is not finite.

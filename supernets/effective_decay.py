@@ -1,4 +1,4 @@
-"""Decay of the weights that count, instead of those that are stored."""
+"""Weight decay of the effective weights of elastic layers, instead of the stored ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class EffectiveDecay:
     At stationary weights ordinary decay, lambda / 2 ||W||^2, gives the larger of two options of entangled weights the
     lower loss, even where it is of no use: dL/dtheta_big - dL/dtheta_small = -lambda / m ||W_ring||^2, with W_ring the
     weights that only the larger has, and m their coverage. Under this penalty, in the loss of the weights and in that
-    of the architecture parameters, the difference is 0. It takes the place of the optimiser's decay.
+    of the architecture parameters, the difference is 0. It replaces the optimiser's decay.
 
     Args:
         space: the supernet.

@@ -1,4 +1,4 @@
-"""How decided the preferences of a strategy are."""
+"""Entropy of the preferences of a strategy."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def mean_entropy(preferences: Mapping[str, Tensor], region: Region) -> float | N
 
     Args:
         preferences: the probability of each option, 0 outside the region, by choice.
-        region: what is open. Only its undecided choices count.
+        region: the open options; only undecided choices count.
 
     Returns:
-        None where no choice has both a preference and something to decide.
+        None if no undecided choice has a preference.
     """
     shares = [
         float(torch.special.entr(preferences[name]).sum()) / math.log(len(region[name]))

@@ -1,4 +1,4 @@
-"""What gates are worth: a supernet judged under several of them on the same images."""
+"""Evaluation of a supernet under different gates on the same images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The share that is right."""
+        """The share that is classified correctly."""
         return float(self.correct.double().mean())
 
     @property
@@ -41,19 +41,19 @@ class Evaluation:
 
 
 Evaluate = Callable[[Sequence[Gates]], list[Evaluation]]
-"""Judges several gates on the same images in the same order, so that their results can be paired."""
+"""Evaluates several gates on the same images in the same order, so that their results are paired."""
 
 
 class SupernetEvaluator:
-    """Judges a supernet as it stands, in training mode: batch norms use the batch and keep their statistics.
+    """Evaluates a supernet in training mode: batch norms use the batch and keep their running statistics.
 
-    The running statistics belong to the mixture that was trained, and would put every change of it at a
-    disadvantage (Wang et al., "Rethinking Architecture Selection in Differentiable NAS", ICLR 2021).
+    The running statistics belong to the trained mixture, and would penalise every change of it (Wang et al.,
+    "Rethinking Architecture Selection in Differentiable NAS", ICLR 2021).
 
     Args:
         supernet: on its device.
         batches: the same images in the same order each time, not augmented.
-        seed: of whatever is random in the supernet itself (noise, dropout): a layer's is the same under all gates.
+        seed: of randomness in the supernet itself (noise, dropout); each layer's is the same under all gates.
     """
 
     def __init__(self, supernet: SearchSpace, batches: Iterable[Batch], *, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Adam for vectors of which a step may touch only some entries."""
+"""Adam for vectors of which a step may change only some entries."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ EPSILON = 1e-8
 
 
 class MaskedAdam:
-    """Every entry has an Adam of its own: entries that a step leaves out keep values, moments and step count.
+    """Adam with a state for every entry: entries left out of a step keep their value, moments and step count.
 
         m <- b1 m + (1 - b1) g        v <- b2 v + (1 - b2) g^2
         x <- x - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
 
     (algorithm 1 of Kingma & Ba, "Adam", ICLR 2015, with t counted by entry). Plain Adam would move an entry of gradient
-    0 by its momentum, forget its second moment, and take too large a first step in an entry that is met late.
+    0 by its momentum, forget its second moment, and take too large a first step in an entry that is first updated late.
 
     Args:
         vectors: by name.
-        lr, betas: as for `torch.optim.Adam`.
+        lr: as for `torch.optim.Adam`.
+        betas: as for `torch.optim.Adam`.
     """
 
     def __init__(self, vectors: Mapping[str, nn.Parameter], *, lr: float, betas: tuple[float, float]) -> None:
@@ -37,7 +38,7 @@ class MaskedAdam:
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor], entries: Mapping[str, Sequence[int]]) -> None:
-        """Follow the gradients in these entries of these vectors; all else stays to the bit."""
+        """Update these entries of these vectors; everything else stays bitwise equal."""
         b1, b2 = self._betas
         for name, options in entries.items():
             i = self._index(name, tuple(options))
@@ -61,7 +62,7 @@ class MaskedAdam:
         return {key: dict(kept) for key, kept in (("m", self._m), ("v", self._v), ("t", self._t))}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Take up what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         for key, kept in (("m", self._m), ("v", self._v), ("t", self._t)):
             for name, tensor in kept.items():
                 tensor.copy_(state[key][name])

@@ -1,4 +1,4 @@
-"""Noise that can be paired: each layer of a network draws from a stream of its own."""
+"""Common random numbers: each layer of a network draws from a random stream of its own."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 _DRAWING = (_DropoutNd, nn.RReLU, nn.MultiheadAttention)
-"""Layers of torch that draw."""
+"""Layers of torch that draw random numbers."""
 
 
 @contextmanager
 def paired_noise(network: nn.Module, seed: int) -> Iterator[None]:
     """Within it, one forward pass whose noise in each layer depends on `seed` and the layer's name alone.
 
-    So two passes that do not run the same layers, or not with the same weights, differ by that and not by the noise of
-    all layers behind: common random numbers. A layer that is run again draws anew. Torch's global generators are left
-    as they were. Holds for `torch.func.functional_call` too.
+    So two passes that run different layers, or the same layers with other weights, differ only by that, and not by the
+    noise of all later layers (common random numbers). A layer that runs again draws new numbers. Torch's global
+    generators are restored. This also works with `torch.func.functional_call`.
     """
     devices = {parameter.device for parameter in network.parameters() if parameter.is_cuda}
     generators = [torch.default_generator, *(torch.cuda.default_generators[device.index] for device in devices)]
@@ -33,7 +33,7 @@ def paired_noise(network: nn.Module, seed: int) -> Iterator[None]:
     def begin(name: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         runs[name] += 1
         digest = hashlib.sha256(f"{seed}/{name}/{runs[name]}".encode()).digest()
-        for generator in generators:  # far cheaper than torch.manual_seed, which looks for every kind of device
+        for generator in generators:  # far cheaper than torch.manual_seed, which checks every kind of device
             generator.manual_seed(int.from_bytes(digest[:4]))
 
     drawing = [(name, module) for name, module in network.named_modules() if _may_draw(module)]
@@ -48,5 +48,5 @@ def paired_noise(network: nn.Module, seed: int) -> Iterator[None]:
 
 
 def _may_draw(module: nn.Module) -> bool:
-    """Of torch's own layers those that do, and any layer that is not torch's."""
+    """Torch's own layers that draw, and any layer that is not torch's."""
     return isinstance(module, _DRAWING) or not type(module).__module__.startswith("torch.nn.")

@@ -26,7 +26,7 @@ ParameterFree = Literal["zero", "uniform"]
 
 @dataclass(frozen=True)
 class Statistic:
-    """What a step says about an option o of a path a, and how an epoch's steps become its importance G_o.
+    """What a step observes of an option o of a path a, and how an epoch's steps become its importance G_o.
 
     s_o is made of the norms ||dL/dW|| of the weights W (kernels and matrices, not biases and norms) of o.
 
@@ -36,7 +36,7 @@ class Statistic:
         places: `mean` over all weights of o wherever the path has it, or the `sum` divided only by the number of
             choices at which the path has it, so that deeper blocks and repeated cells count for more.
         average: of the steps of an epoch with s_o != 0 by running_half from 0, G <- (G + s) / 2, or of all the mean.
-        carry: whether an option that an epoch has not drawn keeps its G. Without, every epoch begins with 0.
+        carry: whether an option that an epoch has not drawn keeps its G; otherwise every epoch begins with 0.
         parameter_free: the share of options without weights: none of the sum of G, or 1 / (number of options).
     """
 
@@ -53,7 +53,7 @@ class OptionImportance:
 
     Args:
         space: whose layer choices they are; all other choices have no entry.
-        statistic: see there.
+        statistic: how steps become G.
     """
 
     def __init__(self, space: SearchSpace, statistic: Statistic) -> None:
@@ -74,7 +74,7 @@ class OptionImportance:
         self._steps: list[_Step] = []
 
     def distinguishes(self, name: str, options: Sequence[int]) -> bool:
-        """Whether G can make a difference between these options of a choice."""
+        """Whether G can differ between these options of a choice."""
         with_weights = [o for o in options if name in self._weights and self._weights[name][o]]
         return len(with_weights) > 1 or (
             self._statistic.parameter_free == "zero" and 0 < len(with_weights) < len(options)

@@ -120,14 +120,14 @@ class PADA(SinglePathOneShot):
         return self.sampler
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Take up the tau of the epoch."""
+        """Set the tau of the epoch."""
         self._progress = max(0, epoch - self.tau_lag) / epochs
         self._cumulative.clear()
         if self.sampler is not None:
             self.sampler.tau = self.tau_data * self._progress
 
     def distributions(self) -> dict[str, Tensor]:
-        """P of each choice that importance has a say in, float64 `(options,)`, 0 outside the region."""
+        """The distribution p of each choice that is not drawn uniformly, float64 `(options,)`, 0 outside the region."""
         found = {}
         for name, options in self.region.items():
             p = self._distribution(name, options)
@@ -155,7 +155,7 @@ class PADA(SinglePathOneShot):
         )
 
     def _draw(self, generator: torch.Generator) -> dict[str, int]:
-        """The same draws as those of a uniform path, each mapped to an option by the inverse of its distribution."""
+        """Inverse transform sampling, from the same random numbers as a uniform path."""
         draws = torch.rand(len(self.region), generator=generator, dtype=torch.float64).tolist()
         gates = {}
         for u, (name, options) in zip(draws, self.region.items(), strict=True):
@@ -178,17 +178,17 @@ class PADA(SinglePathOneShot):
         return (weights * task.losses(logits, targets)).mean()
 
     def before_update(self, paths: Sequence[Gates]) -> None:
-        """Take the norms of the gradients, which are clipped by now, as in the authors' code."""
+        """Observe the norms of the gradients, after clipping, as in the authors' code."""
         if self.importance is not None:
             for path in paths:
                 self.importance.observe(path)
         if self.unsampled == "decay":
             for parameter in self._parameters:
-                if parameter.grad is None:  # which optimisers pass over
+                if parameter.grad is None:  # which optimisers skip
                     parameter.grad = torch.zeros_like(parameter)
 
     def end_epoch(self, epoch: int, epochs: int) -> Mapping[str, float]:
-        """Renew the importances.
+        """Update the importances.
 
         Returns:
             `entropy` of the options as they were drawn (1 is uniform), the share of `unique_images` seen, and the

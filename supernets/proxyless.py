@@ -1,4 +1,4 @@
-"""ProxylessNAS: one path at a time, and the price of what it costs.
+"""ProxylessNAS: one path at a time, with the expected cost in the loss.
 
 Cai, Zhu & Han, "ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware", ICLR 2019.
 """
@@ -98,7 +98,7 @@ class ProxylessNAS(AlphaStrategy):
 
     @property
     def uses_cost(self) -> bool:
-        """Unless the loss leaves the cost out."""
+        """Unless the loss ignores the cost."""
         return type(self.cost_loss) is not CostLoss
 
     def check_schedule(self, epochs: int, steps: int) -> None:
@@ -109,11 +109,11 @@ class ProxylessNAS(AlphaStrategy):
             raise UserError("supernet.strategy.every", problem, code="out_of_range")
 
     def weight_gates(self, generator: torch.Generator) -> Gates:
-        """One path, drawn from softmax(alpha); choices between edges stand open."""
+        """One path, drawn from softmax(alpha); choices between edges open all of them."""
         return self._gates(self._draw(self.region, 1, generator))
 
     def after_step(self, step: Step) -> None:
-        """After every few steps of the weights, one of alpha; weights and statistics stay as they are."""
+        """After every `every` steps of the weights, one of alpha, which changes no weights and no statistics."""
         if step.epoch < self.alpha_warmup or (step.index + 1) % self.every or not self.alphas.undecided(self.region):
             return
         region = self.region

@@ -20,13 +20,13 @@ from espalier.supernets.spos import SinglePathOneShot
 class Sandwich(SinglePathOneShot):
     """Each step trains the largest path, the smallest, and a few random ones on the same images; gradients add up.
 
-    With in-place distillation (section 3.3 of the paper) only the largest path learns from the labels, all others from
-    what it says: L = -sum_c p_c log q_c with p = softmax(z of the largest), a constant. One step costs as much as one
+    With in-place distillation (section 3.3) only the largest path learns from the labels, all others from
+    its predictions: L = -sum_c p_c log q_c with p = softmax(z of the largest), a constant. One step costs as much as one
     of each of its paths.
 
     Args:
         space: the supernet, of elastic choices, whose options have an order.
-        random_paths: how many random paths a step has.
+        random_paths: number of random paths in a step.
         distill: whether the largest path teaches the others.
     """
 
@@ -48,7 +48,7 @@ class Sandwich(SinglePathOneShot):
         return [largest, smallest, *(self.weight_gates(generator) for _ in range(self.random_paths))]
 
     def path_loss(self, task: Classification, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of the labels for the first path of a step; of the first path's word for the others."""
+        """Cross-entropy with the labels for the first path of a step, with its predictions for the others."""
         if self._teacher is not None:
             return F.cross_entropy(logits.float(), self._teacher)
         if self.distill:

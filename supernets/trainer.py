@@ -24,15 +24,15 @@ from espalier.supernets.strategy import Step, Strategy, check_supports
 
 @runtime_checkable
 class Reorderable(Protocol):
-    """Batches of images that something else may choose."""
+    """Batches whose images and order something else may choose."""
 
     def follow(self, order: Order) -> None:
-        """From now on `order` decides which images an epoch shows."""
+        """From now on `order` chooses the images of each epoch."""
         ...
 
 
 class SupernetTraining(Training):
-    """The training of the shared weights of a space, and of what its strategy learns beside them.
+    """The training of a space's shared weights, and of its strategy's architecture parameters.
 
     Args:
         space: the supernet, already on its device; trained in place.
@@ -43,17 +43,18 @@ class SupernetTraining(Training):
         task: gives the loss.
         generator: orders and augments the batches, those of `validation` too.
         seed: of the draws of gates.
-        stop: what to look at after each epoch, and when to end early.
-        follows: epochs of a training that this one goes on from: the strategy's own schedules, such as a warm-up or
-            a temperature, stay at their end.
-        penalty: of the gates, a part of every loss, and in place of the optimiser's decay of what it shrinks.
+        stop: what to measure after each epoch, and when to end early.
+        follows: epochs of the training that this one continues; the strategy's own schedules, such as a warm-up or a
+            temperature, then stay at their final values.
+        penalty: a function of the gates that is added to every loss; it replaces the optimiser's decay of the weights
+            that it shrinks.
 
     Attributes:
-        learns: whether the strategy does anything around the steps of the weights; to be set before an epoch.
+        learns: whether the strategy acts before and after the steps of the weights; to be set before an epoch.
 
     Raises:
-        UserError: the strategy cannot open a choice of the space, or learns and has no images to learn from.
-        TypeError: it chooses the images, and the batches do not let it.
+        UserError: the strategy does not support a choice of the space, or learns without images to learn from.
+        TypeError: it chooses the images, which the batches do not support.
     """
 
     task: Classification
@@ -140,7 +141,7 @@ class SupernetTraining(Training):
         return loss
 
     def backward(self, x: Tensor, y: Tensor) -> Tensor:
-        """The gradients of the step's paths, added up; the mean of their losses."""
+        """Sums the gradients of the step's paths; returns the mean of their losses."""
         self._paths = self.strategy.sample_paths(self.draws)
         losses = [self._backward(x, y, gates) for gates in self._paths]
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
@@ -152,7 +153,7 @@ class SupernetTraining(Training):
         return loss.detach()
 
     def before_update(self) -> None:
-        """Let the strategy see the gradients."""
+        """Show the gradients to the strategy."""
         self.strategy.before_update(self._paths)
 
     def _next_validation(self) -> Batch:
@@ -160,7 +161,7 @@ class SupernetTraining(Training):
         return next(self._validation)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next epoch depends on."""
+        """Everything that the next epoch depends on."""
         return {**super().state_dict(), "strategy": self.strategy.state_dict(), "draws": self.draws.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -181,7 +182,7 @@ def train_supernet(
     track: Track = silent,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> list[dict[str, float]]:
-    """Train to the end; the space is left with the result, the moving average of its weights where there is one.
+    """Train to the end; the space then has the final weights, or their moving average where there is one.
 
     Args:
         training: new, or about to be resumed from `checkpoint`.
@@ -209,14 +210,14 @@ def train_supernet(
 
 
 class _Endless:
-    """Batch after batch; a new epoch of the source begins where one ends."""
+    """Batch after batch; when the source ends, it starts a new epoch."""
 
     def __init__(self, source: BatchSource) -> None:
         self._source = source
         self._batches: Iterator[Batch] = iter(())
 
     def restart(self) -> None:
-        """Begin an epoch now, so that what follows depends on the generator's state alone."""
+        """Start an epoch now, so that later batches depend only on the generator's state."""
         self._batches = iter(self._source)
 
     def __next__(self) -> Batch:

@@ -1,4 +1,4 @@
-"""Few-shot NAS: a tree of supernets, each for a part of the space whose options get along.
+"""Few-shot NAS: a tree of supernets, each for a part of the space whose options have similar gradients.
 
 Zhao et al., "Few-Shot Neural Architecture Search", ICML 2021, with the splits of Hu et al., "Generalizing Few-Shot NAS
 with Gradient Matching", ICLR 2022.

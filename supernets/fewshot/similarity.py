@@ -1,4 +1,4 @@
-"""How far the options of a choice pull the shared weights apart: distances between their gradients.
+"""How much the options of a choice disagree on the shared weights: distances between their gradients.
 
 Hu et al., "Generalizing Few-Shot NAS with Gradient Matching", ICLR 2022: options whose gradients on the
 weights they share point in different directions harm each other in one supernet.
@@ -48,8 +48,8 @@ def gram(gradients: Sequence[Gradients]) -> NDArray[np.float64]:
 def distances(gradients: Sequence[Gradients]) -> NDArray[np.float64]:
     """D_oo' = 1 - <g_o, g_o'> / (|g_o| |g_o'|), shape (n, n), between 0 (same direction) and 2 (opposite).
 
-    A zero gradient has no direction and is similar to nothing: its distance is 1 from every option, itself included.
-    So a 1 on the diagonal flags it, and it joins whichever group the others leave it.
+    A zero gradient has no direction: its distance is 1 from every option, including itself. So a 1 on the diagonal
+    flags it, and the other options decide which group it joins.
 
     Raises:
         Diverged: a gradient is not finite.
@@ -74,9 +74,9 @@ class GradientDistances:
     left as it was.
 
     Args:
-        space: the supernet, trained for a while: at its initialisation the distances mean nothing.
+        space: the supernet, after some training: at initialisation the distances mean nothing.
         strategy: its gates and its region; only options open there are scored.
-        loss: of a batch under gates.
+        loss: of a batch, under gates.
         batches: endless.
         generator: a CPU generator, of the gates and the noise.
 

@@ -24,13 +24,13 @@ from espalier.supernets.fewshot.partition import (
 )
 
 MIN_REPEATS = 8
-"""Before these a bootstrap says nothing."""
+"""With fewer repeats a bootstrap is meaningless."""
 RESAMPLES = 400
 INTERVAL = (0.025, 0.975)
 
 
 class Split(BaseModel):
-    """A region's split, and what it rests on."""
+    """A region's split, and the measurements it rests on."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
@@ -67,9 +67,9 @@ class Measure(Protocol):
 
 
 def option_counts(space: SearchSpace) -> dict[str, int]:
-    """The number of options of each choice, but for those between the outputs of layer choices.
+    """The number of options of each choice, except choices between the outputs of layer choices.
 
-    These are never split: the strengths of their edges decide there.
+    These are never split: the strengths of their edges decide them.
     """
     return {
         name: len(choice.options)
@@ -79,7 +79,7 @@ def option_counts(space: SearchSpace) -> dict[str, int]:
 
 
 def splittable(space: SearchSpace, region: Region, branches: int) -> tuple[str, ...]:
-    """The choices that are still whole in the region and have options enough, but not too many to try all groups."""
+    """The choices that are unsplit in the region, with enough options, but few enough to try all groups."""
     return tuple(
         name
         for name, count in option_counts(space).items()

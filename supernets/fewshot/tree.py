@@ -1,4 +1,4 @@
-"""The tree of supernets: train, split, let the parts inherit, until the leaves."""
+"""The tree of supernets: train, split, let the children inherit, down to the leaves."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def train_tree(
         make_training: makes each supernet.
         settings: the tree's shape.
         folder: takes a checkpoint of each supernet, written after each epoch, and a record of each split; a killed
-            run goes on from them and finds what it would have found.
-        seed: gives each supernet one of its own, which matters where nothing is inherited, and each split.
+            run continues from them with the same result.
+        seed: from which each supernet and each split get their own.
         track: shows progress.
         on_epoch: called with a supernet's name and each epoch's row.
 

@@ -1,4 +1,4 @@
-"""Selection under a limit on the cost."""
+"""Selection under a cost limit."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from espalier.nas.space import SearchSpace
 from espalier.supernets.selection.lagrangian import architecture_at_price
 
 HALVINGS = 60
-"""Of the interval of prices: to the last digit."""
+"""Of the interval of prices: down to rounding."""
 HIGHEST = 1e18
 """Of all prices; infinite for any table."""
 LEAST = math.log(0.01)
-"""Of log p: an option that training has ruled out is not taken to use up what the limit leaves."""
+"""Of log p: options that training has ruled out are not chosen to use up the rest of the limit."""
 
 
 def likeliest_within(

@@ -1,4 +1,4 @@
-"""Which removal hurts a supernet most, or least, by numbers that can tell."""
+"""Which removal hurts a supernet most, or least, by a criterion that can tell them apart."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Criterion = Literal["auto", "accuracy", "loss"]
 Hurts = Literal["most", "least"]
 
 SIGNIFICANT = 2.0
-"""Standard errors beyond which a difference of accuracies is taken for real."""
+"""Standard errors beyond which a difference of accuracies counts as significant."""
 
 
 def compare(without: Mapping[int, Evaluation], criterion: Criterion, *, hurts: Hurts) -> Comparison:
-    """Find the candidate that the supernet can do without least (`most`) or best (`least`).
+    """Find the candidate whose removal hurts the supernet `most` or `least`.
 
     Wang et al., "Rethinking Architecture Selection in Differentiable NAS", ICLR 2021, go by accuracy. Where
     the supernet is nearly perfect, a few images then decide, and equal accuracies decide for the first option,
@@ -31,13 +31,13 @@ def compare(without: Mapping[int, Evaluation], criterion: Criterion, *, hurts: H
 
     Args:
         without: at least two candidates with the supernet's evaluation without each, all on the same images.
-        criterion: what to go by.
-        hurts: which candidate is asked for. Of equal ones the first hurts most, and the last least, so that the first
-            is kept either way.
+        criterion: what to compare.
+        hurts: which candidate to find. Among equal ones the first counts as hurting most and the last as hurting
+            least, so that the first is kept either way.
 
     Raises:
         Diverged: a loss is not finite.
-        ValueError: fewer than two candidates, or other images.
+        ValueError: fewer than two candidates, or different images.
     """
     if len(without) < 2 or len({evaluation.n for evaluation in without.values()}) != 1:
         raise ValueError("a comparison needs at least two candidates, judged on the same images")

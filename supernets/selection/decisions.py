@@ -1,4 +1,4 @@
-"""Records of what was decided, and on what numbers."""
+"""Records of decisions, and of the numbers they rest on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class _Record(BaseModel):
 
 
 class Comparison(_Record):
-    """A supernet judged several times on the same images, each time with one candidate removed."""
+    """Evaluations of a supernet on the same images, each with one candidate removed."""
 
     candidates: tuple[int, ...]
     """What was removed: indices of options or, where edges are dropped, of inputs."""
@@ -21,11 +21,11 @@ class Comparison(_Record):
     losses: tuple[float, ...]
     """Mean cross-entropy without each candidate."""
     images: int
-    """On how many it was judged."""
+    """Number of images of each evaluation."""
     decided: int
     """The option that stays, whose removal hurts most, or the edge that goes, whose removal hurts least."""
     decided_by: Literal["accuracy", "loss"]
-    """By which of the two."""
+    """Which of the two criteria decided."""
     margin: float
     """By how much of it the decided candidate leads the next."""
     standard_error: float

@@ -1,4 +1,4 @@
-"""Selection by perturbation: what the supernet can least do without.
+"""Selection by perturbation: keep the options whose removal hurts the supernet most.
 
 Wang, Cheng, Chen, Tang & Hsieh, "Rethinking Architecture Selection in Differentiable NAS", ICLR 2021.
 """
@@ -27,18 +27,18 @@ Topology = Literal["conditional", "leave_one_out"]
 
 
 class Perturbation:
-    """The selection in progress: decides choice after choice, and lets the supernet recover between visits.
+    """A selection in progress: it decides one choice after another, and fine-tunes the supernet between visits.
 
-    Its outcome so far is `strategy.region`, which each decision narrows: from then on the supernet is trained and
-    judged with the choice decided.
+    Its result so far is `strategy.region`, which each decision narrows: from then on the supernet is trained and
+    evaluated with that choice decided.
 
     Args:
         space: the trained supernet.
         strategy: of its training; gives the mixture that is perturbed.
-        evaluate: judges the supernet as it stands.
+        evaluate: evaluates the current supernet.
         criterion: see `compare`.
         topology: see `project_topology`.
-        interval: epochs of tuning between two visits.
+        interval: epochs of fine-tuning between two visits.
         seed: of the order of the choices.
 
     Attributes:
@@ -76,7 +76,7 @@ class Perturbation:
 
     @property
     def total_epochs(self) -> int:
-        """Epochs of tuning until the last visit; 0 where nothing is to decide."""
+        """Epochs of fine-tuning until the last visit; 0 if there is nothing to decide."""
         return max(self.epochs, default=0)
 
     def run(
@@ -90,14 +90,14 @@ class Perturbation:
         """Make all remaining visits.
 
         Args:
-            tune: trains the supernet for so many more epochs.
+            tune: trains the supernet for this many more epochs.
             track: shows progress.
-            description: what it says.
+            description: of the progress.
             on_visit: called after each visit. To be able to go on from there, keep `state_dict` together with that of
                 the training, whose strategy holds the region.
 
         Returns:
-            The architecture that is left.
+            The selected architecture.
 
         Raises:
             Diverged: a loss is not finite.
@@ -156,15 +156,15 @@ def project_operation(name: str, gates: Gates, evaluate: Evaluate, *, criterion:
     Args:
         name: of the choice.
         gates: under which it is a mixture of its open options.
-        evaluate: judges gates.
+        evaluate: evaluates gates.
         criterion: see `compare`.
 
     Raises:
-        ValueError: the choice is no mixture.
+        ValueError: the choice is not a mixture.
     """
     gate = gates[name]
     if not isinstance(gate, Mixture):
-        raise ValueError(f"choice {name} is no mixture, but a path")
+        raise ValueError(f"choice {name} is a path, not a mixture")
     evaluations = evaluate([{**gates, name: without_option(gate, option)} for option in gate.active])
     comparison = compare(dict(zip(gate.active, evaluations, strict=True)), criterion, hurts="most")
     return Decision(choice=name, option=comparison.decided, comparisons=(comparison,))
@@ -173,7 +173,7 @@ def project_operation(name: str, gates: Gates, evaluate: Evaluate, *, criterion:
 def without_option(gate: Mixture, option: int) -> Mixture:
     """The mixture with one option removed, the weights of the others as they were: they then sum to `1 - p`.
 
-    To raise them to a sum of 1 would judge a change of scale along with the removal.
+    Rescaling them to a sum of 1 would mix a change of scale into the effect of the removal.
     """
     return Mixture(gate.weights, tuple(active for active in gate.active if active != option))
 
@@ -193,7 +193,7 @@ def project_topology(
         choice: between inputs.
         options: its open subsets, all those of their inputs.
         gates: of the other choices.
-        evaluate: judges gates.
+        evaluate: evaluates gates.
         criterion: see `compare`.
         topology: `conditional` evaluates the remaining inputs anew after each one that is dropped; `leave_one_out`,
             as the authors do, evaluates each once with all others present, and so may drop two redundant inputs.

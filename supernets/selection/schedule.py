@@ -1,4 +1,4 @@
-"""When which choice is decided: visits to a supernet, with training between them."""
+"""When each choice is decided: visits to a supernet, with training between them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from espalier.nas.region import Region
 from espalier.nas.space import SearchSpace
 
 Visit = tuple[str, ...]
-"""Names of the choices that are decided one after another, with no training between them."""
+"""Names of choices that are decided one after another, without training between them."""
 
 
 def keeps_edges(choice: Choice) -> TypeGuard[InputChoice]:
-    """Whether the choice is which outputs of layer choices are kept: a decision on topology."""
+    """Whether the choice selects among outputs of layer choices, which is a decision on topology."""
     return isinstance(choice, InputChoice) and choice.edges is not None
 
 
