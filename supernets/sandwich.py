@@ -20,9 +20,9 @@ from espalier.supernets.spos import SinglePathOneShot
 class Sandwich(SinglePathOneShot):
     """Each step trains the largest path, the smallest, and a few random ones on the same images; gradients add up.
 
-    With in-place distillation (section 3.3) only the largest path learns from the labels, all others from
-    its predictions: L = -sum_c p_c log q_c with p = softmax(z of the largest), a constant. One step costs as much as one
-    of each of its paths.
+    With in-place distillation (section 3.3 of the paper) only the largest path learns from the labels; all others learn
+    from its predictions: L = -sum_c p_c log q_c with p = softmax(z of the largest), a constant. One step costs as much
+    as one of each of its paths.
 
     Args:
         space: the supernet, of elastic choices, whose options have an order.
