@@ -1,6 +1,7 @@
 # make demo      install into .venv, run the quickstart recipe, say where its report is
 # make test      install with the test extra, then format, lint, types, tests (minutes) and the share of code they ran
 # make test-all  the same, with the slow behaviour tests
+# make docs      build the documentation into site/
 # Tests run in WORKERS processes, each on one thread: make test WORKERS=4
 PYTHON ?= python3
 WORKERS ?= 2
@@ -10,7 +11,7 @@ IN_PARALLEL := -n $(WORKERS) --dist worksteal
 MEASURED := $(BIN)/python -m slipcover --json --out .coverage.json \
 	--source src/espalier,nas,supernets,predictors,pruning,export,recipes
 
-.PHONY: demo test test-all checks format clean
+.PHONY: demo test test-all docs checks format clean
 
 demo: .venv/installed
 	$(BIN)/nas run quickstart
@@ -22,6 +23,9 @@ test: checks
 test-all: checks
 	$(MEASURED) -m pytest $(IN_PARALLEL) -m ""
 	$(BIN)/python tests/print_coverage.py .coverage.json
+
+docs: .venv/installed-test
+	$(BIN)/mkdocs build --strict
 
 checks: .venv/installed-test
 	$(BIN)/ruff format --check .
@@ -42,4 +46,4 @@ format: .venv/installed-test
 	touch $@
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build site *.egg-info
