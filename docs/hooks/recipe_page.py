@@ -17,7 +17,8 @@ puts it beside a recipe, so that editors with YAML support complete and check ke
 
 A key can be set in the recipe or on the command line by its dotted path: `nas run my.yaml search.trials=60`. A section
 that is left out is a stage that is not run. Any integer can also be written `{full: F, least: L}`; it is then
-`max(L, round(F * scale))`.
+`max(L, round(F * scale))`. Wherever a method is named, `FILE.py:NAME`, `package.module:NAME` and the names that
+installed packages register are accepted too: see [Extend](../extend/index.md).
 """
 
 
@@ -44,8 +45,8 @@ def prune_and_quantize_page() -> str:
     return "\n".join(
         [
             PRUNE_HEAD,
-            *Sections(PruneSettings.model_json_schema(), _describe, "nas prune").lines(),
-            *Sections(QuantizeSettings.model_json_schema(), _describe, "nas quantize").lines(),
+            *Sections(PruneSettings.model_json_schema(), _describe, "nas prune", depth=1).lines(),
+            *Sections(QuantizeSettings.model_json_schema(), _describe, "nas quantize", depth=1).lines(),
         ]
     )
 

@@ -26,11 +26,13 @@ class Sections:
         schema: the JSON schema.
         describe: descriptions of options that the schema has none for.
         title: heading of the keys that are in no section.
+        depth: levels that the headings of sections are below it.
     """
 
     schema: Mapping[str, Any]
     describe: Describe
     title: str = "Top level"
+    depth: int = 0
 
     def lines(self) -> Iterator[str]:
         """The top-level keys, then every section below them."""
@@ -41,7 +43,7 @@ class Sections:
     def _below(self, section: Mapping[str, Any], path: str) -> Iterator[str]:
         for key, value in section.get("properties", {}).items():
             inner = f"{path}.{key}" if path else key
-            level = "#" * min(inner.count(".") + 2, 5)
+            level = "#" * min(inner.count(".") + 2 + self.depth, 5)
             if members := self._members(value):
                 yield f"{level} {inner}\n"
                 yield f"{_text(value)}\n"
