@@ -170,7 +170,7 @@ JSON_COMMANDS = {
     "score": "score own.py:network --scores naswot,synflow --batch-size 8",
     "rank": "rank --table table.csv --target accuracy --samples 10 --predictors naswot --batch-size 8",
     "profile": "profile model.onnx --operators --concurrency 1 --batch 1,2 --seconds 0.05 --sessions 2",
-    "compare": "profile old.onnx new.onnx --seconds 0.05 --sessions 2",
+    "compare": "profile old.onnx new.onnx --seconds 0.05 --sessions 5",
     "prune": "prune own.py:network --target sparsity=0.5 -o out train.epochs=1 profile.device=replay:device.json",
     "quantize": "quantize own.py:network --methods fp16 -o out --device replay:device.json",
     "lut-list": f"lut build {CELLS} --list",
