@@ -168,7 +168,6 @@ CELLS = "--space nasbench201:channels=2,cells=1 --image-size 8"
 JSON_COMMANDS = {
     "run": "run quickstart -o runs/mine --resume",
     "score": "score own.py:network --scores naswot,synflow --batch-size 8",
-    "rank": "rank --table table.csv --target accuracy --samples 10 --predictors naswot --batch-size 8",
     "profile": "profile model.onnx --operators --concurrency 1 --batch 1,2 --seconds 0.05 --sessions 2",
     "compare": "profile old.onnx new.onnx --seconds 0.05 --sessions 5",
     "prune": "prune own.py:network --target sparsity=0.5 -o out train.epochs=1 profile.device=replay:device.json",
@@ -177,7 +176,7 @@ JSON_COMMANDS = {
     "lut-build": f"lut build {CELLS} -o cells.json --device replay:device.json",
     "devices": "devices local",
 }
-"""A command for each schema of `docs/reference/json.md`; `lut check` and `doctor` take too long for their few keys."""
+"""A command for each schema of `docs/reference/json.md`; `rank`, `lut check` and `doctor` take too long."""
 
 
 @pytest.mark.parametrize("name", JSON_COMMANDS)
