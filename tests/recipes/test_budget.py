@@ -262,7 +262,7 @@ def test_proxyless_takes_its_target_from_the_budget(capsys: Capture, bench: Benc
     [
         ("budget={latency: 5}", "budget.latency", "unknown", "latency_ms"),
         ("budget={}", "budget", "invalid", "latency_ms"),
-        ("budget.latency_ms=0", "budget.latency_ms", "invalid", "0"),
+        ("budget.latency_ms=0", "budget.latency_ms", "out_of_range", "0"),
         ("budget={macs: 1.0e+6, table: t.json}", "budget", "invalid", "latency_ms"),
         ("budget={latency_ms: 9, table: no.json}", "budget.table", "not_found", "no.json"),
         ("budget={latency_ms: 9, table: macs.json}", "budget.table", "mismatch", "macs.json"),
