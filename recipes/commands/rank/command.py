@@ -34,6 +34,7 @@ from espalier.recipes.engine.ranking.rows import BASELINES, finite, ranking_rows
 from espalier.recipes.engine.ranking.sample import Sample, draw_sample
 from espalier.recipes.inputs.named_space import make_space, parse_space
 from espalier.recipes.inputs.score_batch import load_batch
+from espalier.recipes.records.ranking import RankPoint
 from espalier.recipes.records.stages import Stages, read_stages, stage_keys
 
 
@@ -254,16 +255,13 @@ def _rank(
         sampling=sample.sampling,
         computed=store.added,
         seconds=round(seconds, 2),
-        predictors=[
-            {**row.model_dump(mode="json"), "ci95": row.spearman_ci95}  # of the rank correlation that most tables print
-            for row in ranking_rows(columns, targets, seed=asked.seed)
-        ],
+        predictors=ranking_rows(columns, targets, seed=asked.seed),
         points=[
-            {
-                "id": architecture.id,
-                "target": target,
-                "values": {n: finite(column.numbers[i]) for n, column in columns.items()},
-            }
+            RankPoint(
+                id=architecture.id,
+                target=target,
+                values={name: finite(column.numbers[i]) for name, column in columns.items()},
+            )
             for i, (architecture, target) in enumerate(sample.targets.items())
         ],
     )

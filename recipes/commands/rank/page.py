@@ -27,9 +27,14 @@ def ranking_page(ranking: Ranking) -> str:
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    about = {"table": None, "run": None, "images": None, **ranking.to_dict()}
-    rank = RankResult.model_validate(
-        {**about, "table": about["table"] or about["run"], "correlations": ranking.predictors}
+    about = {"table": None, "run": None, "images": None, **ranking.about}
+    rank = RankResult(
+        table=about["table"] or about["run"],
+        target=about["target"],
+        samples=ranking.samples,
+        sampling=ranking.sampling,
+        correlations=tuple(ranking.predictors),
+        points=tuple(ranking.points),
     )
     scatters = rank_scatters(rank)
     return (

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from espalier.recipes.engine.ranking.rows import SIZE
+from espalier.recipes.records.ranking import Correlation, RankPoint
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -26,10 +29,25 @@ class Ranking:
     sampling: str
     computed: int
     seconds: float
-    predictors: Sequence[Mapping[str, Any]]
-    points: Sequence[Mapping[str, Any]]
+    predictors: Sequence[Correlation]
+    points: Sequence[RankPoint]
 
     def to_dict(self) -> dict[str, Any]:
         """As `nas rank --json` prints it."""
-        found = dict(vars(self))
-        return {**found.pop("about"), **found}
+        return {
+            **self.about,
+            "samples": self.samples,
+            "sampling": self.sampling,
+            "computed": self.computed,
+            "seconds": self.seconds,
+            "predictors": [_row(correlation) for correlation in self.predictors],
+            "points": [point.model_dump(mode="json") for point in self.points],
+        }
+
+
+def _row(correlation: Correlation) -> dict[str, Any]:
+    """With the interval of the rank correlation that most tables print; a predictor is not compared with itself."""
+    row = {**correlation.model_dump(mode="json"), "ci95": correlation.spearman_ci95}
+    if correlation.name == SIZE:
+        del row["spearman_given_params"]
+    return row

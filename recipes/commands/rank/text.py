@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from espalier.recipes.commands.rank.result import Ranking
 from espalier.recipes.engine.ranking.rows import SIZE
+from espalier.recipes.records.base import Interval
+from espalier.recipes.records.ranking import Correlation
 
-Row = Mapping[str, Any]
-Columns = Sequence[tuple[str, int, Callable[[Row], str]]]
+Columns = Sequence[tuple[str, int, Callable[[Correlation], str]]]
 """Heading, width and content of each."""
 
 
@@ -37,17 +37,17 @@ def ranking_text(ranking: Ranking) -> str:
     return "\n".join(lines)
 
 
-def _table(rows: Sequence[Row], columns: Columns) -> list[str]:
-    width_of_names = max(24, *(len(row["name"]) + 1 for row in rows))
+def _table(rows: Sequence[Correlation], columns: Columns) -> list[str]:
+    width_of_names = max(24, *(len(row.name) + 1 for row in rows))
     lines = [f"{'predictor':{width_of_names}}" + "".join(f"{heading:>{width}}" for heading, width, _ in columns)]
     for row in rows:
         lines.append(
-            f"{row['name']:{width_of_names}}" + "".join(f"{content(row):>{width}}" for _, width, content in columns)
+            f"{row.name:{width_of_names}}" + "".join(f"{content(row):>{width}}" for _, width, content in columns)
         )
     return lines
 
 
-def _number(value: float | None, interval: Sequence[float | None] | None = None, form: str = ".2f") -> str:
+def _number(value: float | None, interval: Interval = None, form: str = ".2f") -> str:
     """The value with its interval, where they are defined."""
     if value is None:
         return "-"
@@ -56,29 +56,29 @@ def _number(value: float | None, interval: Sequence[float | None] | None = None,
     return f"{value:{form}} [{interval[0]:{form}}, {interval[1]:{form}}]"
 
 
-def _kendall(share: str | None) -> Callable[[Row], str]:
-    def content(row: Row) -> str:
-        of = row if share is None else row["among_best"][share]
-        return _number(of["kendall"], of["kendall_ci95"])
+def _kendall(share: str | None) -> Callable[[Correlation], str]:
+    def content(row: Correlation) -> str:
+        of = row if share is None else row.among_best[share]
+        return _number(of.kendall, of.kendall_ci95)
 
     return content
 
 
-def _precision(share: str) -> Callable[[Row], str]:
-    return lambda row: _number(row["precision"][share]["value"], row["precision"][share]["value_ci95"])
+def _precision(share: str) -> Callable[[Correlation], str]:
+    return lambda row: _number(row.precision[share].value, row.precision[share].value_ci95)
 
 
 _CORRELATIONS: Columns = (
     ("Kendall", 21, _kendall(None)),
     ("best 20 %", 21, _kendall("20%")),
     ("best 10 %", 21, _kendall("10%")),
-    ("Spearman", 21, lambda row: _number(row["spearman"], row["spearman_ci95"])),
-    (f"| {SIZE}", 9, lambda row: _number(row.get("spearman_given_params"))),
+    ("Spearman", 21, lambda row: _number(row.spearman, row.spearman_ci95)),
+    (f"| {SIZE}", 9, lambda row: _number(row.spearman_given_params)),
 )
 _CHOICE: Columns = (
     ("precision, 5 %", 18, _precision("5%")),
     ("10 %", 18, _precision("10%")),
-    ("regret", 26, lambda row: _number(row["regret"], row["regret_ci95"], ".3g")),
-    ("best of n random", 22, lambda row: _number(row["best_of_random"], row["best_of_random_ci95"], ".0f")),
-    ("no value", 10, lambda row: str(row["not_finite"])),
+    ("regret", 26, lambda row: _number(row.regret, row.regret_ci95, ".3g")),
+    ("best of n random", 22, lambda row: _number(row.best_of_random, row.best_of_random_ci95, ".0f")),
+    ("no value", 10, lambda row: str(row.not_finite)),
 )
