@@ -46,4 +46,4 @@ format: .venv/installed-test
 	touch $@
 
 clean:
-	rm -rf .venv build site *.egg-info
+	rm -rf .venv build site src/*.egg-info .coverage.json

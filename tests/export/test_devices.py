@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -92,25 +93,25 @@ def test_a_provider_that_is_not_there_is_named(device: Device, onnx_file: Path) 
     assert device.measure(onnx_file, QUICK).environment["provider"] == "CPUExecutionProvider"
 
 
-@pytest.fixture
-def impatient() -> Iterator[AgentDevice]:
-    """This machine, given up after a second without a sign of life."""
+def this_machine(silence_s: float) -> AgentDevice:
+    """This machine, given up after so long without a sign of life, and asked again at once."""
     command = [sys.executable, "-u", "-c", START]
-    made = AgentDevice("local", lambda: connection.Connection(command, silence_s=1.0), reads_here=True, pause_s=0.0)
-    yield made
-    made.close()
+    return AgentDevice(
+        "local", lambda: connection.Connection(command, silence_s=silence_s), reads_here=True, pause_s=0.0
+    )
 
 
-def test_a_file_that_hangs_is_given_up(impatient: AgentDevice, onnx_file: Path, tmp_path: Path) -> None:
+def test_a_file_that_hangs_is_given_up(onnx_file: Path, tmp_path: Path) -> None:
     path = make_endless_file(tmp_path / "endless.onnx")
-    impatient.fingerprint()
-    with user_error(str(path), "unavailable", says="no sign of life for 1 s"):
-        impatient.measure(path, QUICK)
-    assert impatient.measure(onnx_file, QUICK).latency.count >= 6
+    with contextlib.closing(this_machine(silence_s=3.0)) as impatient:
+        impatient.fingerprint()
+        with user_error(str(path), "unavailable", says="no sign of life for 3 s"):
+            impatient.measure(path, QUICK)
+        assert impatient.measure(onnx_file, QUICK).latency.count >= 6
 
 
 def test_a_file_that_kills_the_runtime_is_named(
-    impatient: AgentDevice, onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make_file(tmp_path / "deadly.onnx", [("x", TensorProto.FLOAT, ["n", 4])])
     write = connection.Connection._write
@@ -121,9 +122,11 @@ def test_a_file_that_kills_the_runtime_is_named(
             os.kill(self.pid, signal.SIGSEGV)
 
     monkeypatch.setattr(connection.Connection, "_write", killing)
-    with user_error(str(path), "unavailable", says=f"{ATTEMPTS} times in a row: the agent ended (killed by signal 11)"):
-        impatient.measure(path, QUICK)
-    assert impatient.measure(onnx_file, QUICK).latency.count >= 6
+    ended = f"{ATTEMPTS} times in a row: the agent ended (killed by signal 11)"
+    with contextlib.closing(this_machine(connection.SILENCE_S)) as patient:
+        with user_error(str(path), "unavailable", says=ended):
+            patient.measure(path, QUICK)
+        assert patient.measure(onnx_file, QUICK).latency.count >= 6
 
 
 @pytest.mark.parametrize("address", ["", "warp", "local:", "local:x", "ssh", "tcp://board", "adb"])

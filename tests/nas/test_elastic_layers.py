@@ -205,7 +205,7 @@ def test_one_hot_gates_are_the_path(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_layer_extracted_is_the_layer_on_its_path(mode: Mode) -> None:
-    """T4: the plain layer of every path computes the same, bit for bit."""
+    """T4: the plain layer of every path computes the same."""
     width, embedding = Dim([W]), Dim([E])
     layers: list[tuple[ElasticLayer, Tensor]] = [
         (ElasticConv2d(width, Dim([E]), kernel_dim(K), stride=2, bias=True, mode=mode), torch.randn(2, 6, 8, 8)),
@@ -222,7 +222,7 @@ def test_a_layer_extracted_is_the_layer_on_its_path(mode: Mode) -> None:
             inputs = x[:, :size]
             plain = layer.extract(path)
             assert type(plain).__module__.startswith("torch.nn.")
-            assert torch.equal(plain(inputs), layer(inputs, path))
+            torch.testing.assert_close(plain(inputs), layer(inputs, path), rtol=1e-10, atol=1e-12)
             assert all(parameter.is_contiguous() for parameter in plain.parameters())
 
 

@@ -33,7 +33,8 @@ class SpaceContract:
         space.train(training)
         for architecture in architectures:
             network = space.build(architecture, weights="inherited")
-            assert torch.equal(network(images(space)), space(images(space), space.gates(architecture)))
+            # A slice of a shared weight and a copy of it may be summed in another order.
+            torch.testing.assert_close(network(images(space)), space(images(space), space.gates(architecture)))
 
     def test_a_built_network_is_plain_torch(self, space: SearchSpace, architectures: list[Architecture]) -> None:
         network = space.build(architectures[0])
