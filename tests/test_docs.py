@@ -32,7 +32,7 @@ SHORT_RUN = (
     *("search.objectives=[accuracy,macs]", "train.front=1", "train.random=1", "train.epochs=1"),
 )
 """Makes `quickstart` take seconds."""
-LATER: tuple[str, ...] = ("extend/",)
+LATER: tuple[str, ...] = ()
 """Pages that other pages link to and that are not written yet."""
 
 

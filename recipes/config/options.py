@@ -199,7 +199,7 @@ def _types(found: Any) -> Mapping[str, Any]:
     annotated = found
     if isinstance(found, type):
         owner = next(base for base in found.__mro__ if "__init__" in vars(base))
-        annotated = owner if "__dataclass_fields__" in vars(owner) else owner.__init__
+        annotated = owner if "__dataclass_fields__" in vars(owner) else vars(owner)["__init__"]
     try:
         return get_type_hints(annotated, include_extras=True)
     except (NameError, AttributeError, TypeError):  # names imported for type checkers alone, as in Optuna's samplers

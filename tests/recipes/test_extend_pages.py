@@ -1,0 +1,38 @@
+"""The pages about own methods: their files are written, their commands run, and their tests pass."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from nas_command import environment, nas_here
+
+from documentation import ROOT, blocks
+
+PAGES = sorted(path for path in (ROOT / "docs" / "extend").glob("own-*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_can_be_followed(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = list(blocks(page))
+    for block in found:
+        if block.file:
+            (tmp_path / block.file).write_text(f"{block.text}\n")
+    for block in found:
+        if block.language == "bash":
+            for program, *arguments in block.commands():
+                assert program == "nas"
+                answer = nas_here(capsys, *arguments)
+                assert answer.code == 0, f"{block.where}: {answer.err}"
+    [contract] = tmp_path.glob("test_*.py")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", contract.name]
+    source = environment()["PYTHONPATH"]
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment(PYTHONPATH=f"{source}:{tmp_path}"), capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout[-3000:]
