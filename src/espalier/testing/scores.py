@@ -86,12 +86,12 @@ class ScoreContract:
         """The score to test."""
         raise NotImplementedError
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def small_space(self) -> NasBench201:
         """NAS-Bench-201 with a single narrow cell."""
         return NasBench201((1, 8, 8), 10, channels=4, cells=1)
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def grey_batch(self) -> Batch:
         """24 random grey images of 8 x 8 with labels from 0 to 9."""
         generator = torch.Generator().manual_seed(7)
