@@ -42,7 +42,7 @@ def make_own_score(text: str, space: SearchSpace | None, *, where: str) -> Score
         problem = f"gives a {type(made).__name__}, which is neither a Score nor a Predictor"
         raise UserError(name, problem, code="user_code")
     made.name = text
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 def make_score(name: str, *, where: str) -> Score:

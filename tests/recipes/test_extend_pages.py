@@ -32,7 +32,6 @@ def test_a_page_can_be_followed(
     [contract] = tmp_path.glob("test_*.py")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", contract.name]
     source = environment()["PYTHONPATH"]
-    result = subprocess.run(
-        command, cwd=tmp_path, env=environment(PYTHONPATH=f"{source}:{tmp_path}"), capture_output=True, text=True
-    )
+    path = environment(PYTHONPATH=f"{source}:{tmp_path}")
+    result = subprocess.run(command, cwd=tmp_path, env=path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout[-3000:]

@@ -70,7 +70,7 @@ class DeploySettings(Settings):
 class RecipeSearchSettings(SearchSettings):
     """The search."""
 
-    sampler: Annotated[SamplerName, Named(SAMPLERS, ("seed",), as_text=True)] = "nsga2"  # type: ignore[assignment]
+    sampler: Annotated[SamplerName, Named(SAMPLERS, ("seed",), as_text=True)] = "nsga2"
     """What proposes the next architecture: a name, or the class of another sampler, with its options."""
     accuracy: PredictorName = INHERITED
     """The predictor that stands for `accuracy` during the search."""

@@ -35,7 +35,7 @@ _SUITES = {
     "SpaceContract": "spaces",
     "StrategyContract": "strategies",
 }
-__all__ = list(_SUITES)  # noqa: PLE0605 - the names are those of the suites
+__all__ = list(_SUITES)
 
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _SUITES.values()))
 

@@ -67,9 +67,8 @@ class PrunerContract:
             return {n: parameter.grad for n, parameter in loop.model.named_parameters() if parameter.grad is not None}
 
         def unchanged(work: Callable[[], object], *, but: frozenset[str] = frozenset()) -> None:
-            moments = {
-                (i, key): value for i, row in loop.optimizer.state_dict()["state"].items() for key, value in row.items()
-            }
+            rows = loop.optimizer.state_dict()["state"].items()
+            moments = {f"{key} of {i}": value for i, row in rows for key, value in row.items()}
             seen = {**others, **{f"grad of {n}": grad for n, grad in grads().items() if n not in but}, **moments}
             before = {key: tensor.clone() for key, tensor in seen.items()}
             work()
@@ -149,7 +148,7 @@ class Loop:
             self.pruner.step()
 
     def state(self) -> dict[str, Any]:
-        parts = {"model": self.model, "optimizer": self.optimizer, "pruner": self.pruner}
+        parts: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer, "pruner": self.pruner}
         buffer = io.BytesIO()
         torch.save({"steps": self.steps} | {name: part.state_dict() for name, part in parts.items()}, buffer)
         return dict(torch.load(io.BytesIO(buffer.getvalue()), weights_only=True))
