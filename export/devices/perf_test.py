@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from espalier.export.devices.agent.errors import Refused, why_not_loaded
+from espalier.export.devices.agent.errors import Refused, not_loaded
 from espalier.export.devices.agent.inputs import make_inputs
 from espalier.export.devices.agent.rounds import MAX_RUNS
 from espalier.export.devices.agent.session import SUFFIX
@@ -226,8 +226,7 @@ def _read(path: str, ran: Ran) -> dict[str, Any]:
     said, results = ran.out[:split], ran.out[split + 1 :]
     if ran.code != 0:
         errors = [line for line in ran.err + said if "rror" in line or "ail" in line or "xception" in line]
-        problem = why_not_loaded((errors or ran.err or [f"exit code {ran.code}"])[-1])
-        raise Refused(path, problem, code="failed")
+        raise not_loaded(path, (errors or ran.err or [f"exit code {ran.code}"])[-1])
     try:
         words = {key.strip(): value.split() for key, _, value in (line.partition(":") for line in said)}
         return {

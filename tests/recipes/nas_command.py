@@ -45,9 +45,10 @@ class Answer:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment, with the packages of this checkout."""
+    """This process's environment with the packages of this checkout, without what measures the coverage of tests."""
     source = str(Path(__file__).resolve().parents[2] / "src")
-    return {**os.environ, "PYTHONPATH": source, **variables}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLIPCOVER_")}
+    return {**inherited, "PYTHONPATH": source, **variables}
 
 
 def start(*arguments: object, cwd: Path, **variables: str) -> subprocess.Popen[str]:

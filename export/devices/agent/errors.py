@@ -44,11 +44,14 @@ _CUSTOM = re.compile(r"([\w.\-]+):(\w+)\(-?\d+\) is not a registered function/op
 _NEWER = re.compile(r"No Op registered for (\w+) with domain_version of (\d+)")
 
 
-def why_not_loaded(said: str) -> str:
-    """Why ONNX Runtime does not load a file, from its error message."""
+def not_loaded(onnx_file: str, said: str) -> Refused:
+    """The error of a file that ONNX Runtime does not load, from its message."""
     custom, newer = _CUSTOM.search(said), _NEWER.search(said)
     if custom:
-        return f"ONNX Runtime on this device does not support its operator {custom[2]} of the domain {custom[1]}"
-    if newer:
-        return f"ONNX Runtime on this device does not support its operator {newer[1]} (ONNX opset {newer[2]})"
-    return f"not an ONNX file that can be run ({said})"
+        unknown = f"{custom[2]} of the domain {custom[1]}"
+    elif newer:
+        unknown = f"{newer[1]} (ONNX opset {newer[2]})"
+    else:
+        return Refused(onnx_file, f"not an ONNX file that can be run ({said})", code="unreadable")
+    problem = f"ONNX Runtime on this device does not support its operator {unknown}"
+    return Refused(onnx_file, problem, code="unsupported")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Callable  # noqa: UP035 - Python 3.8
 
-from espalier.export.devices.agent.errors import Refused, first_line, why_not_loaded
+from espalier.export.devices.agent.errors import Refused, first_line, not_loaded
 from espalier.export.devices.agent.inputs import make_inputs
 
 SUFFIX = "ExecutionProvider"
@@ -87,7 +87,7 @@ def open_session(
     try:
         session = onnxruntime.InferenceSession(onnx_file, options, providers=list(dict.fromkeys((provider, CPU))))
     except Exception as error:
-        raise Refused(onnx_file, why_not_loaded(first_line(error)), code="unreadable") from error
+        raise not_loaded(onnx_file, first_line(error)) from error
     got = session.get_providers()[0]
     if got != provider:
         problem = f"{provider} cannot run it, and {got} would have been used instead"
