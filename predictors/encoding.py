@@ -16,7 +16,11 @@ from espalier.predictors.cell_graph import edges_as_nodes, live_edges, paths_to_
 
 
 class Encoding(Protocol):
-    """Attributes: name: as in recipes."""
+    """How architectures become vectors.
+
+    Attributes:
+        name: as in recipes.
+    """
 
     name: str
 

@@ -30,8 +30,8 @@ class RankCorrelation:
         n: architectures compared, those with a prediction that is not finite included.
         kendall: Kendall's τ-b.
         spearman: Spearman's ρ, with mean ranks for ties.
-        kendall_interval, spearman_interval: percentile bootstrap over the architectures; nan below
-            `MIN_FOR_INTERVAL` of them.
+        kendall_interval: percentile bootstrap over the architectures; nan below `MIN_FOR_INTERVAL` of them.
+        spearman_interval: the same of Spearman's ρ.
         confidence: of the intervals.
         not_finite: predictions that were not finite, and so rank last together.
     """
@@ -55,7 +55,12 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Precision(Statistic):
-    """Attributes: k: architectures chosen. value: the share of them that are among the k best."""
+    """How many of the chosen architectures are among the best.
+
+    Attributes:
+        k: architectures chosen.
+        value: the share of them that are among the k best.
+    """
 
     k: int
 

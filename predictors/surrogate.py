@@ -32,7 +32,8 @@ class Surrogate(LearnedPredictor):
         model: one of `MODELS`: a Gaussian process, a forest, boosted trees, a Bayesian ridge regression.
         encodings: names in `ENCODINGS`.
         scores: asked once about each architecture; see `Features`.
-        unit, higher_is_better: of the outcomes, as they are given to `fit`.
+        unit: of the outcomes, as they are given to `fit`.
+        higher_is_better: whether a larger outcome is better.
         seed: of the model and of the calibration of its intervals.
 
     Raises:

@@ -121,7 +121,13 @@ def _as_trained(supernet: SearchSpace, strategy: Strategy, batches: Iterable[Bat
 
 @dataclass(frozen=True)
 class ParameterFree:
-    """Attributes: choices: with open operations of both kinds. preferred, by_chance: as in `Diagnosis`."""
+    """How often operations without weights are preferred.
+
+    Attributes:
+        choices: number of choices with open operations of both kinds.
+        preferred: as in `Diagnosis`.
+        by_chance: as in `Diagnosis`.
+    """
 
     choices: int
     preferred: float

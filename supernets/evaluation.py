@@ -19,7 +19,12 @@ from espalier.supernets.noise import paired_noise
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Attributes: correct: bool `(images,)`. losses: cross-entropy of each image `(images,)`. Both on the CPU."""
+    """What a network said of each image; tensors are on the CPU.
+
+    Attributes:
+        correct: bool `(images,)`.
+        losses: cross-entropy of each image `(images,)`.
+    """
 
     correct: Tensor
     losses: Tensor

@@ -151,7 +151,13 @@ class OptionImportance:
 
 @dataclass(frozen=True)
 class _Step:
-    """Attributes: entries, sizes: of each norm. counted: the entries drawn, as often as s is divided for them."""
+    """What a step has seen.
+
+    Attributes:
+        entries: the entry of each norm.
+        sizes: number of weights of each norm.
+        counted: the entries drawn, as often as s is divided for them.
+    """
 
     entries: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)

@@ -65,7 +65,12 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Tree:
-    """Attributes: leaves: their regions are disjoint and cover the space. splits: of the others, by name."""
+    """A trained tree of supernets.
+
+    Attributes:
+        leaves: the supernets that were not split; their regions are disjoint and cover the space.
+        splits: how each of the others was split, by name.
+    """
 
     leaves: list[Leaf]
     splits: dict[str, Split]

@@ -65,7 +65,13 @@ def compare(without: Mapping[int, Evaluation], criterion: Criterion, *, hurts: H
 
 @dataclass(frozen=True)
 class _Lead:
-    """Attributes: winner: its row. margin: over the runner-up. standard_error: of the margin, were it zero."""
+    """The lead of the best row.
+
+    Attributes:
+        winner: index of the best row.
+        margin: over the runner-up.
+        standard_error: of the margin, if the true margin were zero.
+    """
 
     winner: int
     margin: float
