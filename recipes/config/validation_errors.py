@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -31,22 +32,27 @@ def first_cause(error: ValidationError, schema: type[Settings]) -> UserError:  #
             inside = [model for holder in holders for model in _sections(holder, path[-1])] if path else [schema]
             return UserError(where, "is a section, with keys inside", code="invalid", allowed=_keys(inside))
         case "literal_error":
-            return UserError(
-                where, f"{given!r} is not possible", allowed=_listed(details["ctx"]["expected"]), given=given
-            )
+            allowed = _listed(details["ctx"]["expected"])
+            return UserError(where, f"unknown value {given!r}", allowed=allowed, given=given)
         case "union_tag_invalid":
             tag, allowed = details["ctx"]["tag"], _listed(details["ctx"]["expected_tags"])
-            return UserError(where, f"{tag!r} is not possible", allowed=allowed, given=tag)
+            return UserError(where, f"unknown name {tag!r}", allowed=allowed, given=tag)
         case "union_tag_not_found":
             return UserError(f"{where}.name", "is missing", code="missing")
         case "user_error":
             return _complaint(path, details["ctx"])
         case kind:
-            problem = details["msg"].removeprefix("Value error, ").replace("valid tuple", "list such as [a, b]")
+            problem = _in_plain_words(details["msg"])
             # A check of our own says itself what it does not like.
             ending = "" if kind == "value_error" else f", not {given!r}"
             code: Code = "out_of_range" if kind in OUT_OF_RANGE else "invalid"
             return UserError(where, f"{problem[0].lower()}{problem[1:]}{ending}", code=code)
+
+
+def _in_plain_words(message: str) -> str:
+    """A message of pydantic's, which speaks of inputs and tuples, as a user of recipes wants to read it."""
+    said = re.sub(r"^(Input|String|Tuple|List) should ", "must ", message.removeprefix("Value error, "))
+    return said.replace("valid tuple", "list such as [a, b]").replace(" after validation, not 0", "")
 
 
 def _complaint(path: Sequence[str], about: Mapping[str, Any]) -> UserError:
