@@ -137,8 +137,11 @@ class Assembly:
 
     def is_affordable(self, architecture: Architecture) -> bool:
         """Whether an architecture is within the limits on params and MACs, of the search and of the budget."""
-        cost = self.predictors.counter(architecture)
-        return all(limit.violation(getattr(cost, limit.name)) <= 0 for limit in self.recipe.limits)
+        count, limits = (
+            self.predictors.counter,
+            self.recipe.limits,
+        )  # counting builds the network: only where it decides
+        return all(limit.violation(getattr(count(architecture), limit.name)) <= 0 for limit in limits)
 
     # Supernets.
 
