@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nas_command import nas_here, stage
+from nas_command import command, nas_here, stage
 
 from espalier.nas.architecture import Architecture
+from espalier.nas.errors import Code
 from espalier.nas.spaces.nasbench201 import EDGES, OPERATIONS, NasBench201, edge_name
+from user_errors import user_error
 
 Capture = pytest.CaptureFixture[str]
 
@@ -124,24 +126,23 @@ def test_a_guided_search_is_taken_up(capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "line"),
+    ("override", "where", "code", "nearest"),
     [
-        ("search.guide={by: parms}", "search.guide.by: no predictor is called 'parms'"),
-        ("search.warm_start={by: inherited}", "search.warm_start.by: 'inherited' needs a section supernet"),
-        ("search.warm_start={by: surrogate}", "search.warm_start.by: no predictor is called 'surrogate'"),
-        ("search.filters=[{by: nawot}]", "search.filters.0.by: no predictor is called 'nawot'"),
-        ("search.filters=[{by: naswot, keep: 1.5}]", "search.filters.0.keep: "),
-        ("search.surrogate.model=gaussian", "search.surrogate.model: unknown value 'gaussian'; allowed: "),
-        ("search.surrogate.scores=[inherited]", "search.surrogate.scores: 'inherited' needs a section supernet"),
-        ("search.surrogate.encodings=[paths]", "search.surrogate.encodings.0: unknown value 'paths'"),
-        ("search.replay.accuracy=acuracy", "search.replay.table: table.csv has no column 'acuracy'"),
-        ("search.replay.table=no.csv", "search.replay.table: no.csv cannot be read"),
-        ("search.replay.tabel=x", "search.replay.tabel: unknown key"),
-        ("search.replay=null", "search.accuracy: 'inherited' needs a section supernet"),
+        ("search.guide={by: parms}", "search.guide.by", "unknown", "params"),
+        ("search.warm_start={by: inherited}", "search.warm_start.by", "unknown", None),
+        ("search.warm_start={by: surrogate}", "search.warm_start.by", "unknown", None),
+        ("search.filters=[{by: nawot}]", "search.filters.0.by", "unknown", "naswot"),
+        ("search.filters=[{by: naswot, keep: 1.5}]", "search.filters.0.keep", "out_of_range", None),
+        ("search.surrogate.model=gaussian", "search.surrogate.model", "unknown", None),
+        ("search.surrogate.scores=[inherited]", "search.surrogate.scores", "unknown", None),
+        ("search.surrogate.encodings=[paths]", "search.surrogate.encodings.0", "unknown", "path"),
+        ("search.replay.accuracy=acuracy", "search.replay.table", "unknown", "accuracy"),
+        ("search.replay.table=no.csv", "search.replay.table", "not_found", None),
+        ("search.replay.tabel=x", "search.replay.tabel", "unknown", "table"),
+        ("search.replay=null", "search.accuracy", "unknown", None),
     ],
 )
-def test_wrong_settings(capsys: Capture, override: str, line: str) -> None:
-    answer = nas_here(capsys, "run", "replayed.yaml", "-o", "run", override)
-    assert answer.code == 2, answer
-    assert answer.err.splitlines()[-1].startswith(f"error: {line}")
+def test_wrong_settings(override: str, where: str, code: Code, nearest: str | None) -> None:
+    with user_error(where, code, nearest=nearest):
+        command("run", "replayed.yaml", "-o", "run", override)
     assert not Path("run").exists()

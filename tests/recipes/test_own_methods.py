@@ -75,6 +75,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     return tmp_path
 
 
+@pytest.mark.filterwarnings("ignore:QMCSampler is experimental")
 def test_a_run_of_own_methods_alone(capsys: Capture, here: Path) -> None:
     (here / "own.yaml").write_text(yaml.safe_dump(RECIPE))
     assert nas_here(capsys, "run", "own.yaml", "--dry-run").code == 0

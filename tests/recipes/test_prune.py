@@ -245,7 +245,7 @@ def test_a_killed_pruning_goes_on_and_ends_as_if_it_had_not_been(capsys: Capture
         ("--target sparsity=0.5 --method structured", "--target", "invalid", "macs="),
         ("--target sparsity=0.5 --method isp", "--method", "unknown", "did you mean 'issp'?"),
         ("--target sparsity=0.5 --method issp method.alpa=1", "method.alpa", "unknown", "alpha"),
-        ("--target sparsity=0.5 --method issp method.alpha=2", "method.alpha", "invalid", "2"),
+        ("--target sparsity=0.5 --method issp method.alpha=2", "method.alpha", "out_of_range", "2"),
         ("--target sparsity=0.5 --pattern 2:4", "--target", "invalid", "pattern"),
         ("--pattern 4:4", "--pattern", None, "4:4"),
         ("--pattern 2:4", "0.0.weight", None, "1 inputs"),

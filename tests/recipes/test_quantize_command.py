@@ -287,8 +287,8 @@ def test_this_machine_times_a_form(capsys: Capture) -> None:
     [
         ("own.py:small --methods int4", "methods.0", "unknown", "int8-minmax"),
         ("own.py:small --methods fp16,fp16", "--methods", "invalid", "fp16, fp16"),
-        ("own.py:small --max-drop 2", "--max-drop", "invalid", "2"),
-        ("own.py:small calibration_images=0", "calibration_images", "invalid", "0"),
+        ("own.py:small --max-drop 2", "--max-drop", "out_of_range", "2"),
+        ("own.py:small calibration_images=0", "calibration_images", "out_of_range", "0"),
         ("own.py:small --data absent", "--data", "not_found", "absent"),
         ("own.py:seven", "MODEL", "mismatch", "(7,)"),
         ("absent.onnx", "absent.onnx", None, ""),
