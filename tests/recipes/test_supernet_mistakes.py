@@ -82,7 +82,7 @@ def test_a_table_of_costs_that_does_not_fit(damage: Callable[[dict[str, Any]], o
     ("options", "key", "code", "fact"),
     [
         ("loss: target, target: 10", "target", "infeasible", "10"),
-        ("loss: target, target: .nan", "target", "invalid", "finite"),
+        ("loss: target, target: .nan", "target", "out_of_range", "finite"),
         ("loss: target", "target", "missing", "macs"),
         ("alpha_warmup: 1", "alpha_warmup", "conflict", "1"),
         ("every: 50, alpha_warmup: 0", "every", "out_of_range", "50"),
