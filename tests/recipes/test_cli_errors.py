@@ -203,15 +203,17 @@ def test_where_a_run_cannot_go(capsys: Capture, here: Path) -> None:
         "file/run": "must be a folder",
         "/proc/run": "cannot be written",
         "a" * 300: "File name too long",
-        "full": "is not empty; --resume goes on with the run in it",
+        "full": "--resume",
     }
     for folder, what in cases.items():
         line = refusal(capsys, "run", "tiny.yaml", "-o", folder)
         assert line.startswith(f"{folder}: ")
         assert what in line
     for folder in ("full", "none"):
-        assert refusal(capsys, "run", "tiny.yaml", "-o", folder, "--resume") == f"{folder}: holds no run to resume"
-    assert refusal(capsys, "run", "tiny.yaml", "--resume") == "runs: has no run of tiny to resume"
+        with user_error(folder, "not_found"):
+            command("run", "tiny.yaml", "-o", folder, "--resume")
+    with user_error("runs", "not_found", says="tiny"):
+        command("run", "tiny.yaml", "--resume")
     assert sorted(here.rglob("*")) == before
 
 
