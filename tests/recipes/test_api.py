@@ -75,7 +75,11 @@ def test_defaults_are_those_of_the_command_line(
         assert default == written or (default is None and not written) or default == str(written), name
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+@pytest.mark.parametrize(
+    "block",
+    [pytest.param(block, marks=pytest.mark.slow if "espalier.run(" in block else ()) for block in BLOCKS],
+    ids=range(len(BLOCKS)),
+)
 def test_the_page_runs(
     block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,9 +12,15 @@ from nas_command import environment, nas_here
 from documentation import ROOT, blocks
 
 PAGES = sorted(path for path in (ROOT / "docs" / "extend").glob("own-*.md"))
+LONG = {"own-device", "own-pruner", "own-strategy"}
+"""Pages whose contract suites take up to half a minute; our own methods run the same suites in every test run."""
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow if page.stem in LONG else ()) for page in PAGES],
+    ids=lambda page: page.stem,
+)
 def test_a_page_can_be_followed(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

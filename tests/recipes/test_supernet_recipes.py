@@ -145,6 +145,7 @@ def test_architecture_parameters_go_on_learning_between_decisions(capsys: Captur
     assert len(set(entropies)) == len(entropies) > 1
 
 
+@pytest.mark.slow
 def test_killed_between_two_decisions_it_decides_the_same(tmp_path: Path) -> None:
     recipe = write(tmp_path / "tiny.yaml", select={"methods": ["perturbation"], "epochs": 1}, train=None)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
