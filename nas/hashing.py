@@ -1,13 +1,24 @@
-"""Short keys of texts and JSON values."""
+"""Hashes of files, and short keys of texts and JSON values."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 DIGITS = 12
 """Hexadecimal digits of a short hash: 48 bits, enough to tell everything apart that one run meets."""
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def short_hash(text: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from espalier.nas.errors import UserError
+from espalier.nas.hashing import file_hash
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def model_files(path: Path) -> ModelFiles:
     """
     if not path.is_file():
         raise UserError(str(path), "no such file", code="not_found")
-    sha256 = _hash(path)
+    sha256 = file_hash(path)
     parts = [Part(f"{sha256}.onnx", path, sha256, _stat(path))]
     for name in sorted(set(_external(path))):
         pure = PurePosixPath(name)
@@ -66,7 +67,7 @@ def model_files(path: Path) -> ModelFiles:
         weights = path.parent / pure
         if not weights.is_file():
             raise UserError(str(path), f"its weights are missing: there is no {name} beside it", code="not_found")
-        parts.append(Part(str(pure), weights, _hash(weights), _stat(weights)))
+        parts.append(Part(str(pure), weights, file_hash(weights), _stat(weights)))
     text = json.dumps([(part.name, part.sha256) for part in parts])
     return ModelFiles(tuple(parts), hashlib.sha256(text.encode()).hexdigest())
 
@@ -94,11 +95,6 @@ def _tensors(graph: Any) -> Iterator[Any]:
             yield from attribute.tensors
             for inner in (attribute.g, *attribute.graphs):
                 yield from _tensors(inner)
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stat(path: Path) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from espalier.export.devices.agent.system import instructions_of
 from espalier.export.devices.connection import SILENCE_S, ConnectionLost, ConnectionSilent
 from espalier.export.devices.files import ModelFiles
 from espalier.export.devices.shell import Ran, Shell
+from espalier.nas.hashing import file_hash
 
 PROGRAM = "onnxruntime_perf_test"
 PROVIDERS = {
@@ -134,7 +135,7 @@ class PerfTestLink:
         if self._program is not None and Path(self._program).is_file():
             here = Path(self._program)
             for path in (here, *sorted(here.parent.glob("libonnxruntime*.so*"))):
-                self._push(path, f"{self._folder}/{path.name}", _sha256(path))
+                self._push(path, f"{self._folder}/{path.name}", file_hash(path))
             there = f"{self._folder}/{here.name}"
             self._shell.run(f"chmod 700 {quote(there)}")
             return f"LD_LIBRARY_PATH={quote(self._folder)} {quote(there)}"
@@ -273,8 +274,3 @@ def _provider(asked: str | None) -> str:
         if (asked or "cpu").lower() in (short, full.lower()):
             return full
     raise Refused("provider", f"{PROGRAM} has no {asked!r}", allowed=PROVIDERS, given=asked, code="unavailable")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,6 +21,7 @@ from espalier.export.devices.agent_device import AgentDevice
 from espalier.export.devices.files import ModelFiles
 from espalier.export.devices.location import parse_options
 from espalier.nas.errors import UserError
+from espalier.nas.hashing import file_hash
 
 WARMUP_RUNS = 10
 COLD_START = 2.0
@@ -235,7 +236,6 @@ def _nodes_ms(path: str, operators_ms: dict[str, float]) -> float:
 
 def _sha256(path: str) -> str:
     try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_hash(Path(path))
     except OSError as error:
         raise Refused(path, str(error.strerror), code="not_found") from error
