@@ -33,6 +33,7 @@ def write_bundle(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     facts: Mapping[str, Any],
+    images: torch.Tensor | None = None,
     finish: Callable[[Path], None] | None = None,
 ) -> Exported:
     """Write `model.safetensors`, `model.py`, `model.onnx` and `README.md` into `folder`, each of them atomically.
@@ -47,6 +48,7 @@ def write_bundle(
         mean: of each channel of images divided by 255; the network takes `(image / 255 - mean) / std`.
         std: of each channel, likewise.
         facts: measured values (accuracy, ...) to list on the card.
+        images: normalised `(n, C, H, W)`, on which the ONNX file must agree with torch as well.
         finish: rewrites the checked ONNX file in place, in fewer bits.
 
     Returns:
@@ -63,7 +65,7 @@ def write_bundle(
     source = python_source(plain, CLASS_NAME)
     check_source(source, CLASS_NAME, plain, example)
 
-    exported = export_onnx(plain, input_shape, folder / "model.onnx")
+    exported = export_onnx(plain, input_shape, folder / "model.onnx", images=images)
     if finish is not None:
         finish(exported.path)
         exported = replace(exported, size_bytes=exported.path.stat().st_size)

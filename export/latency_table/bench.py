@@ -102,7 +102,7 @@ class Bench:
             files = []
             for index, (_, network) in enumerate(networks):
                 files.append(Path(self._folder.name) / f"part{index}.onnx")
-                export_onnx(network, network.input_shape, files[-1], exporter="torchscript")  # type: ignore[arg-type]
+                export_onnx(network, network.input_shape, files[-1], exporter="torchscript")
             self._keep(key, self._timed(files, [weight for weight, _ in networks], self._spec))
         return self._known[key]
 

@@ -7,11 +7,13 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from espalier.export.comparison import MIN_ROUNDS, compare
 from espalier.export.compress import Form, smallest_onnx
 from espalier.export.onnx import export_onnx
+from espalier.export.parity import OWN_IMAGES
 from espalier.nas.checkpoint import save_weights
 from espalier.nas.cost.count import count
 from espalier.nas.files import write_json, write_text
@@ -52,8 +54,10 @@ def measure_outcome(
     with tempfile.TemporaryDirectory(prefix=".latency-", dir=folder) as temporary:
         dense_onnx, dense_weights = Path(temporary) / ONNX, Path(temporary) / WEIGHTS
         save_weights(dense_weights, dense)
-        exported = export_onnx(pruned, images.image_shape, folder / ONNX)
-        export_onnx(dense, images.image_shape, dense_onnx, exporter=exported.exporter)  # else the graphs would differ
+        some = _some_inputs(images)
+        exported = export_onnx(pruned, images.image_shape, folder / ONNX, images=some)
+        # By the same exporter, else the graphs would differ.
+        export_onnx(dense, images.image_shape, dense_onnx, exporter=exported.exporter, images=some)
         compressed = smallest_onnx(folder / ONNX, folder / ONNX, dense=dense_onnx)
         result = PruneResult(
             target=str(settings.goal),
@@ -68,6 +72,13 @@ def measure_outcome(
     write_json(folder / RESULT, result.to_dict())
     write_text(folder / "README.md", model_card(result, plan))
     return result
+
+
+def _some_inputs(images: TaskImages) -> Tensor:
+    """A few training images as the network takes them, on which the file must agree with torch."""
+    generator = torch.Generator().manual_seed(0)
+    batches = images.plain(OWN_IMAGES, count=OWN_IMAGES, generator=generator)
+    return next(iter(batches))[0].cpu().contiguous()
 
 
 def _latency(dense: Path, pruned: Path, settings: PruneSettings) -> LatencyChange:

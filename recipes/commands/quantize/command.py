@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from espalier.export.onnx import export_onnx
+from espalier.export.parity import OWN_IMAGES
 from espalier.export.quantize.source import Source, read_source
 from espalier.nas.errors import UserError
 from espalier.nas.files import write_bytes, write_json, write_text
@@ -171,7 +172,7 @@ def _float32(request: Request, images: QuantizationImages, work: Path) -> Source
             network = source.make(shape, len(images.splits.classes))
         outputs_of(network, shape)
         path = work / f"{FP32}.onnx"
-        export_onnx(network, shape, path)
+        export_onnx(network, shape, path, images=torch.from_numpy(images.calibration()[:OWN_IMAGES]))
     found = read_source(path)
     if found.image_shape != shape:
         wanted, has = ("x".join(map(str, size)) for size in (found.image_shape, shape))

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+import torch
+
 from espalier.export.bundle import write_bundle
-from espalier.nas.data import Splits
+from espalier.export.parity import OWN_IMAGES
+from espalier.nas.data import BatchFactory, Splits
 from espalier.nas.progress import Track
 from espalier.nas.run import RunFolder
 from espalier.nas.space import SearchSpace
@@ -37,6 +40,8 @@ def run(
     Returns:
         What was written, by the network's id.
     """
+    some = splits.train.sample(OWN_IMAGES, torch.Generator().manual_seed(0))
+    images = BatchFactory(splits.normalisation).single(some)[0].contiguous()
     files = {}
     for network in track(networks, "export", len(networks)):
         architecture = network.architecture
@@ -56,6 +61,7 @@ def run(
                 **facts,
                 f"accuracy on the {network.images} images it was selected by": f"{network.accuracy:.1%}",
             },
+            images=images,
             finish=finish,
         )
         files[network.id] = ExportedFile(
