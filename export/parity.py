@@ -88,7 +88,10 @@ def check_parity(
         repeated = [value.repeat(-(-size // 3), *[1] * (value.ndim - 1))[:size] for value in usual]
         runs.compare(repeated, RELATIVE_TOLERANCE, least)
     return max(
-        (replace(three, max_abs_error=max(three.max_abs_error, one.max_abs_error)) for three, one in zip(found, alone, strict=True)),
+        (
+            replace(three, max_abs_error=max(three.max_abs_error, one.max_abs_error))
+            for three, one in zip(found, alone, strict=True)
+        ),
         key=lambda parity: parity.max_abs_error / (parity.tolerance or 1.0),
     )
 
@@ -152,9 +155,7 @@ class _Runs:
         error = float(np.abs(got - expected).max())
         constant = _range_over_images(expected) <= rounding
         if len(batched) > 1 and not constant and _range_over_images(got) <= rounding:
-            raise ExportError(
-                str(self._path), f"outputs do not depend on the input, but torch's vary by {spread:.3g}"
-            )
+            raise ExportError(str(self._path), f"outputs do not depend on the input, but torch's vary by {spread:.3g}")
         if not error <= tolerance:  # also if the error is NaN
             problem = f"outputs differ from torch's by {error:.3g}, more than {tolerance:.3g} (spread {spread:.3g})"
             raise ExportError(str(self._path), problem)

@@ -56,7 +56,9 @@ FROZEN: dict[str, Forward] = {
     "equal": lambda n, x: n.a(x) if torch.equal(x[:, 0], x[:, 1]) else n.b(x),
     "in": lambda n, x: n.a(x) if 7.0 in x else n.b(x),
     "assert": lambda n, x: n.a(x) if not x.isnan().any() else n.b(x),
-    "deep in it": lambda n, x: n.b(n.a(x).mean((1, 2, 3), keepdim=True).expand(-1, 3, 8, 8) * (1 if x.sum() > 0 else 2)),
+    "deep in it": lambda n, x: n.b(
+        n.a(x).mean((1, 2, 3), keepdim=True).expand(-1, 3, 8, 8) * (1 if x.sum() > 0 else 2)
+    ),
     "view": lambda n, x: n.a(x) if torch.zeros_like(x).copy_(x).max() > 1000 else n.b(x),
     "sizes": lambda n, x: n.a(x) if x[x > 20].shape[0] > 0 else n.b(x),
     "batch": lambda n, x: n.a(x) if x.shape[0] > 8 else n.b(x),
