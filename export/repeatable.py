@@ -21,11 +21,13 @@ from torch.utils._pytree import tree_leaves
 from espalier.export.errors import ExportError
 
 CONVERSIONS = frozenset(
-    "__bool__ __int__ __float__ __complex__ __index__ __array__ __contains__ item tolist numpy equal allclose is_nonzero "
-    "__dlpack__".split()
+    (
+        *("__bool__", "__int__", "__float__", "__complex__", "__index__", "__array__", "__contains__", "__dlpack__"),
+        *("item", "tolist", "numpy", "equal", "allclose", "is_nonzero"),
+    )
 )
 """Functions of torch that turn a tensor's numbers into a value of Python."""
-COUNTING = frozenset("nonzero argwhere masked_select unique unique_consecutive unique_dim bincount".split())
+COUNTING = frozenset(("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "unique_dim", "bincount"))
 """Functions whose output has as many numbers as the input's values say."""
 
 

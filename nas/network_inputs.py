@@ -1,7 +1,7 @@
 """What a network takes and returns: named inputs of any shape and type, and outputs of any structure.
 
-Most networks take images `(batch, channels, height, width)` and return one tensor. Others take audio `(batch, samples)`,
-token ids `(batch, sequence)` or several tensors, and return tuples or mappings of tensors.
+Most networks take images `(batch, channels, height, width)` and return one tensor. Others take audio
+`(batch, channels, samples)`, token ids `(batch, sequence)` or several tensors, and return tuples or mappings of them.
 """
 
 from __future__ import annotations
@@ -134,8 +134,8 @@ def _are_arguments(network: nn.Module, names: Mapping[str, Any]) -> bool:
 def named_outputs(outputs: Any) -> dict[str, Tensor]:
     """The tensors in what a network returned, by name, in order.
 
-    A lone tensor is `logits`. A mapping's have its keys, those of a tuple or list the names `output_0`, `output_1`, ...;
-    inner levels are joined by dots. None is left out.
+    A lone tensor is `logits`. Those of a mapping have its keys, those of a tuple or list the names `output_0`,
+    `output_1`, ...; inner levels are joined by dots. None is left out.
 
     Raises:
         UserError: something else than tensors, or no tensor at all.
