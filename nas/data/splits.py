@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,11 +13,16 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
 from espalier.nas.data.balance import apportion, rows_by_class
+from espalier.nas.data.duplicates import count_shared
 from espalier.nas.data.images import Images, Normalisation
 from espalier.nas.errors import UserError
 from espalier.nas.hashing import short_hash
 from espalier.nas.settings import Settings
 
+_log = logging.getLogger(__name__)
+
+TEST_SHARE = 0.2
+"""Of the images, as messages propose it."""
 PARTS = ("train", "architecture", "selection", "test")
 
 
@@ -30,18 +36,52 @@ class SplitFractions(Settings):
     selection: float = Field(gt=0, le=1)
     """For choosing between architectures."""
     test: float = Field(0.0, ge=0, le=1)
-    """For the final report; 0 if the source has its own test images."""
+    """For the final report; shared out to the other parts if the source has its own test images."""
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> SplitFractions:
-        if not math.isclose(sum(self.shares), 1, abs_tol=1e-6):
-            raise ValueError(f"the shares must sum to 1, not {sum(self.shares):g}")
+        total = sum(self.shares)
+        if not math.isclose(total, 1, abs_tol=1e-6):
+            written = as_written([share / total for share in self.shares])
+            raise ValueError(f"the shares must sum to 1, not {total:g}; in these proportions: {written}")
         return self
 
     @property
     def shares(self) -> tuple[float, float, float, float]:
         """In the order of `PARTS`."""
         return self.train, self.architecture, self.selection, self.test
+
+    def fitted(self, *, has_test: bool) -> SplitFractions:
+        """The shares for a source: where it has its own test images, the share for tests goes to the other parts.
+
+        Args:
+            has_test: whether it has its own test images.
+
+        Raises:
+            UserError: it has none, and no share is left for tests.
+        """
+        if has_test and self.test > 0:
+            train, architecture, selection, test = self.shares
+            rest = 1 - test
+            fitted = SplitFractions(train=train / rest, architecture=architecture / rest, selection=selection / rest)
+            _log.info("the source has its own test images, so the others are divided as %s", as_written(fitted.shares))
+            return fitted
+        if not has_test and self.test == 0:
+            cure = as_written([share * (1 - TEST_SHARE) for share in self.shares[:-1]] + [TEST_SHARE])
+            problem = f"leaves no images to test on, and the source has none of its own; write {cure}"
+            raise UserError("data.split", problem, code="missing")
+        return self
+
+
+def as_written(shares: Sequence[float]) -> str:
+    """Shares as a recipe holds them; their sum is 1 after rounding, too.
+
+    Args:
+        shares: in the order of `PARTS`; their sum is 1.
+    """
+    rounded = [round(share, 3) for share in shares[1:]]
+    values = [round(1 - sum(rounded), 3), *rounded]
+    return "{" + ", ".join(f"{part}: {value:g}" for part, value in zip(PARTS, values, strict=True)) + "}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,25 +141,32 @@ def split(pool: Images, test: Images | None, fractions: SplitFractions, *, seed:
     Args:
         pool: the images to divide.
         test: the source's own test images, if it has any.
-        fractions: the shares; `fractions.test` must be 0 if there are test images, else more than 0.
+        fractions: the shares; fitted to whether there are test images, see `SplitFractions.fitted`.
         seed: of the division.
 
     Raises:
-        UserError: shares that do not fit `test`, a class too small for its parts, or a channel that is constant in all
+        UserError: no share for tests where there are no test images, a class too small for its parts, or a channel that is constant in all
             training images.
     """
-    if test is not None and fractions.test > 0:
-        raise UserError(
-            "data.split", f"test must be 0, not {fractions.test}: the source has its own test images", code="conflict"
-        )
-    if test is None and fractions.test == 0:
-        raise UserError("data.split", "test must be more than 0: the source has no test images", code="missing")
     generator = Generator().manual_seed(seed)
-    indices = _divide(pool, fractions.shares, generator)
+    indices = _divide(pool, fractions.fitted(has_test=test is not None).shares, generator)
     train, architecture, selection, held_back = (pool.subset(part) for part in indices)
     if test is not None:
         held_back = test
+    _tell_shared(train, {"selection": selection, "test": held_back})
     return Splits(train, architecture, selection, channel_statistics(train), held_back)
+
+
+def _tell_shared(train: Images, judged: Mapping[str, Images]) -> None:
+    for part, images in judged.items():
+        if shared := count_shared(images, train):
+            _log.warning(
+                "%d of the %d %s images are identical to training images, so that the accuracy on them is too high; "
+                "nas data lists them",
+                shared,
+                len(images),
+                part,
+            )
 
 
 def _divide(pool: Images, shares: Sequence[float], generator: Generator) -> list[Tensor]:

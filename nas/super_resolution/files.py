@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from espalier.nas.checkpoint import BROKEN
+from espalier.nas.data.sources.decode import DAMAGE, cause
 from espalier.nas.data.sources.fit import require_memory
+from espalier.nas.data.sources.walk import each_once, is_hidden
 from espalier.nas.errors import UserError
 from espalier.nas.super_resolution.pairs import Pair, Pairs
 
@@ -84,14 +86,16 @@ class _File:
         """The image, not decoded yet, and the first bytes of the file. Every problem becomes a UserError."""
         from PIL import Image
 
+        head = b""
         try:
             with self.open() as file:
-                head = file.read(32)
+                head = file.read(64)
                 file.seek(0)
                 with Image.open(file) as image:
                     yield image, head
-        except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError, *BROKEN) as error:
-            raise UserError(self.where, f"cannot be decoded as an image ({error})", code="unreadable") from error
+        except (*DAMAGE, RuntimeError, Image.DecompressionBombError, *BROKEN) as error:
+            problem = f"cannot be decoded as an image ({cause(head, error)})"
+            raise UserError(self.where, problem, code="unreadable") from error
 
 
 def _files(path: Path, archives: ExitStack) -> dict[str, _File]:
@@ -99,7 +103,7 @@ def _files(path: Path, archives: ExitStack) -> dict[str, _File]:
     if not path.exists():
         raise UserError(str(path), "does not exist", code="not_found")
     if path.is_dir():
-        inside = {file.relative_to(path).as_posix(): file for file in path.rglob("*")}
+        inside = {file.relative_to(path).as_posix(): file for file in each_once([path], path).files[0]}
         found = {name: _File(str(file), partial(_opened, file)) for name, file in inside.items()}
     else:
         try:
@@ -118,20 +122,21 @@ def _opened(file: Path) -> IO[bytes]:
 
 
 def _is_image(name: PurePosixPath) -> bool:
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.parts)
-    return name.suffix.lower() in SUFFIXES and not hidden
+    return name.suffix.lower() in SUFFIXES and not any(map(is_hidden, name.parts))
 
 
 def _decoded(file: _File, grey: bool) -> Tensor:
-    """uint8 RGB `(3, H, W)`."""
+    """uint8 RGB `(3, H, W)`, turned as its EXIF orientation says."""
     import numpy as np
+    from PIL import ImageOps
 
     with file.image() as (image, head):
         deep = image.format == "PNG" and head[PNG_DEPTH] == 16  # PIL would silently halve the depth
         if deep or image.mode not in (("RGB", "L") if grey else ("RGB",)):
             kind = "has 16 bits" if deep else f"has mode {image.mode}"
             raise UserError(file.where, f"must be RGB with 8 bits per channel, but {kind}", code="unsupported")
-        pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+        turned = ImageOps.exif_transpose(image)
+        pixels = np.array(turned if turned.mode == "RGB" else turned.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 

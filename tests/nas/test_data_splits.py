@@ -6,13 +6,16 @@ from dataclasses import fields
 
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from espalier.nas.data import Images, SplitFractions, Splits, split
 from espalier.nas.data.balance import Limit, apportion
+from espalier.nas.data.duplicates import count_shared
 from espalier.nas.data.splits import PARTS
+from espalier.nas.errors import UserError
 from user_errors import user_error
 
 
@@ -147,12 +150,41 @@ def test_wrong_shares(shares: tuple[float, ...], message: str) -> None:
     assert message in str(caught.value)
 
 
-def test_test_share_and_own_test_images_exclude_each_other() -> None:
+def test_the_test_share_goes_to_the_other_parts_where_the_source_has_test_images() -> None:
     pool = images([40])
-    with user_error("data.split", "conflict", says="0.25"):
-        split(pool, pool, QUARTERS, seed=0)
-    with user_error("data.split", "missing"):
-        split(pool, None, shares_of(0.5, 0.2, 0.3), seed=0)
+    fitted = split(pool, pool, shares_of(0.5, 0.1, 0.2, 0.2), seed=0)  # as in the quickstart
+    assert [len(part) for part in (fitted.train, fitted.architecture, fitted.selection)] == [25, 5, 10]
+    assert fitted.final_test() is pool
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.2, 0.3), (0.7, 0.0, 0.3), (1 / 3, 1 / 3, 1 / 3)])
+def test_what_the_message_proposes_for_missing_test_images_works(shares: tuple[float, float, float]) -> None:
+    with pytest.raises(UserError) as caught:
+        split(images([40]), None, shares_of(*shares), seed=0)
+    assert (caught.value.where, caught.value.code) == ("data.split", "missing")
+    proposed = SplitFractions(**yaml.safe_load("{" + caught.value.problem.split("{")[1]))
+    assert len(split(images([40]), None, proposed, seed=0).final_test()) == 8
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=4, max_size=4))
+def test_what_the_message_proposes_for_another_sum_is_a_sum_of_1(shares: list[float]) -> None:
+    named = dict(zip(("train", "architecture", "selection", "test"), shares, strict=True))
+    try:
+        SplitFractions(**named)
+    except ValidationError as error:
+        proposed = SplitFractions(**yaml.safe_load("{" + str(error).split("proportions: {")[1].split("}")[0] + "}"))
+        assert proposed.shares == pytest.approx([share / sum(shares) for share in shares], abs=0.002)
+
+
+@pytest.mark.parametrize("copies", [0, 3])
+def test_identical_images_in_several_parts_are_counted_and_told(copies: int, caplog: pytest.LogCaptureFixture) -> None:
+    pixels = torch.arange(40, dtype=torch.uint8).reshape(40, 1, 1, 1).repeat(1, 1, 1, 4)
+    pool = Images(pixels[:20], torch.zeros(20).long(), ("a",), "pool")
+    test = Images(torch.cat([pixels[20 + copies :], pixels[:copies]]), torch.zeros(20).long(), ("a",), "test")
+    with caplog.at_level("WARNING", logger="espalier"):
+        split(pool, test, shares_of(0.9, 0.0, 0.1), seed=0)
+    shared = count_shared(test, split(pool, test, shares_of(0.9, 0.0, 0.1), seed=0).train)
+    assert [record.args[:2] for record in caplog.records][:1] == ([(shared, 20)] if copies else [])
 
 
 def test_too_small_a_class_limit_or_contrast() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
+import struct
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +24,12 @@ from espalier.nas.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
+
+_log = logging.getLogger(__name__)
+
+DAMAGE = (OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError, OverflowError, struct.error, zlib.error)
+"""What PIL's decoders raise for damaged files."""
 
 # For smaller images, passing the interpreter lock around costs more than several cores save.
 THREADED_BYTES = 8192
@@ -36,6 +45,7 @@ class Encoded:
         classes: names of the classes.
         read: returns the bytes of the i-th image.
         where: returns the name of the i-th image in messages.
+        notes: what the user may not expect, such as files that are not read.
     """
 
     name: str
@@ -43,6 +53,7 @@ class Encoded:
     classes: tuple[str, ...]
     read: Callable[[int], bytes]
     where: Callable[[int], str]
+    notes: tuple[str, ...] = ()
 
     def limited(self, limit: Limit) -> Encoded:
         """The images that a limit keeps."""
@@ -53,6 +64,7 @@ class Encoded:
             self.classes,
             read=lambda row: self.read(int(rows[row])),
             where=lambda row: self.where(int(rows[row])),
+            notes=self.notes,
         )
 
 
@@ -68,6 +80,8 @@ def decode(sets: Sequence[Encoded], size: int | None, limit: Limit) -> list[Imag
         UserError: an image cannot be decoded or would lose depth, images have several sizes and no `size` is given, or
             they do not fit into memory.
     """
+    for note in (note for one in sets for note in one.notes):
+        _log.warning(note)
     sets = [one.limited(limit) for one in sets]
     first, first_where = _pixels(sets[0], 0, size)[0], sets[0].where(0)
     count = sum(len(one.labels) for one in sets)
@@ -112,22 +126,57 @@ def _pixels(one: Encoded, row: int, size: int | None) -> tuple[NDArray[np.uint8]
     import numpy as np
     from PIL import Image
 
-    try:
-        with Image.open(io.BytesIO(one.read(row))) as image:
-            mode = image.mode
-            if mode == "F" or mode.startswith("I"):
-                raise UserError(
-                    one.where(row),
-                    f"has more than 8 bits per channel (mode {mode}), which is not supported",
-                    code="unsupported",
-                )
-            image.load()
-            rgb: Image.Image = image if mode == "RGB" else image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(one.where(row), f"cannot be decoded as an image ({error})", code="unreadable") from error
+    picture = upright(one.read(row), one.where(row))
+    rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
     if size is not None and rgb.size != (size, size):
         rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(rgb), mode in ("L", "1")
+    return np.asarray(rgb), picture.mode in ("L", "1")
+
+
+def upright(content: bytes, where: str) -> Image.Image:
+    """A decoded image in the mode of its file, turned as its EXIF orientation says.
+
+    Args:
+        content: of the file.
+        where: its name in messages.
+
+    Raises:
+        UserError: it cannot be decoded, or has more than 8 bits per channel.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            mode = image.mode
+            if mode == "F" or mode.startswith("I"):
+                problem = f"has more than 8 bits per channel (mode {mode}), which is not supported"
+                raise UserError(where, problem, code="unsupported")
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except DAMAGE as error:
+        raise UserError(where, f"cannot be decoded as an image ({cause(content, error)})", code="unreadable") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(where, f"cannot be decoded as an image ({error})", code="unreadable") from error
+
+
+def cause(content: bytes, error: Exception) -> str:
+    """Why bytes are no image, as far as they tell.
+
+    Args:
+        content: the first bytes, or all.
+        error: what PIL says.
+    """
+    from PIL import UnidentifiedImageError
+
+    if not content:
+        return "the file is empty"
+    if content.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS; fetch the file with git lfs pull"
+    if content.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
+        return "it is a web page"
+    if isinstance(error, UnidentifiedImageError):  # whose message names an object in memory
+        return "its format is unknown"
+    return str(error) or type(error).__name__
 
 
 def _size(image: NDArray[np.uint8]) -> str:

@@ -33,7 +33,7 @@ class DataSettings(Settings):
     limit: PositiveInt | None = None
     """Use only this many training and test images, with the same balance of classes."""
     split: SplitFractions
-    """Shares of the images; `test` is 0 where the source brings its own test images."""
+    """Shares of the images; that of `test` goes to the others where the source has its own test images."""
 
     def load(self, seed: int) -> tuple[Images, Images | None]:
         """The images of the source: the pool to train and select on, and its own test images where it has some.
