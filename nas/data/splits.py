@@ -145,8 +145,8 @@ def split(pool: Images, test: Images | None, fractions: SplitFractions, *, seed:
         seed: of the division.
 
     Raises:
-        UserError: no share for tests where there are no test images, a class too small for its parts, or a channel that is constant in all
-            training images.
+        UserError: no share for tests where there are no test images, a class too small for its parts, or a channel
+            that is constant in all training images.
     """
     generator = Generator().manual_seed(seed)
     indices = _divide(pool, fractions.fitted(has_test=test is not None).shares, generator)

@@ -34,7 +34,7 @@ def write(file: Path, array: np.ndarray, form: str = "PNG", **options: object) -
 def values(images: Images | None) -> list[tuple[str, int]]:
     """The class and the grey level of each image."""
     assert images is not None
-    return [(images.classes[label], int(image[0, 0, 0])) for label, image in zip(images.labels, images.pixels)]
+    return [(images.classes[label], int(image[0, 0, 0])) for label, image in zip(images.labels, images.pixels, strict=True)]
 
 
 @pytest.fixture
@@ -181,9 +181,9 @@ def test_one_name_in_two_unicode_forms_is_one_class(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_not_text_is_refused_before_anything_is_trained(root: Path) -> None:
-    folder = os.fsencode(root / "cat") + b"\xff"
-    os.mkdir(folder)
-    Path(os.fsdecode(folder + b"/a.png")).write_bytes((root / "cat" / "0.png").read_bytes())
+    folder = Path(os.fsdecode(os.fsencode(root / "cat") + b"\xff"))
+    folder.mkdir()
+    (folder / "a.png").write_bytes((root / "cat" / "0.png").read_bytes())
     with user_error(str(root), "invalid", says="xff"):
         load("folder", path=root)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -101,10 +100,10 @@ def visible(folder: Path) -> list[Path]:
         UserError: the folder cannot be read.
     """
     try:
-        names = sorted(os.listdir(folder))
+        entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(str(folder), f"cannot be read ({error.strerror})", code="unreadable") from error
-    return [folder / name for name in names if not is_hidden(name)]
+    return [entry for entry in entries if not is_hidden(entry.name)]
 
 
 def is_hidden(name: str) -> bool:
