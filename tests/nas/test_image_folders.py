@@ -34,7 +34,9 @@ def write(file: Path, array: np.ndarray, form: str = "PNG", **options: object) -
 def values(images: Images | None) -> list[tuple[str, int]]:
     """The class and the grey level of each image."""
     assert images is not None
-    return [(images.classes[label], int(image[0, 0, 0])) for label, image in zip(images.labels, images.pixels, strict=True)]
+    return [
+        (images.classes[label], int(image[0, 0, 0])) for label, image in zip(images.labels, images.pixels, strict=True)
+    ]
 
 
 @pytest.fixture
