@@ -51,7 +51,7 @@ class Input:
         return f"{self.name}:{'x'.join(map(str, self.shape))}:{self.dtype}"
 
 
-def parse_input(text: str, *, where: str = "input") -> Input:
+def parse_input(text: str, *, where: str = "inputs") -> Input:
     """An input from `name:shape:dtype` or `name:shape`, such as `ids:128:int64`; the shape is without the batch.
 
     Args:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -27,6 +27,7 @@ class MeasureSpec:
         seed: of the generated inputs.
         provider: ONNX Runtime's execution provider, by its full or short name (`cuda`); None is CUDA if available,
             else the CPU.
+        dims: sizes of symbolic dimensions besides the batch, by name, such as `{"sequence": 128}`.
         fresh_processes: run each session in a new process, which costs 0.2 s. The interval then includes differences
             between processes, such as the layout of memory: medians of sessions spread by 0.8 % instead of 0.5 % for
             a network that fits a cache, and by 2 to 3 % either way for two that do not (two cores, one thread).
@@ -39,6 +40,7 @@ class MeasureSpec:
     min_runs: PositiveInt = 10
     seed: NonNegativeInt = 0
     provider: str | None = None
+    dims: Mapping[str, PositiveInt] = field(default_factory=dict)
     fresh_processes: bool = False
 
     def request(self) -> dict[str, Any]:
@@ -48,6 +50,7 @@ class MeasureSpec:
             "provider": self.provider,
             "batch": self.batch,
             "seed": self.seed,
+            "dims": dict(self.dims),
             "milliseconds": 1000 * self.seconds / self.sessions,
             "min_runs": self.min_runs,
             "fresh": self.fresh_processes,

@@ -8,7 +8,6 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from espalier.export.devices.agent.system import instructions_of
 from espalier.export.devices.connection import SILENCE_S, ConnectionLost, ConnectionSilent
 from espalier.export.devices.files import ModelFiles
 from espalier.export.devices.shell import Ran, Shell
+from espalier.export.graph_inputs import graph_inputs
 from espalier.nas.hashing import file_hash
 
 PROGRAM = "onnxruntime_perf_test"
@@ -203,6 +203,8 @@ class PerfTestLink:
         options += ["-S", str(request["seed"])]
         for name in _open_batches(path, self._here[path], request):
             options += ["-f", f"{name}:{request['batch']}"]
+        for name, size in request["dims"].items():
+            options += ["-f", f"{name}:{size}"]
         results = f"{self._folder}/results.csv"
         limit = f"timeout {SILENCE_S:g} " if "timeout" in self._has else ""
         line = f"{limit}env {command} {' '.join(map(quote, options))} {quote(path)} {quote(results)}"
@@ -250,18 +252,10 @@ def _open_batches(path: str, here: Path, request: dict[str, Any]) -> list[str]:
     from google.protobuf.message import DecodeError
 
     try:
-        graph = onnx.load(here, load_external_data=False).graph
+        arguments = graph_inputs(onnx.load(here, load_external_data=False))
     except DecodeError:
         return []  # the program will report why it cannot be run
-    weights = {tensor.name for tensor in graph.initializer}
-    arguments = []
-    for value in graph.input:
-        kind = value.type.tensor_type
-        if value.name not in weights:
-            shape = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in kind.shape.dim]
-            name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
-            arguments.append(SimpleNamespace(name=value.name, shape=shape, type=f"tensor({name})"))
-    make_inputs(path, arguments, request["batch"], request["seed"])
+    make_inputs(path, arguments, request["batch"], request["seed"], request["dims"])
     batches = [argument.shape[0] for argument in arguments if argument.shape and not isinstance(argument.shape[0], int)]
     if None in batches and request["batch"] != 1:
         problem = f"its batch dimension has no name, so that {PROGRAM} can only use 1"

@@ -206,7 +206,7 @@ class Player:
             return recorded.session(self._sessions.get(sha256, 0))
         if path not in self._costs or request["batch"] != 1:
             # Raises the same errors as a real device for a file that cannot be run.
-            runner(open_session(path, 1, CPU), path, request["batch"], request["seed"])
+            runner(open_session(path, 1, CPU), path, request)
         if self._script.operators_ms is None and not self._script.call_ms:
             raise Refused(path, f"{self._name} has no measurement of it", code="not_found")
         if path not in self._costs:

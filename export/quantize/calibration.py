@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from espalier.export.quantize.source import Source
+from espalier.export.quantize.source import Source, Values, chosen, length
 
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 BINS = {"minmax": 0, "entropy": 512, "percentile": 2048}
@@ -33,7 +33,7 @@ BATCH = 8
 def calibrate(
     prepared: Path,
     source: Source,
-    images: np.ndarray,
+    images: Values,
     method: CalibrationMethod,
     *,
     symmetric: bool,
@@ -47,7 +47,7 @@ def calibrate(
     Args:
         prepared: the pre-processed file.
         source: the original file.
-        images: float32 `(n, C, H, W)`, normalised.
+        images: values of the inputs, such as float32 `(n, C, H, W)`, normalised.
         method: how ranges are chosen.
         symmetric: make ranges `[-t, t]`.
         without: activations to leave out.
@@ -73,20 +73,20 @@ def calibrate(
         if method != "minmax":
             calibrator.tensors_to_calibrate -= set(without)
         for batch in calibration_batches(source, images):
-            calibrator.collect_data(_OneBatch({source.input: batch}))
+            calibrator.collect_data(_OneBatch(source.feed(batch)))
         found = calibrator.compute_data()
     for name in without:
         found.data.pop(name, None)
     return found
 
 
-def calibration_batches(source: Source, images: np.ndarray) -> Iterator[np.ndarray]:
+def calibration_batches(source: Source, images: Values) -> Iterator[Values]:
     """The images in batches for the file; images that do not fill its fixed batch are left out."""
     size = source.batch or BATCH
-    for start in range(0, len(images), size):
-        batch = images[start : start + size]
-        if source.batch is None or len(batch) == size:
-            yield np.ascontiguousarray(batch)
+    for start in range(0, length(images), size):
+        batch = chosen(images, slice(start, start + size))
+        if source.batch is None or length(batch) == size:
+            yield batch
 
 
 class _OneBatch:

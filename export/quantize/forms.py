@@ -16,10 +16,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from espalier.export.errors import ExportError, reason
+from espalier.export.finite import check_tensors
 from espalier.export.quantize.calibration import CalibrationMethod, calibrate, silence
 from espalier.export.quantize.half import as_bfloat16, as_float16, at_opset
 from espalier.export.quantize.instructions import Int8Scheme
-from espalier.export.quantize.source import Source
+from espalier.export.quantize.source import Source, Values, length
 from espalier.nas.files import atomic_path
 
 Method = Literal["int8-minmax", "int8-entropy", "int8-percentile", "int8-dynamic", "fp16", "bf16"]
@@ -35,7 +36,7 @@ class Quantizer:
     Args:
         source: the network.
         scheme: the form of int8 for the device.
-        images: calibration images, float32 `(n, C, H, W)`, normalised; only forms with calibration need them.
+        images: calibration images, such as float32 `(n, C, H, W)`, normalised; only forms with calibration need them.
         folder: for temporary files.
         per_channel: use a scale for each output channel of a weight, instead of one for each tensor.
     """
@@ -44,7 +45,7 @@ class Quantizer:
         self,
         source: Source,
         scheme: Int8Scheme,
-        images: np.ndarray,
+        images: Values,
         folder: Path,
         *,
         per_channel: bool = True,
@@ -73,6 +74,7 @@ class Quantizer:
                     writers[method](temporary)
                 else:
                     self._static(method.removeprefix("int8-"), temporary)  # type: ignore[arg-type]
+                check_tensors(self._source.path, _load(temporary))  # scales, and weights rounded up to infinity
         except ExportError:
             raise
         except Exception as error:  # the tools may raise anything
@@ -103,9 +105,9 @@ class Quantizer:
         from onnxruntime.quantization import CalibrationMethod as Named
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static, save_tensors_data
 
-        if len(self._images) < (self._source.batch or 1):
+        if length(self._images) < (self._source.batch or 1):
             least = f"its fixed batch of {self._source.batch}" if self._source.batch else "one"
-            problem = f"{len(self._images)} calibration images are fewer than {least}"
+            problem = f"{length(self._images)} calibration images are fewer than {least}"
             raise ExportError(str(self._source.path), problem, code="too_few")
         signed = self._scheme.signed
         model = _load(self.prepared)

@@ -33,11 +33,13 @@ class Int8Scheme:
         signed: activations are int8 with zero point 0 (ARM, NVIDIA), else uint8 with any zero point (x86).
         reduce_range: weights have 7 bits, for instructions that saturate.
         reason: what is known about the processor, in words.
+        dot_products: whether it has instructions for sums of 8-bit products; None if that is not known.
     """
 
     signed: bool
     reduce_range: bool
     reason: str
+    dot_products: bool | None = None
 
 
 def int8_scheme(fingerprint: Mapping[str, Any]) -> Int8Scheme:
@@ -54,7 +56,6 @@ def int8_scheme(fingerprint: Mapping[str, Any]) -> Int8Scheme:
         return Int8Scheme(signed, not signed, "it is not known whether this processor has 8-bit dot products")
     found = [name for flag, name in DOT_PRODUCTS.items() if flag in instructions]
     if found:
-        return Int8Scheme(signed, reduce_range=False, reason=f"this processor has {found[0]}")
-    if signed:
-        return Int8Scheme(signed, reduce_range=False, reason="this processor has no 8-bit dot products (asimddp)")
-    return Int8Scheme(signed, reduce_range=True, reason="this processor has no 8-bit dot products (VNNI)")
+        return Int8Scheme(signed, False, f"this processor has {found[0]}", dot_products=True)
+    missing = "asimddp" if signed else "VNNI"
+    return Int8Scheme(signed, not signed, f"this processor has no 8-bit dot products ({missing})", dot_products=False)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperArgument, TyperCommand
 
 from espalier.nas.errors import UserError
+
+if TYPE_CHECKING:
+    from espalier.nas.network_inputs import Input
 
 Data = Annotated[
     str,
@@ -29,6 +32,17 @@ LimitSeconds = Annotated[
 Weights = Annotated[Path | None, typer.Option(help="Weights of the network: .safetensors, .npz, .pt or .pth.")]
 Pretrained = Annotated[bool, typer.Option("--pretrained", help="Use timm's pretrained weights.")]
 Threads = Annotated[int | None, typer.Option(help="Threads of ONNX Runtime [one per physical core].")]
+Dim = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME=SIZE of an input's open dimension besides the batch, such as sequence=128; repeatable."),
+]
+InputShape = Annotated[
+    str | None, typer.Option(help="Shape of the network's only input without the batch, such as 1x16000.")
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", help="NAME:SHAPE:TYPE of an input, such as ids:128:int64; repeatable."),
+]
 Device = Annotated[str, typer.Option(help="Device to run on (see nas ls).")]
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="Folder to write; new or empty.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -77,6 +91,26 @@ def whole_numbers(where: str, text: str) -> list[int]:
     if not numbers:
         raise UserError(where, f"{text!r} is not a whole number, nor several separated by commas")
     return numbers
+
+
+def network_inputs(input_shape: str | None, inputs: list[str] | None) -> tuple[Input, ...] | None:
+    """The inputs of a network that takes no images; None if neither option is given.
+
+    Raises:
+        UserError: both options, another form, or a name given twice.
+    """
+    from espalier.nas.network_inputs import as_inputs, parse_input, parse_shape
+
+    if input_shape is not None and inputs:
+        raise UserError("input_shape", "cannot be combined with --input, which has its own shapes", code="conflict")
+    if input_shape is not None:
+        return as_inputs(parse_shape(input_shape))
+    found = tuple(parse_input(text) for text in inputs or ())
+    names = [one.name for one in found]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise UserError("inputs", f"gives {repeated} twice", code="conflict")
+    return found or None
 
 
 def required_output(output: Path | None, what: str) -> Path:

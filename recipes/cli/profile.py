@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from espalier.recipes.cli.options import AsJson, Device, Threads, print_result, whole_numbers
+from espalier.recipes.cli.options import AsJson, Device, Dim, Threads, print_result, whole_numbers
 from espalier.recipes.commands import defaults
 
 
@@ -23,6 +23,7 @@ def profile(
     batch: Annotated[
         str, typer.Option(help="Images in one run; several, separated by commas, give a table of throughput.")
     ] = str(defaults.BATCH),
+    dim: Dim = None,
     device: Device = defaults.DEVICE,
     sessions: Annotated[
         int, typer.Option(help="Fresh sessions of the runtime, each in its own process.")
@@ -46,10 +47,12 @@ def profile(
     as_json: AsJson = False,
 ) -> None:
     """Time ONNX files: percentiles, an interval, a verdict on how far to trust them, and where the time goes."""
+    from espalier.export.graph_inputs import parse_dims
     from espalier.recipes.commands.arguments import reject
     from espalier.recipes.commands.profile import command
     from espalier.recipes.commands.profile.text import comparison_text, profile_text
 
+    dims = parse_dims(dim or ())
     batches = whole_numbers("batch", batch)
     callers = None if concurrency is None else whole_numbers("concurrency", concurrency)
     if len(files) > 1:
@@ -61,6 +64,7 @@ def profile(
             threads=threads,
             provider=provider,
             batch=batches[0],
+            dims=dims,
             sessions=sessions,
             seconds=seconds,
         )
@@ -72,6 +76,7 @@ def profile(
         threads=threads,
         provider=provider,
         batch=batches,
+        dims=dims,
         sessions=sessions,
         seconds=seconds,
         operators=operators,

@@ -10,6 +10,9 @@ from espalier.recipes.cli.options import (
     AsJson,
     Data,
     Device,
+    Dim,
+    Inputs,
+    InputShape,
     Output,
     Pretrained,
     Seed,
@@ -18,6 +21,7 @@ from espalier.recipes.cli.options import (
     Threads,
     Weights,
     names,
+    network_inputs,
     print_result,
     required_output,
     settings_of,
@@ -43,6 +47,9 @@ def quantize(
     data: Data = defaults.DATA,
     test_data: TestData = None,
     size: Size = None,
+    input_shape: InputShape = None,
+    inputs: Inputs = None,
+    dim: Dim = None,
     weights: Weights = None,
     pretrained: Pretrained = False,
     device: Device = defaults.DEVICE,
@@ -53,6 +60,7 @@ def quantize(
     as_json: AsJson = False,
 ) -> None:
     """Write a network in int8, fp16 and bf16, test and time each form, and keep the best one for the device."""
+    from espalier.export.graph_inputs import parse_dims
     from espalier.recipes.commands.quantize.command import quantize as quantize_model
     from espalier.recipes.commands.quantize.table import result_text
 
@@ -64,6 +72,8 @@ def quantize(
         data=data,
         test_data=test_data,
         size=size,
+        inputs=network_inputs(input_shape, inputs),
+        dims=parse_dims(dim or ()),
         weights=weights,
         pretrained=pretrained,
         device=device,

@@ -31,6 +31,7 @@ from espalier.nas.data import BatchFactory, Images, Splits
 from espalier.nas.errors import UserError
 from espalier.nas.files import write_bytes
 from espalier.nas.measurement import Estimate, Measurement
+from espalier.nas.network_inputs import IMAGE, OUTPUT, Input
 from espalier.nas.spaces.deployed import PRECISION, SPARSITY, Deployed
 from espalier.pruning.allocation.uniform import uniform
 from espalier.pruning.magnitude import GradualMagnitude, OneShotMagnitude
@@ -147,7 +148,7 @@ class Deployment:
 
     def _source(self, path: Path) -> Source:
         """A file that `export_onnx` has written."""
-        return Source(path, "input", "logits", self._space.input_shape, None)
+        return Source(path, (Input(IMAGE, self._space.input_shape),), OUTPUT, None)
 
     def _pruner(self, network: nn.Module, architecture: Architecture, kind: type, *, iterations: int) -> Pruner:
         weights = prunable_weights(network)

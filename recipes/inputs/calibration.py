@@ -56,6 +56,21 @@ class QuantizationImages:
         """The images, divided."""
         return divided(self.settings.data, self.settings.seed)
 
+    @property
+    def classes(self) -> int:
+        """How many classes the images have."""
+        return len(self.splits.classes)
+
+    @property
+    def description(self) -> str:
+        """What the network takes, for the model card."""
+        mean, std = (", ".join(f"{value:.4g}" for value in values) for values in self.normalisation)
+        shape = ", ".join(map(str, self.splits.image_shape))
+        return (
+            f"`images` are float32 `(batch, {shape})`, `(pixels / 255 - mean) / std` with, for each channel, mean "
+            f"{mean} and\nstd {std}"
+        )
+
     @cached_property
     def normalisation(self) -> Normalisation:
         """Mean and standard deviation of each channel of pixels in 0..1."""

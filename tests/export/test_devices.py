@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -21,8 +22,9 @@ from espalier.export.devices.agent_device import ATTEMPTS, AgentDevice
 from espalier.export.devices.agent_file import START
 from espalier.export.devices.base import Device, MeasureSpec
 from espalier.export.devices.local import LocalDevice
+from espalier.export.graph_inputs import check_dims, parse_dims
 from espalier.export.onnx import Exported
-from espalier.nas.errors import UserError
+from espalier.nas.errors import Code, UserError
 from espalier.testing.devices import QUICK, DeviceContract
 from user_errors import user_error
 
@@ -144,16 +146,58 @@ def test_any_onnx_file_can_be_timed(device: Device, shared_data: Path, name: str
 
 
 @pytest.mark.parametrize(
-    ("kind", "shape", "says"),
+    ("kind", "shape", "where", "code", "says"),
     [
-        (TensorProto.FLOAT, ["n", 3, "height", 8], "height"),
-        (TensorProto.STRING, ["n", 3], "tensor(string); allowed: tensor(float)"),
+        (TensorProto.FLOAT, ["n", 3, "height", 8], "m.onnx", "missing", "height"),
+        (TensorProto.STRING, ["n", 3], "m.onnx: input 'x'", "unsupported", "tensor(string); allowed: tensor(float)"),
+        (TensorProto.FLOAT, ["n", 0], "m.onnx: input 'x'", "unsupported", "size 0"),
+        (TensorProto.FLOAT, [0, 3], "m.onnx: input 'x'", "unsupported", "size 0"),
+        (TensorProto.FLOAT, ["n", 1 << 40], "m.onnx: input 'x'", "out_of_range", "1,099,511,627,776"),
     ],
 )
-def test_inputs_that_cannot_be_made(tmp_path: Path, kind: int, shape: list[int | str], says: str) -> None:
+def test_inputs_that_cannot_be_made(
+    tmp_path: Path, kind: int, shape: list[int | str], where: str, code: Code, says: str
+) -> None:
     path = make_file(tmp_path / "m.onnx", [("x", kind, shape)])
-    with user_error(f"{path}: input 'x'", "unsupported", says=says):
+    with user_error(where, code, says=says):
         LocalDevice().measure(path, QUICK)
+
+
+def test_open_dimensions_are_given_sizes(tmp_path: Path) -> None:
+    path = make_file(tmp_path / "m.onnx", [("ids", TensorProto.INT64, ["n", "sequence"]), ("z", 1, ["sequence", "n"])])
+    spec = dataclasses.replace(QUICK, dims={"sequence": 128})
+    assert LocalDevice().measure(path, spec).latency.count >= 6
+
+
+def test_all_open_dimensions_are_named_at_once(tmp_path: Path) -> None:
+    path = make_file(
+        tmp_path / "m.onnx", [("ids", TensorProto.INT64, ["n", "sequence"]), ("z", 1, ["n", "sequence", 3])]
+    )
+    other = make_file(tmp_path / "o.onnx", [("x", 1, ["n", "h", "w"])])
+    with user_error("m.onnx", "missing", says="--dim sequence=SIZE"):
+        check_dims([path], {})
+    with user_error("o.onnx", "missing", says="--dim h=SIZE --dim w=SIZE"):
+        check_dims([path, other], {"sequence": 3})
+    with user_error("dim", "unknown", nearest="sequence"):
+        check_dims([path], {"sequence": 128, "sequenc": 3})
+    check_dims([path, other], {"sequence": 1, "h": 2, "w": 3})
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("sequence", "invalid"),
+        ("=3", "invalid"),
+        ("s=0", "out_of_range"),
+        ("s=-1", "out_of_range"),
+        ("s=1.5", "out_of_range"),
+        ("s=" + "9" * 400, "out_of_range"),
+        ("s=١", "out_of_range"),
+    ],
+)
+def test_dimensions_of_another_form(text: str, code: Code) -> None:
+    with user_error("dim", code):
+        parse_dims([text])
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ def request(path: Path) -> dict[str, Any]:
         "provider": None,
         "batch": 1,
         "seed": 0,
+        "dims": {},
         "runs": 3,
         "milliseconds": 1.0,
         "min_runs": 1,

@@ -18,8 +18,10 @@ from espalier.export.quantize.calibration import calibrate, calibration_batches
 from espalier.export.quantize.forms import METHODS, Method, Quantizer
 from espalier.export.quantize.half import as_bfloat16
 from espalier.export.quantize.instructions import Int8Scheme, int8_scheme
+from espalier.export.quantize.placement import placement
 from espalier.export.quantize.running import depends_on_input, outputs
 from espalier.export.quantize.source import Source, read_source
+from espalier.nas.errors import Code
 from espalier.nas.spaces.vit import ViT
 from user_errors import user_error
 
@@ -332,27 +334,68 @@ def _file(
 
 
 HALF = numpy_helper.from_array(np.ones(1, dtype=np.float16), "w")
+NAN = numpy_helper.from_array(np.array([0, np.nan, 0], dtype=np.float32), "w")
 RELU = [_node("Relu", ["x"], ["y"])]
 
 
 @pytest.mark.parametrize(
-    ("nodes", "more", "problem"),
+    ("nodes", "more", "code", "problem"),
     [
-        ([_node("Flash", ["x"], ["y"], domain="mine")], {}, "mine.Flash"),
-        ([_node("DynamicQuantizeLinear", ["x"], ["y", "s", "z"])], {}, "DynamicQuantizeLinear"),
-        (RELU, {"shape": ("n", 8, 8)}, r"float32 \(\?, 8, 8\)"),
-        (RELU, {"shape": ("n", 1, "h", "w")}, r"float32 \(\?, 1, \?, \?\)"),
-        (RELU, {"kind": TensorProto.FLOAT16}, "float16"),
-        (RELU, {"inputs": [helper.make_tensor_value_info("z", 1, [1])]}, "2 inputs"),
-        (RELU, {"weights": [HALF]}, "'w'"),
+        ([_node("Flash", ["x"], ["y"], domain="mine")], {}, "unsupported", "mine.Flash"),
+        ([_node("DynamicQuantizeLinear", ["x"], ["y", "s", "z"])], {}, "unsupported", "DynamicQuantizeLinear"),
+        (RELU, {"shape": ("n", 1, "h", None)}, "missing", r"\(h, x\.3\).*--dim h=SIZE --dim x\.3=SIZE"),
+        (RELU, {"shape": ("n", 1, 0, 8)}, "unsupported", "1, 0, 8"),
+        (RELU, {"shape": (0, 1, 8, 8)}, "unsupported", "0, 1, 8, 8"),
+        (RELU, {"shape": ()}, "unsupported", "batch"),
+        (RELU, {"kind": TensorProto.FLOAT16}, "unsupported", "float16"),
+        (RELU, {"kind": TensorProto.STRING}, "unsupported", "string"),
+        (RELU, {"weights": [HALF]}, "unsupported", "'w'"),
+        (RELU, {"weights": [NAN]}, "invalid", r"'w'.*NaN.*1 of 3"),
+        ([_node("Constant", [], ["c"], value=NAN), *RELU], {}, "invalid", "'w'.*NaN"),
     ],
 )
 def test_what_cannot_be_quantised_is_refused(
-    tmp_path: Path, nodes: list[Any], more: dict[str, Any], problem: str
+    tmp_path: Path, nodes: list[Any], more: dict[str, Any], code: Code, problem: str
 ) -> None:
     with pytest.raises(ExportError, match=problem) as caught:
         read_source(_file(tmp_path / "bad.onnx", nodes, **more))
-    assert caught.value.code == "unsupported"
+    assert caught.value.code == code
+
+
+def test_infinity_is_damage_in_weights_but_not_in_masks(tmp_path: Path) -> None:
+    mask = numpy_helper.from_array(np.array([0, -np.inf, 0], dtype=np.float32), "w")
+    read_source(_file(tmp_path / "mask.onnx", RELU, weights=[mask]))
+    weight = numpy_helper.from_array(np.array([0.1, np.inf, 0.3], dtype=np.float32), "w")
+    with user_error("bad.onnx", "invalid", says="'w' contains infinity"):
+        read_source(_file(tmp_path / "bad.onnx", RELU, weights=[weight]))
+
+
+def test_what_is_no_network_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bad.onnx"
+    for content, code in ((b"", "unsupported"), (b"hello", "unreadable"), (bytes(100), "unreadable")):
+        path.write_bytes(content)
+        with pytest.raises(ExportError) as caught:
+            read_source(path)
+        assert caught.value.code == code
+    with pytest.raises(ExportError):
+        read_source(tmp_path)
+
+
+def test_sizes_of_open_dimensions(tmp_path: Path) -> None:
+    path = _file(tmp_path / "open.onnx", RELU, shape=("n", 1, "h", None))
+    given = read_source(path, dims={"h": 4, "x.3": 6})
+    assert (given.image_shape, given.dims, given.batch) == ((1, 4, 6), {"h": 4, "x.3": 6}, None)
+    assert read_source(path, shapes={"": (1, 5, 7)}).image_shape == (1, 5, 7)
+    assert read_source(path, dims={"h": 4}, shapes={"x": (1, 5, 7)}).image_shape == (1, 4, 7)
+
+
+def test_what_runs_in_8_bits_is_counted(small: Source) -> None:
+    found = placement(written(small, REDUCED, pictures(16), "int8-minmax"))
+    assert found.int8 + len(found.float32) == 3
+    assert found.conversions >= 2
+    assert f"{found.int8} of its 3" in str(found)
+    dense = placement(small.path)
+    assert (dense.int8, dense.conversions, len(dense.float32)) == (0, 0, 3)
 
 
 def test_a_file_of_an_old_opset(tmp_path: Path) -> None:

@@ -23,13 +23,13 @@ def time_load(request: dict[str, Any], alive: Callable[[], None]) -> dict[str, A
     Every caller runs the network again as soon as it has its answer, for `milliseconds`.
 
     Args:
-        request: also contains `threads` and `provider` (None for the defaults), `batch`, `seed`.
+        request: also contains `threads` and `provider` (None for the defaults), `batch`, `seed`, `dims`.
         alive: called regularly.
     """
     path = request["files"][0]
     threads, provider = request["threads"] or default_threads(), provider_name(request["provider"])
     session = open_session(path, threads, provider)
-    run_once = runner(session, path, request["batch"], request["seed"])
+    run_once = runner(session, path, request)
     warm(run_once, alive)
     levels = []
     with no_garbage_collection():

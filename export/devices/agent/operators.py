@@ -23,8 +23,8 @@ def time_operators(request: dict[str, Any], alive: Callable[[], None]) -> dict[s
     """The median time of each node that ONNX Runtime runs for `request["files"][0]`, over some runs.
 
     Args:
-        request: also contains `threads` and `provider` (None for the defaults), `batch`, `seed`, `milliseconds`,
-            `min_runs`, and `folder` for temporary files.
+        request: also contains `threads` and `provider` (None for the defaults), `batch`, `seed`, `dims`,
+            `milliseconds`, `min_runs`, and `folder` for temporary files.
         alive: called regularly.
 
     Returns:
@@ -38,7 +38,7 @@ def time_operators(request: dict[str, Any], alive: Callable[[], None]) -> dict[s
         session = open_session(
             path, threads, provider, profile_to=str(Path(folder) / "profile"), optimized_to=str(optimized)
         )
-        run_once = runner(session, path, request["batch"], request["seed"])
+        run_once = runner(session, path, request)
         warm(run_once, alive)
         runs = min(runs_within([run_once], request), MAX_RUNS)
         for _ in range(runs):

@@ -120,7 +120,8 @@ class Pipeline:
             try:
                 self._decode(encoded)
             except (OSError, SyntaxError, ValueError) as error:  # PIL raises all of them for damaged files
-                problem = f"cannot be read as an image ({first_line(error)})"
+                unknown = type(error).__name__ == "UnidentifiedImageError"  # its message names an object in memory
+                problem = f"cannot be read as an image ({'its format is unknown' if unknown else first_line(error)})"
                 raise Refused(name, problem, code="unreadable") from error
 
     def run_once(self) -> None:

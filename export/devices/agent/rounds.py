@@ -37,7 +37,7 @@ class TimedFile:
         session = open_session(path, threads, provider, spin=len(request["files"]) == 1)
         self.load_ms = (time.perf_counter_ns() - began) / 1e6
         self.provider = session.get_providers()[0]
-        self.run_once = runner(session, path, request["batch"], request["seed"])
+        self.run_once = runner(session, path, request)
         self.cold_start_ms = time_ms(self.run_once)
         self.warmup_runs = warm(self.run_once, alive)
         self.times_ms: list[float] = []
@@ -52,8 +52,8 @@ def time_round(request: dict[str, Any], alive: RunOnce) -> dict[str, Any]:
     """Time `request["files"]` in alternating order, so that no file always follows the same other one.
 
     Args:
-        request: also contains `threads` and `provider` (None for the defaults), `batch`, `seed`, and `runs` of each
-            file; None for as many as fit into `milliseconds` for each file, but at least `min_runs`.
+        request: also contains `threads` and `provider` (None for the defaults), `batch`, `seed`, `dims`, and `runs` of
+            each file; None for as many as fit into `milliseconds` for each file, but at least `min_runs`.
         alive: called regularly.
     """
     files = [TimedFile(path, request, alive) for path in request["files"]]

@@ -95,13 +95,18 @@ def open_session(
     return session
 
 
-def runner(session: Any, onnx_file: str, batch: int, seed: int) -> Callable[[], Any]:
+def runner(session: Any, onnx_file: str, request: dict[str, Any]) -> Callable[[], Any]:
     """A function that runs the network once on inputs in memory and computes all outputs.
+
+    Args:
+        session: of the network.
+        onnx_file: path for error messages.
+        request: contains `batch`, `seed` and `dims`, from which the inputs are made.
 
     Raises:
         Refused: its inputs cannot be generated; raised by the function itself if the network cannot be run.
     """
-    feed = make_inputs(onnx_file, session.get_inputs(), batch, seed)
+    feed = make_inputs(onnx_file, session.get_inputs(), request["batch"], request["seed"], request["dims"])
     outputs = [output.name for output in session.get_outputs()]
 
     def run_once() -> Any:

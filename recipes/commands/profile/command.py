@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from espalier.export.comparison import compare as compare_on
 from espalier.export.devices.base import MeasureSpec
 from espalier.export.end_to_end import image_files, measure_end_to_end
+from espalier.export.graph_inputs import check_dims
 from espalier.export.load import check_load, measure_load
 from espalier.export.operators import profile_operators
 from espalier.nas.errors import UserError
@@ -26,6 +27,7 @@ def profile(
     threads: int | None = None,
     provider: str | None = None,
     batch: int | Sequence[int] = defaults.BATCH,
+    dims: Mapping[str, int] | None = None,
     sessions: int = defaults.PROFILE_SESSIONS,
     seconds: float = defaults.PROFILE_SECONDS,
     operators: bool = False,
@@ -42,6 +44,7 @@ def profile(
         threads: of ONNX Runtime; None takes one per physical core.
         provider: ONNX Runtime's execution provider, such as `cuda`; None takes CUDA if there is one, else the CPU.
         batch: images in one run; several numbers give a table of throughput.
+        dims: sizes of the inputs' open dimensions besides the batch, such as `{"sequence": 128}`.
         sessions: fresh sessions of the runtime, each in a process of its own.
         seconds: time budget of the timed runs.
         operators: also the time by operator, source module and kernel, in a second pass.
@@ -57,7 +60,8 @@ def profile(
     if depth < 1:
         raise UserError("depth", f"is {depth}, must be at least 1", code="out_of_range")
     target = open_device(device, where="device")
-    spec = _spec(threads=threads, provider=provider, batch=batches[0], sessions=sessions, seconds=seconds)
+    check_dims([Path(file)], dims or {})
+    spec = _spec(threads=threads, provider=provider, batch=batches[0], dims=dims, sessions=sessions, seconds=seconds)
     if callers is None and len(batches) > 1:
         callers = [1]
     if end_to_end is not None:
@@ -87,6 +91,7 @@ def compare(
     threads: int | None = None,
     provider: str | None = None,
     batch: int = defaults.BATCH,
+    dims: Mapping[str, int] | None = None,
     sessions: int = defaults.PROFILE_SESSIONS,
     seconds: float = defaults.PROFILE_SECONDS,
 ) -> FileComparison:
@@ -98,6 +103,7 @@ def compare(
         threads: of ONNX Runtime; None takes one per physical core.
         provider: ONNX Runtime's execution provider, such as `cuda`; None takes CUDA if there is one, else the CPU.
         batch: images in one run.
+        dims: sizes of the inputs' open dimensions besides the batch, such as `{"sequence": 128}`.
         sessions: rounds, each in fresh processes.
         seconds: time budget of the timed runs of each file.
 
@@ -105,7 +111,8 @@ def compare(
         UserError: a file cannot be read or run, or there are too few files or rounds.
     """
     target = open_device(device, where="device")
-    spec = _spec(threads=threads, provider=provider, batch=batch, sessions=sessions, seconds=seconds)
+    check_dims([Path(file) for file in files], dims or {})
+    spec = _spec(threads=threads, provider=provider, batch=batch, dims=dims, sessions=sessions, seconds=seconds)
     with waiting(f"timing {len(files)} files in turns, {sessions} rounds"):
         return FileComparison(compare_on(target, [Path(file) for file in files], spec))
 
@@ -120,9 +127,23 @@ def write_profile(found: Profile, folder: Path) -> list[Path]:
     return [folder / "profile.json", folder / "profile.html"]
 
 
-def _spec(*, threads: int | None, provider: str | None, batch: int, sessions: int, seconds: float) -> MeasureSpec:
+def _spec(
+    *,
+    threads: int | None,
+    provider: str | None,
+    batch: int,
+    dims: Mapping[str, int] | None,
+    sessions: int,
+    seconds: float,
+) -> MeasureSpec:
     return MeasureSpec(
-        threads=threads, provider=provider, batch=batch, sessions=sessions, seconds=seconds, fresh_processes=True
+        threads=threads,
+        provider=provider,
+        batch=batch,
+        dims=dims or {},
+        sessions=sessions,
+        seconds=seconds,
+        fresh_processes=True,
     )
 
 

@@ -26,11 +26,10 @@ interval of paired proportions). The time is the ratio to fp32 in the same round
 ```python
 import onnxruntime
 session = onnxruntime.InferenceSession("model.onnx")
-outputs = session.run(["{output}"], {{"{input}": images}})[0]
+outputs = session.run(["{output}"], {{{feed}}})[0]
 ```
 
-where `images` are float32 `({batch}, {shape})`, `(pixels / 255 - mean) / std` with, for each channel, mean {mean} and
-std {std}. Inputs and outputs are always float32.
+where {description}. {batch}Floating-point inputs and outputs are always float32.
 """
 
 HEADER = ("form", "bytes", "accuracy", "drop", "outputs differ by", "time", "")
@@ -84,7 +83,7 @@ def result_text(result: QuantizeResult) -> str:
     return "\n".join([*lines, *reasons(result), sentence(result), f"folder: {result.folder}"])
 
 
-def model_card(result: QuantizeResult, source: Source, mean: tuple[float, ...], std: tuple[float, ...]) -> str:
+def model_card(result: QuantizeResult, source: Source, description: str) -> str:
     """The README of the folder, in Markdown."""
     return _CARD.format(
         kept=result.kept,
@@ -94,12 +93,10 @@ def model_card(result: QuantizeResult, source: Source, mean: tuple[float, ...], 
         rows="\n".join(f"| {' | '.join(row)} |" for row in rows(result)),
         reasons="\n".join(f"- {line}" for line in reasons(result)),
         test_images=f"{result.test_images:,}",
-        input=source.input,
+        feed=", ".join(f'"{one.name}": {"images" if source.takes_images else one.name}' for one in source.inputs),
         output=source.output,
-        batch=source.batch or "batch",
-        shape=", ".join(map(str, source.image_shape)),
-        mean=", ".join(f"{value:.4g}" for value in mean),
-        std=", ".join(f"{value:.4g}" for value in std),
+        batch=f"The batch is {source.batch}. " if source.batch else "",
+        description=description,
     )
 
 

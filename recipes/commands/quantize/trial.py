@@ -11,16 +11,24 @@ import numpy as np
 
 from espalier.export.comparison import compare
 from espalier.export.devices.base import Device
+from espalier.export.finite import first_node_not_finite
 from espalier.export.quantize.forms import Method, Quantizer
+from espalier.export.quantize.placement import placement
 from espalier.export.quantize.running import BATCH, depends_on_input, outputs
 from espalier.export.quantize.source import Source
 from espalier.nas.errors import CannotWrite, UserError
 from espalier.nas.intervals import Proportion
 from espalier.nas.paired import PairedDrop
+from espalier.recipes.commands.progress import announce
 from espalier.recipes.commands.quantize.decision import FP32, Form, objection
 from espalier.recipes.config.quantize_settings import QuantizeSettings
 from espalier.recipes.engine.int8_scheme import scheme_on
 from espalier.recipes.inputs.calibration import NormalisedImages, QuantizationImages
+from espalier.recipes.inputs.calibration_arrays import Items, QuantizationArrays
+
+CPU = "CPUExecutionProvider"
+UNKNOWN = "why it is no faster is not known"
+QuantizationData = QuantizationImages | QuantizationArrays
 
 
 class Trial:
@@ -37,6 +45,7 @@ class Trial:
         float32: what is known of the network itself.
         calibration: images.
         test: images.
+        tested: how many of them.
         scheme: how int8 is written.
         environment: the fingerprint of the device.
 
@@ -45,21 +54,23 @@ class Trial:
     """
 
     def __init__(
-        self, source: Source, settings: QuantizeSettings, images: QuantizationImages, device: Device, work: Path
+        self, source: Source, settings: QuantizeSettings, images: QuantizationData, device: Device, work: Path
     ) -> None:
         self._source, self._settings, self._device, self._work = source, settings, device, work
         profile = settings.profile
         self.environment = device.fingerprint(profile.provider)
         self.scheme = scheme_on(device, profile.provider)
-        self._spec = profile.spec(batch=source.batch or profile.batch, sessions=settings.rounds)
+        batch = source.batch or profile.batch
+        self._spec = profile.spec(batch=batch, sessions=settings.rounds, dims=source.dims)
         self.calibration = images.calibration()
         self.test, self._held_back = images.test(), images.held_back()
-        self._logits = self._outputs(source.path, self.test)
-        classes = len(images.splits.classes)
-        if self._logits.shape[1:] != (classes,):
-            problem = f"returns outputs {self._logits.shape[1:]} for an image, must return ({classes},)"
-            raise UserError("model", problem, code="mismatch")
-        self._right = self._logits.argmax(axis=1) == self.test.labels
+        self._logits = self._float32_outputs(self.test, images.classes)
+        self._labels = self.test.labels if self.test.labels is not None else self._logits.argmax(axis=1)
+        self._held_back_labels = self._held_back.labels
+        if self._held_back_labels is None:
+            announce("there are no labels: accuracy is the share of predictions that are those of fp32")
+            self._held_back_labels = self._float32_outputs(self._held_back, None).argmax(axis=1)
+        self._right, self.tested = self._logits.argmax(axis=1) == self._labels, len(self._labels)
         self.float32 = Form(
             FP32,
             size_bytes=source.path.stat().st_size,
@@ -67,6 +78,31 @@ class Trial:
             held_back=self._accuracy_held_back(source.path),
         )
         self._quantizer = Quantizer(source, self.scheme, self.calibration, work, per_channel=settings.per_channel)
+
+    def _float32_outputs(self, items: Items | NormalisedImages, classes: int | None) -> np.ndarray:
+        """The logits `(n, classes)` of the network itself.
+
+        Raises:
+            UserError: its outputs are none, or not finite; the first tensor that is not is named.
+        """
+        logits = self._outputs(self._source.path, items)
+        if logits.ndim != 2 or (classes is not None and logits.shape[1] != classes):
+            wanted = "(classes,)" if classes is None else f"({classes},)"
+            problem = f"returns outputs {logits.shape[1:]} for an item, must return {wanted}"
+            raise UserError("model", problem, code="mismatch")
+        if items.labels is not None and int(items.labels.max(initial=0)) >= logits.shape[1]:
+            problem = f"has labels up to {int(items.labels.max())}, but the network has {logits.shape[1]} classes"
+            raise UserError("data", problem, code="mismatch")
+        if not np.isfinite(logits).all():
+            size = self._source.batch or BATCH
+            feeds = map(self._source.feed, items.batches(size))
+            names = (first_node_not_finite(self._source.path, feed) for feed in feeds)
+            first = next((name for name in names if name is not None), None)
+            problem = "its outputs are not finite on finite inputs"
+            raise UserError(
+                str(self._source.path), f"{problem}{'' if first is None else f', from {first} on'}", code="invalid"
+            )
+        return logits
 
     def file(self, name: str) -> Path:
         """The file of a form."""
@@ -96,7 +132,7 @@ class Trial:
             return replace(form, refused="its outputs are not finite")
         if not depends_on_input(logits) and depends_on_input(self._logits):
             return replace(form, refused="quantisation destroys the network: its outputs are equal for all images")
-        right = logits.argmax(axis=1) == self.test.labels
+        right = logits.argmax(axis=1) == self._labels
         spread = float(np.sqrt(np.mean(self._logits.std(axis=0) ** 2)))
         return replace(
             form,
@@ -111,23 +147,30 @@ class Trial:
         """With its time on the device, and the reason to reject it, if there is one."""
         assert form.drop is not None
         timed = compare(self._device, [self.file(FP32), self.file(form.name)], self._spec).others[0]
-        cause = self.scheme.reason if form.name.startswith("int8") else half_cause(form.name, self.environment)
+        cause = self._int8_cause(form) if form.name.startswith("int8") else half_cause(form.name, self.environment)
         problem = objection(form.drop, timed, max_drop=self._settings.max_drop, cause=cause)
         return replace(form, timed=timed, refused=problem)
 
+    def _int8_cause(self, form: Form) -> str:
+        """What is known of why 8 bits are no faster."""
+        if self.scheme.dot_products is False:
+            return self.scheme.reason
+        if self.environment.get("provider") != CPU:
+            return UNKNOWN
+        found = placement(self.file(form.name))
+        return str(found) if found.int8 == 0 else f"{found}; {UNKNOWN}"
+
     def _accuracy_held_back(self, path: Path) -> float:
         logits = self._outputs(path, self._held_back)
-        return float((logits.argmax(axis=1) == self._held_back.labels).mean())
+        return float((logits.argmax(axis=1) == self._held_back_labels).mean())
 
-    def _outputs(self, path: Path, images: NormalisedImages) -> np.ndarray:
-        provider = self.environment.get("provider") or "CPUExecutionProvider"
+    def _outputs(self, path: Path, images: Items | NormalisedImages) -> np.ndarray:
+        provider = self.environment.get("provider") or CPU
         return outputs(path, self._source, images.batches(self._source.batch or BATCH), provider)
 
 
 def half_cause(name: str, environment: Mapping[str, Any]) -> str:
     """Why 16 bits may be no faster on a device."""
-    if environment.get("provider") == "CPUExecutionProvider" and "asimdhp" not in (
-        environment.get("instructions") or ()
-    ):
+    if environment.get("provider") == CPU and "asimdhp" not in (environment.get("instructions") or ()):
         return f"this processor converts {name} to fp32 around each operator"
-    return "this provider does not compute it faster"
+    return UNKNOWN
