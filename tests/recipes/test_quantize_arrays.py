@@ -32,7 +32,7 @@ class Words(nn.Module):
 
 class Audio(nn.Sequential):
     def __init__(self):
-        super().__init__(nn.Conv1d(1, 8, 9, stride=4), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 4))
+        super().__init__(nn.Conv1d(1, 8, 9, 4), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 4))
 """
 QUICK = ("profile.seconds=0.05", "--threads", 1, "--methods", "int8-minmax,int8-dynamic,fp16")
 
@@ -109,6 +109,7 @@ def test_audio(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert result(folder / "q")["calibration_images"] == 32
 
 
+@pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript")
 def test_images_of_any_size(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Any(nn.Module):
         def __init__(self) -> None:
