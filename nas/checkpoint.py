@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import pickle
 import zipfile
 import zlib
@@ -17,6 +19,8 @@ from torch import Tensor, nn
 from espalier.nas.errors import UserError
 from espalier.nas.files import write_bytes
 
+CHECKSUM = 32
+"""Bytes of a SHA-256."""
 BROKEN = (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError)
 """What reading a damaged archive can raise besides the usual errors."""
 REMAKE = "if a run wrote it, delete the record of its stage in stages/ to make it again"
@@ -73,6 +77,27 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return readers[path.suffix](path)
 
 
+def weights_hash(path: Path) -> str:
+    """The SHA-256 of the tensors in a safetensors file, whatever its metadata and their order; of a damaged file, its.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    content = path.read_bytes()
+    digest = hashlib.sha256()
+    try:
+        start = 8 + int.from_bytes(content[:8], "little")
+        tensors = json.loads(content[8:start])
+        tensors.pop("__metadata__", None)
+        for name in sorted(tensors):
+            first, last = tensors[name]["data_offsets"]
+            digest.update(json.dumps([name, tensors[name]["dtype"], tensors[name]["shape"]]).encode())
+            digest.update(memoryview(content)[start + first : start + last])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return hashlib.sha256(content).hexdigest()
+    return digest.hexdigest()
+
+
 def _safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -94,7 +119,7 @@ def _numpy_archive(path: Path) -> dict[str, Tensor]:
 
 
 def _torch_archive(path: Path) -> dict[str, Tensor]:
-    state = _archived(path, "holds more than tensors, or is damaged", "save model.state_dict() alone")
+    state = _archived(path, path, "holds more than tensors, or is damaged", "save model.state_dict() alone")
     state = state.get("state_dict", state)
     if not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(
@@ -104,29 +129,44 @@ def _torch_archive(path: Path) -> dict[str, Tensor]:
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write training state: nested dicts and lists of tensors, numbers and strings."""
+    """Write training state: nested dicts and lists of tensors, numbers and strings; its SHA-256 comes first."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
-    write_bytes(path, buffer.getvalue())
+    content = buffer.getvalue()
+    write_bytes(path, _checksum(content) + content)
 
 
 def load_state(path: Path) -> dict[str, Any]:
     """Read what `save_state` wrote, onto the CPU.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing, damaged or edited.
     """
+    cure = "delete it to start this stage again"
     if not path.is_file():
         raise UserError(str(path), "no such file", code="not_found")
-    return _archived(path, "damaged checkpoint", "delete it to start this stage again")
-
-
-def _archived(path: Path, problem: str, cure: str) -> dict[str, Any]:
     try:
-        with zipfile.ZipFile(path) as archive:  # torch reads damaged numbers: it does not check its own checksums
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(str(path), f"cannot be read: {error.strerror or error}", code="unreadable") from error
+    state = memoryview(content)[CHECKSUM:]
+    if content[:CHECKSUM] != _checksum(state):
+        raise UserError(str(path), f"damaged checkpoint (its checksum is another); {cure}", code="unreadable")
+    return _archived(path, io.BytesIO(state), "damaged checkpoint", cure)
+
+
+def _checksum(content: bytes | memoryview) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
+def _archived(path: Path, file: Path | io.BytesIO, problem: str, cure: str) -> dict[str, Any]:
+    try:
+        with zipfile.ZipFile(file) as archive:  # torch reads damaged numbers: it does not check its own checksums
             if (damaged := archive.testzip()) is not None:
                 raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
+        if isinstance(file, io.BytesIO):
+            file.seek(0)
+        return dict(torch.load(file, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, *BROKEN) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(str(path), f"{problem} ({first}); {cure}", code="unreadable") from error

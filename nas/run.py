@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 from espalier.nas.architecture import Architecture
 from espalier.nas.errors import CannotWrite, UserError
 from espalier.nas.files import read_json, write_json
+from espalier.nas.sealed import read_sealed, seal
 
 _log = logging.getLogger(__name__)
 
@@ -92,16 +95,37 @@ class RunFolder:
             write_json(folder / "architecture.json", json.loads(architecture.to_json()))
         return folder
 
+    def stage_file(self, stage: str) -> Path:
+        """The file that keeps the result of a stage."""
+        return self / "stages" / f"{stage}.json"
+
+    @property
+    def id(self) -> str:
+        """Names the run where several share something, such as a database; it moves and is copied with the folder.
+
+        Raises:
+            UserError: its file is damaged.
+        """
+        path = self / "run.json"
+        if not path.exists():
+            write_json(path, {"id": uuid.uuid4().hex[:12]})
+        value = read_json(path)
+        if not isinstance(value, dict) or not re.fullmatch("[0-9a-f]{12}", str(value.get("id"))):
+            raise UserError(
+                str(path), "does not hold the id of a run; delete it to start a new study", code="unreadable"
+            )
+        return str(value["id"])
+
     def finished(self, stage: str, key: str) -> Any | None:
         """The outputs of a finished stage; `None` if it has not finished with this key.
 
         Raises:
             UserError: the record is damaged.
         """
-        path = self / "stages" / f"{stage}.json"
+        path = self.stage_file(stage)
         if not path.exists():
             return None
-        record = _read_record(path)
+        record = read_record(path)
         return record["outputs"] if record["key"] == key else None
 
     def forget_all_but(self, keys: Mapping[str, str]) -> None:
@@ -116,21 +140,33 @@ class RunFolder:
             UserError: a record is damaged.
         """
         for path in (self / "stages").glob("*.json"):
-            if _read_record(path)["key"] != keys.get(path.stem):
+            if read_record(path)["key"] != keys.get(path.stem):
                 _log.info("stage %s: its inputs have changed, or it is no longer in the recipe", path.stem)
                 path.unlink()
 
-    def finish(self, stage: str, key: str, outputs: Any) -> None:
-        """Record a stage's outputs (JSON) under the key of its inputs."""
-        write_json(self / "stages" / f"{stage}.json", {"key": key, "outputs": outputs})
+    def finish(self, stage: str, key: str, outputs: Any, files: Mapping[str, str] | None = None) -> None:
+        """Record a stage's outputs.
+
+        Args:
+            stage: its name.
+            key: of its inputs.
+            outputs: plain JSON types.
+            files: the hash of each file that it has written and that is read again, by its path in the folder.
+        """
+        write_json(self.stage_file(stage), seal({"key": key, "outputs": outputs, "files": dict(files or {})}))
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    record = read_json(path)
-    if not isinstance(record, dict) or not {"key", "outputs"} <= record.keys():
-        raise UserError(
-            str(path), "is not a valid record of a finished stage; delete it to run the stage again", code="unreadable"
-        )
+def read_record(path: Path) -> dict[str, Any]:
+    """The `key`, the `outputs` and the `files` of a finished stage.
+
+    Raises:
+        UserError: the record is damaged, or nothing here wrote it.
+    """
+    cure = "delete it, or use --salvage, to run the stage again"
+    record = read_sealed(path, cure)
+    files = record.get("files")
+    if not {"key", "outputs"} <= record.keys() or not isinstance(files, dict):
+        raise UserError(str(path), f"is not a valid record of a finished stage; {cure}", code="unreadable")
     return record
 
 

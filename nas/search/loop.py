@@ -21,6 +21,7 @@ from espalier.nas.search.candidate import Candidate, evaluate_candidate, nearest
 from espalier.nas.search.latency_cascade import LatencyCascade
 from espalier.nas.search.scores import Allowed, draw
 from espalier.nas.search.settings import SearchSettings
+from espalier.nas.search.stored import stored_candidate
 from espalier.nas.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Search:
 
         self.space = space
         self.settings = settings
+        self._stored = str(path) if settings.storage is None else "search.storage"
         self.objectives = [find_evaluator(evaluators, o, where="search.objectives") for o in settings.objectives]
         self.constraints = [Constraint.parse(c, where="search.constraints") for c in settings.constraints]
         for constraint in self.constraints:
@@ -114,8 +116,8 @@ class Search:
 
     def candidates(self) -> list[Candidate]:
         """All evaluated architectures in the order of their trials; if one was evaluated again, the last result."""
-        records = ((trial.number, _record(trial)) for trial in self.study.get_trials(deepcopy=False))
-        found = [Candidate.from_record(number, record) for number, record in records if "architecture" in record]
+        trials = [trial for trial in self.study.get_trials(deepcopy=False) if "architecture" in _record(trial)]
+        found = [stored_candidate(trial.number, _record(trial), trial.values, self._stored) for trial in trials]
         last = {candidate.architecture.id: candidate for candidate in found}
         return sorted(last.values(), key=lambda candidate: candidate.trial)
 
@@ -145,9 +147,18 @@ class Search:
             track: shows progress.
 
         Raises:
-            UserError: no architecture satisfies the constraints (the message has the nearest miss), or every evaluation
-                fails.
+            UserError: no architecture satisfies the constraints (the message has the nearest miss), every evaluation
+                fails, or another process continues the same study.
         """
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        try:
+            self._run(track)
+        except UpdateFinishedTrialError as error:  # on another machine; on this one, its owner holds a lock
+            problem = "another process has finished a trial of this study meanwhile"
+            raise UserError("search.storage", problem, code="busy") from error
+
+    def _run(self, track: Track) -> None:
         self._resume_interrupted()
         done = sum(c.status != "infeasible" for c in self._known.values())
         if done < self.settings.trials:

@@ -19,6 +19,9 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in the folder, or the last run of the recipe.")
     ] = False,
+    salvage: Annotated[
+        bool, typer.Option("--salvage", help="With --resume: drop what is damaged in the folder and make it again.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and print the stages; run and write nothing.")
     ] = False,
@@ -35,7 +38,7 @@ def run(
             stages = dry_run_summary(settings)
         print_result(stages, as_json)
         return
-    finished = run_or_resume(recipe, overrides or [], output, resume=resume)
+    finished = run_or_resume(recipe, overrides or [], output, resume=resume, salvage=salvage)
     print_result(run_summary(finished) if as_json else run_text(finished), as_json)
 
 

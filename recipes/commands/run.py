@@ -27,6 +27,7 @@ def run(
     folder: str | Path | None = None,
     *,
     resume: bool = False,
+    salvage: bool = False,
     **overrides: Any,
 ) -> Run:
     """Run a recipe from data to checked, timed networks and a report.
@@ -36,6 +37,8 @@ def run(
         folder: the run folder; None is `runs/<recipe>-<date>-<id>`, or with `resume` the last such folder.
         resume: continue the run in the folder, also with other overrides; finished stages that they do not affect are
             not run again.
+        salvage: when resuming, go on with what is whole where files of the folder are damaged: the study up to its
+            first damaged line, and the stages whose records and files are as they were written.
         overrides: keys of the recipe and their values, such as `seed=3` and `**{"search.trials": 20}`. A section that
             is given as a mapping replaces the recipe's.
 
@@ -43,7 +46,7 @@ def run(
         UserError: bad input of any kind; nothing is written before the data and the space have been checked.
     """
     texts = [format_override(key, value) for key, value in overrides.items()]
-    return run_or_resume(recipe, texts, None if folder is None else Path(folder), resume=resume)
+    return run_or_resume(recipe, texts, None if folder is None else Path(folder), resume=resume, salvage=salvage)
 
 
 def load_run(folder: str | Path) -> Run:
@@ -56,13 +59,20 @@ def load_run(folder: str | Path) -> Run:
 
 
 def run_or_resume(
-    recipe: str | Path | Mapping[str, Any], overrides: Sequence[str], folder: Path | None, *, resume: bool
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Sequence[str],
+    folder: Path | None,
+    *,
+    resume: bool,
+    salvage: bool = False,
 ) -> Run:
     """See `run`; the overrides are `key=value`.
 
     Raises:
         UserError: see `run`.
     """
+    if salvage and not resume:
+        raise UserError("salvage", "goes with resume: it is about the files of an earlier run", code="conflict")
     settings = load_recipe(recipe, overrides)
     folder = run_folder(settings, folder, resume=resume)
     announce(f"run folder: {folder}")
@@ -70,7 +80,7 @@ def run_or_resume(
         settings, overrides, changes = resumed_recipe(folder, recipe, overrides)
         for change in changes:
             announce(f"changed: {change}")
-    run_recipe(settings, folder, overrides=overrides, track=track, announce=announce)
+    run_recipe(settings, folder, overrides=overrides, salvage=salvage, track=track, announce=announce)
     return load_run(folder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -36,6 +37,16 @@ def open_device(text: str, *, where: str) -> Device:
     name, options = options_from_text(DEVICES, text, where=where)
     device: Device = make(DEVICES, name, where=where, **options)
     return device
+
+
+def device_files(text: str) -> list[Path]:
+    """The files that decide what a device answers: the recording of a replayed one.
+
+    Args:
+        text: see `open_device`.
+    """
+    kind, _, rest = text.partition(":")
+    return [Path(rest.partition("?")[0]).expanduser()] if kind == "replay" else []
 
 
 def _address(text: str) -> str:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
+from espalier.nas.errors import UserError
+from espalier.nas.hashing import file_hash
 from espalier.nas.user_code import Reference
+from espalier.recipes.config.devices import device_files
 from espalier.recipes.config.options import OwnSettings
 from espalier.recipes.config.registry import (
     DATA_SOURCES,
@@ -35,7 +39,16 @@ def own_code(recipe: Recipe, section: str) -> dict[str, str]:
     model = Reference.parse(str(getattr(recipe.space, "model", ""))) if section == "space" else None
     if model is not None:  # a model space of NNI's in a file of the user's
         contents[str(model)] = model.digest()
+    if section == "profile":
+        contents |= {str(path): _content(path) for path in device_files(recipe.profile.device)}
     return {name: content for name, content in sorted(contents.items()) if content is not None}
+
+
+def _content(path: Path) -> str:
+    try:
+        return file_hash(path)
+    except OSError as error:
+        raise UserError(str(path), f"cannot be read: {error.strerror or error}", code="unreadable") from error
 
 
 def _named(recipe: Recipe, section: str) -> Iterator[tuple[Role, str]]:

@@ -29,7 +29,7 @@ from espalier.recipes.config.schema import Recipe
 from espalier.recipes.config.sections.search import RecipeSearchSettings
 from espalier.recipes.config.sections.train import FinalTrainSettings
 from espalier.recipes.engine.budget import Budget
-from espalier.recipes.engine.cache_keys import Plan, plan
+from espalier.recipes.engine.cache_keys import Plan, networks_key, plan
 from espalier.recipes.engine.deployment import Deployment
 from espalier.recipes.engine.inherited import inherited_accuracy
 from espalier.recipes.engine.latency_cache import Latencies
@@ -230,6 +230,7 @@ class Assembly:
             {"quick": profile.search_spec(), "thorough": profile.spec()},
             LatencyLearnerFactory(settings, self.space, macs, self._device_id, seed),
             self.run / "latencies.json",
+            networks_key(self.recipe, self.splits.image_shape, len(self.splits.classes)),
         )
         return Budget(
             settings,

@@ -104,6 +104,20 @@ def plan(recipe: Recipe, data_fingerprint: str) -> Plan:
     return Plan(stages, keys, study_key)
 
 
+def networks_key(recipe: Recipe, image_shape: tuple[int, int, int], classes: int) -> str:
+    """A digest of what the network of an architecture depends on besides the architecture, and the device's file.
+
+    Args:
+        recipe: resolved and checked.
+        image_shape: `(channels, height, width)` of the images.
+        classes: how many there are.
+    """
+    document = recipe.model_dump(mode="json")
+    deploy = document["search"]["deploy"] if recipe.search is not None else None
+    code = {**own_code(recipe, "space"), **own_code(recipe, "profile")}
+    return digest([document["space"], image_shape, classes, deploy, code])
+
+
 def _section(recipe: Recipe, stage: Stage, name: str) -> Any:
     """The part of a section that the stage depends on."""
     if stage.name == "search" and name == "profile" and recipe.search is not None:

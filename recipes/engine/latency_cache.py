@@ -11,10 +11,11 @@ from typing import Any, Literal
 from espalier.export.devices.base import MeasureSpec
 from espalier.nas.architecture import Architecture
 from espalier.nas.errors import UserError
-from espalier.nas.files import read_json, write_json
+from espalier.nas.files import write_json
 from espalier.nas.hashing import digest
 from espalier.nas.measurement import Estimate, Measurement
 from espalier.nas.predictor import Learner
+from espalier.nas.sealed import read_sealed, seal
 from espalier.predictors.learned_predictor import MIN_HISTORY
 
 GROWTH = 1.2
@@ -34,7 +35,8 @@ class Latencies:
         device_id: gives the id of the device that it is timed on.
         specs: how, at each pace.
         learner: see `new_learner`.
-        path: the file that keeps measurements; those of other devices or specs stay in it.
+        path: the file that keeps measurements; those of other devices, specs or networks stay in it.
+        networks: a digest of what an architecture's network depends on besides the architecture.
     """
 
     def __init__(
@@ -44,8 +46,10 @@ class Latencies:
         specs: dict[Pace, MeasureSpec],
         learner: Callable[[], Learner],
         path: Path,
+        networks: str,
     ) -> None:
         self._timed, self._device_id, self._specs, self._path = timed, device_id, specs, path
+        self._networks = networks
         self.new_learner = learner
         self._learner: Learner | None = None
         self._learnt_from = 0
@@ -83,7 +87,7 @@ class Latencies:
         return {architecture: measurement.latency_ms for architecture, measurement in rows.items()}
 
     def _key(self, pace: Pace) -> str:
-        return digest([self._device, asdict(self._specs[pace])])
+        return digest([self._device, asdict(self._specs[pace]), self._networks])
 
     @cached_property
     def _device(self) -> str:
@@ -91,13 +95,12 @@ class Latencies:
 
     @cached_property
     def _measured(self) -> dict[str, dict[Architecture, Measurement]]:
-        rows = read_json(self._path) if self._path.exists() else {}
+        cure = "delete it to measure again"
+        rows: Any = read_sealed(self._path, cure).get("measurements") if self._path.exists() else {}
         try:
             kept = {key: dict(map(_entry, entries)) for key, entries in rows.items()}
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise UserError(
-                str(self._path), "is not a record of measurements; delete it to measure again", code="unreadable"
-            ) from error
+            raise UserError(str(self._path), f"is not a record of measurements; {cure}", code="unreadable") from error
         return {self._key("quick"): {}, self._key("thorough"): {}, **kept}
 
     def _write(self) -> None:
@@ -105,7 +108,7 @@ class Latencies:
             key: [[dict(architecture), _without_runs(measurement)] for architecture, measurement in entries.items()]
             for key, entries in self._measured.items()
         }
-        write_json(self._path, rows)
+        write_json(self._path, seal({"measurements": rows}))
 
 
 def _entry(row: list[Any]) -> tuple[Architecture, Measurement]:

@@ -15,6 +15,7 @@ from espalier.recipes.engine.deployment import check_deploy
 from espalier.recipes.engine.final_choice import choose
 from espalier.recipes.engine.preflight import check_choices, check_convolutions, check_images, check_supernet
 from espalier.recipes.engine.ranking.sample import Sample, draw_sample
+from espalier.recipes.engine.run_folders import STUDY
 from espalier.recipes.engine.stages import data, export, profile, rank, search, select, supernet, test, train
 from espalier.recipes.engine.strategy_cost import check_cost_table
 from espalier.recipes.engine.supernet_factory import SupernetFactory
@@ -132,20 +133,26 @@ class Pipeline:
         )
 
     def _search(self, settings: RecipeSearchSettings) -> SearchResult:
+        from espalier.nas.search.storage import study_in_use
+
         parts, setup = self.assembly, self.assembly.search_setup(settings)
-        return search.run(
-            setup.settings,
-            space=parts.space,
-            evaluators=setup.evaluators(),
-            surrogate=setup.surrogate(),
-            cascade=setup.cascade,
-            is_affordable=parts.is_affordable,
-            clock=setup.clock,
-            journal=parts.run / "study.journal",
-            study=f"{parts.run.path.resolve().name}-{parts.plan.study_key}",
-            seed=parts.seeds("search"),
-            track=parts.track,
-        )
+        study = parts.plan.study_key
+        if settings.storage is not None:
+            study = f"{parts.run.id}-{study}"  # a database has studies of many runs
+        with study_in_use(settings.storage, study):
+            return search.run(
+                setup.settings,
+                space=parts.space,
+                evaluators=setup.evaluators(),
+                surrogate=setup.surrogate(),
+                cascade=setup.cascade,
+                is_affordable=parts.is_affordable,
+                clock=setup.clock,
+                journal=parts.run / STUDY,
+                study=study,
+                seed=parts.seeds("search"),
+                track=parts.track,
+            )
 
     def _train(self, settings: FinalTrainSettings) -> TrainResult:
         parts = self.assembly

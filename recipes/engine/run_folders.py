@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,19 @@ import yaml
 from espalier.nas.errors import UserError
 from espalier.nas.files import read_json, write_json, write_text
 from espalier.nas.hashing import digest
+from espalier.nas.run import RunFolder
 from espalier.recipes.config.loading import dump_recipe, load_recipe
 from espalier.recipes.config.schema import Recipe
+from espalier.recipes.records.reading import read_recipe
 
+STUDY = "study.journal"
+"""The file of a run folder that keeps its study, where the recipe names no database."""
 OVERRIDES = "overrides.json"
 """The file of a run folder that keeps the overrides it was started with."""
+BEFORE_ANYTHING = frozenset(
+    {".lock", "recipe.yaml", OVERRIDES, "environment.json", "log.jsonl", "run.json", "stages", "stages/data.json"}
+)
+"""What a run has written before it computes anything."""
 
 
 def run_folder(recipe: Recipe, output: Path | None, *, resume: bool, runs: Path = Path("runs")) -> Path:
@@ -74,19 +83,49 @@ def resumed_recipe(
     Raises:
         UserError: the folder contains a run of another recipe.
     """
-    every = [*read_json(folder / OVERRIDES), *overrides]
+    every = [*_remembered(folder / OVERRIDES), *overrides]
     settings = load_recipe(recipe, every)
-    before = yaml.safe_load((folder / "recipe.yaml").read_text())
+    _, before = read_recipe(folder / "recipe.yaml")
     if before.get("name") != settings.name:
         problem = f"contains a run of the recipe {before.get('name')!r}, not of {settings.name!r}"
         raise UserError(str(folder), problem, code="mismatch")
     return settings, every, list(_changes(before, yaml.safe_load(dump_recipe(settings))))
 
 
+def _remembered(path: Path) -> list[str]:
+    """The overrides that a run was started with.
+
+    Raises:
+        UserError: the file is not a list of `key=value`.
+    """
+    value = read_json(path)
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise UserError(str(path), "must be a list of texts key=value", code="unreadable")
+    return value
+
+
 def remember(folder: Path, recipe: Recipe, overrides: Sequence[str]) -> None:
     """Write the resolved recipe and its overrides into the run folder."""
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
     write_json(folder / OVERRIDES, list(overrides))
+
+
+@contextmanager
+def free_if_nothing_began(run: RunFolder) -> Iterator[None]:
+    """Leave no run behind where a new one fails before it has computed anything: the corrected command works.
+
+    Args:
+        run: the run folder, locked.
+    """
+    is_new = not (run / "recipe.yaml").exists()
+    try:
+        yield
+    except Exception:
+        found = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*")}
+        if is_new and found <= BEFORE_ANYTHING:
+            for name in sorted(found - {".lock"}, reverse=True):  # files before their folder
+                (run / name).rmdir() if (run / name).is_dir() else (run / name).unlink()
+        raise
 
 
 def _changes(before: Any, after: Any, path: str = "") -> Iterator[str]:

@@ -19,7 +19,8 @@ from espalier.recipes.config.schema import Recipe
 from espalier.recipes.engine.assemble import Assembly
 from espalier.recipes.engine.environment import environment
 from espalier.recipes.engine.pipeline import Pipeline
-from espalier.recipes.engine.run_folders import remember
+from espalier.recipes.engine.run_folders import STUDY, free_if_nothing_began, remember
+from espalier.recipes.engine.stage_files import check_stage_files, salvage_stages, stage_files
 from espalier.recipes.records.stages import finished_stage, write_stage
 from espalier.recipes.report import write_report
 
@@ -33,6 +34,7 @@ def run_recipe(
     folder: Path,
     *,
     overrides: Sequence[str] = (),
+    salvage: bool = False,
     track: Track = silent,
     announce: Callable[[str], None] = _say_nothing,
 ) -> Path:
@@ -42,6 +44,7 @@ def run_recipe(
         recipe: what to run.
         folder: the run folder, new or of an earlier run of the recipe.
         overrides: those in `recipe`, kept for when the run is resumed.
+        salvage: go on with what is whole, where files of an earlier run are damaged.
         track: shows progress.
         announce: told what happens, a line at a time.
 
@@ -51,15 +54,20 @@ def run_recipe(
     Raises:
         UserError: bad input of any kind; nothing is written before the data and the space have been checked.
     """
+    from espalier.nas.search.journal import salvage_journal
     from espalier.nas.search.storage import open_storage
 
     announce(f"data: reading {recipe.data.source}")
     assembly = Assembly(recipe, RunFolder(folder), track)
     pipeline, keys = Pipeline(assembly), assembly.plan.keys
     pipeline.check()
-    with assembly.run.lock() as run:
+    with assembly.run.lock() as run, free_if_nothing_began(run):
+        if salvage:
+            salvage_journal(run / STUDY)
+            salvage_stages(run, keys)
+        check_stage_files(run, keys)
         if recipe.search is not None and recipe.search.storage is not None:
-            open_storage(recipe.search.storage, run / "study.journal")  # rather now than after the supernet
+            open_storage(recipe.search.storage, run / STUDY)  # rather now than after the supernet
         remember(run.path, recipe, overrides)
         write_json(run / "environment.json", environment())
         run.log("start", keys=dict(keys))
@@ -70,7 +78,7 @@ def run_recipe(
             if result is None:
                 started = time.perf_counter()
                 result = _run_stage(pipeline, name, seed=assembly.seeds(f"stage {name}"))
-                write_stage(run, name, key, result)
+                write_stage(run, name, key, result, stage_files(run, name, key))
                 seconds = time.perf_counter() - started
                 run.log("finished", stage=name, seconds=round(seconds, 2))
                 announce(f"{name}: done in {seconds:.1f} s")

@@ -60,7 +60,7 @@ def load_run(path: Path) -> Run:
     Raises:
         UserError: no `recipe.yaml` in it, or one of its files is not what a run writes.
     """
-    text, recipe = _read_recipe(path / "recipe.yaml")
+    text, recipe = read_recipe(path / "recipe.yaml")
     environment = path / "environment.json"
     files = (stage_file(path, name) for name in Stages.model_fields)
     times = [file.stat().st_mtime for file in files if file.exists()]
@@ -74,7 +74,12 @@ def load_run(path: Path) -> Run:
     )
 
 
-def _read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
+def read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
+    """The recipe of a run folder, as text and as parsed; it is not validated, which could run code.
+
+    Raises:
+        UserError: the file is missing, or is not a recipe.
+    """
     try:
         text = path.read_text()
         recipe = yaml.safe_load(text)
@@ -82,7 +87,7 @@ def _read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
         raise UserError(str(path), "does not exist, so its folder is not a run folder", code="not_found") from error
     except OSError as error:
         raise UserError(str(path), error.strerror or str(error), code="unreadable") from error
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(str(path), f"not a readable YAML file ({error})", code="unreadable") from error
     if not isinstance(recipe, dict):
         raise UserError(str(path), "a recipe is a mapping of sections", code="unreadable")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from espalier.nas.errors import UserError
-from espalier.nas.files import read_json
 from espalier.nas.measurement import Measurement
-from espalier.nas.run import RunFolder
+from espalier.nas.run import RunFolder, read_record
 from espalier.recipes.records.base import Record
 from espalier.recipes.records.networks import ExportedFile, TestResult, TrainedNetwork, TrainResult
 from espalier.recipes.records.ranking import RankResult
@@ -43,9 +43,17 @@ class Stages(Record):
         return self.model_copy(update={name: result})
 
 
-def write_stage(run: RunFolder, name: str, key: str, result: Any) -> None:
-    """Write the result of the stage `name` under its cache key to `stages/<name>.json`."""
-    run.finish(name, key, Stages(**{name: result}).model_dump(mode="json", include={name})[name])
+def write_stage(run: RunFolder, name: str, key: str, result: Any, files: Mapping[str, str] | None = None) -> None:
+    """Write the result of a stage to `stages/<name>.json`.
+
+    Args:
+        run: the run folder.
+        name: of the stage.
+        key: its cache key.
+        result: what it returned.
+        files: the hash of each file that it has written and that is read again, by its path in the folder.
+    """
+    run.finish(name, key, Stages(**{name: result}).model_dump(mode="json", include={name})[name], files)
 
 
 def finished_stage(run: RunFolder, name: str, key: str) -> Any | None:
@@ -75,7 +83,7 @@ def stage_keys(folder: Path) -> dict[str, str]:
         UserError: a file is damaged.
     """
     files = {name: stage_file(folder, name) for name in Stages.model_fields}
-    return {name: str(_record(file)["key"]) for name, file in files.items() if file.exists()}
+    return {name: str(read_record(file)["key"]) for name, file in files.items() if file.exists()}
 
 
 def stage_file(folder: Path, name: str) -> Path:
@@ -84,14 +92,7 @@ def stage_file(folder: Path, name: str) -> Path:
 
 
 def _read(name: str, path: Path) -> Any:
-    return _parse(name, _record(path)["outputs"], path)
-
-
-def _record(path: Path) -> dict[str, Any]:
-    record = read_json(path)
-    if not isinstance(record, dict) or not {"key", "outputs"} <= record.keys():
-        raise UserError(str(path), "has no 'key' and 'outputs', so it is not the result of a stage", code="unreadable")
-    return record
+    return _parse(name, read_record(path)["outputs"], path)
 
 
 def _parse(name: str, outputs: Any, path: Path) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -24,7 +23,6 @@ from espalier.nas.objective import Constraint, Evaluator
 from espalier.nas.predictor import History
 from espalier.nas.search.loop import Search
 from espalier.nas.search.settings import SamplerName, SearchSettings
-from espalier.nas.search.storage import RunJournal
 from espalier.nas.spaces.nasbench201 import NasBench201
 from toy_space import ToySpace
 from user_errors import user_error
@@ -318,23 +316,3 @@ def test_no_finished_trial_is_lost_to_kill_9(space: NasBench201, tmp_path: Path)
     assert after[: len(before)] == before
     assert len(set(after)) == len(after) == len(started) + 5
     assert started[-1] in after  # an interrupted architecture is taken up again
-
-
-def test_a_line_that_was_cut_off_is_removed(tmp_path: Path) -> None:
-    path = tmp_path / "journal"
-    journal = RunJournal(path)
-    logs = [{"op_code": 0, "a": number} for number in range(3)]
-    journal.append_logs(logs[:2])
-    with path.open("a") as file:
-        file.write('{"op_code": ')
-    journal = RunJournal(path)
-    assert list(journal.read_logs(0)) == logs[:2]
-    journal.append_logs(logs[2:])
-    assert [json.loads(line) for line in path.read_text().splitlines()] == logs
-    assert list(RunJournal(path).read_logs(2)) == logs[2:]
-
-
-def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
-    (tmp_path / "journal").write_text("nonsense\n")
-    with user_error("journal", "unreadable"):
-        RunJournal(tmp_path / "journal")

@@ -11,6 +11,7 @@ import numpy as np
 from espalier.nas.architecture import Architecture
 from espalier.nas.files import write_json, write_text
 from espalier.nas.measurement import Latency, Measurement, Verdict
+from espalier.nas.run import RunFolder
 
 ALL_STAGES = ("data", "supernet", "rank", "select", "search", "train", "export", "profile", "test")
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -47,7 +48,7 @@ def build_run(folder: Path, *, stages: Collection[str] = ALL_STAGES, recipe: str
     )
     outputs = make_outputs()
     for stage in stages:
-        write_json(folder / "stages" / f"{stage}.json", {"key": "0" * 12, "outputs": outputs[stage]})
+        RunFolder(folder).finish(stage, "0" * 12, outputs[stage])
     if "export" in stages:
         for id in outputs["export"]:
             for name in ("model.onnx", "model.safetensors", "model.py", "README.md"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import shutil
 import signal
@@ -261,26 +260,22 @@ def damage_record(run: Path) -> str:
 
 def empty_record(run: Path) -> str:
     (run / "stages" / "search.json").write_text("[]")
-    return "stages/search.json: is not a valid record of a finished stage; delete it"
+    return "stages/search.json: has no checksum"
 
 
-def damage_journal(run: Path) -> str:
-    (run / "stages" / "search.json").unlink()
-    (run / "study.journal").write_bytes(b"garbage\n" + (run / "study.journal").read_bytes())
-    return "study.journal: the study is damaged"
-
-
-def foreign_journal(run: Path) -> str:
-    (run / "stages" / "search.json").unlink()
-    (run / "study.journal").write_text("{}\n")
-    return "study.journal: the study is damaged (line 1 is not a change of a study)"
+def edit_record(run: Path) -> str:
+    path = run / "stages" / "search.json"
+    path.write_text(path.read_text().replace('"accuracy": 0.', '"accuracy": 1.', 1))
+    return "stages/search.json: was edited or damaged"
 
 
 def damage_supernet(run: Path) -> str:
     (run / "stages" / "search.json").unlink()
     (weights,) = run.glob("checkpoints/*.safetensors")
-    weights.write_bytes(weights.read_bytes()[:100])
-    return f"checkpoints/{weights.name}: cannot be read as safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1  # one bit of one weight
+    weights.write_bytes(content)
+    return f"checkpoints/{weights.name}: was edited or damaged"
 
 
 def damage_checkpoint(run: Path) -> str:
@@ -296,15 +291,22 @@ def damage_strategy(run: Path) -> str:
     (run / "study.journal").unlink()
     (state,) = run.glob("checkpoints/strategy-*.pt")
     state.write_bytes(b"junk")
-    return f"checkpoints/{state.name}: damaged checkpoint ("
+    return f"checkpoints/{state.name}: was edited or damaged"
 
 
 def damage_network(run: Path) -> str:
     (run / "stages" / "export.json").unlink()
     for weights in run.glob("architectures/*/model.safetensors"):
         weights.write_bytes(b"123")
-    first = json.loads((run / "stages" / "train.json").read_text())["outputs"]["networks"][0]["id"]
-    return f"architectures/{first}/model.safetensors: cannot be read as safetensors"
+    first = min(path.name for path in run.glob("architectures/*"))
+    return f"architectures/{first}/model.safetensors: was edited or damaged"
+
+
+def damage_export(run: Path) -> str:
+    (run / "stages" / "profile.json").unlink()
+    network = min(run.glob("architectures/*/model.onnx"))
+    network.write_bytes(network.read_bytes() + b"0")
+    return f"architectures/{network.parent.name}/model.onnx: was edited or damaged"
 
 
 @pytest.mark.parametrize(
@@ -312,12 +314,12 @@ def damage_network(run: Path) -> str:
     [
         damage_record,
         empty_record,
-        damage_journal,
-        foreign_journal,
+        edit_record,
         damage_supernet,
         damage_checkpoint,
         damage_strategy,
         damage_network,
+        damage_export,
     ],
 )
 def test_damaged_files_are_named(

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from run_folder import ALL_STAGES, build_run, few_shot
+from run_folder import ALL_STAGES, build_run, few_shot, make_outputs
 
 from espalier.nas.architecture import Architecture
-from espalier.nas.files import read_json, write_json
 from espalier.nas.run import RunFolder
 from espalier.recipes.records.stages import Stages, finished_stage, read_stages, stage_keys, write_stage
 from espalier.recipes.records.supernet import SupernetEpoch, SupernetResult
@@ -38,10 +37,9 @@ def test_architectures_stay_architectures(stages: Stages) -> None:
 
 def test_an_id_is_that_of_the_architecture(tmp_path: Path) -> None:
     folder = build_run(tmp_path)
-    path = folder / "stages" / "train.json"
-    record = read_json(path)
-    record["outputs"]["networks"][0]["id"] = "another"
-    write_json(path, record)
+    outputs = make_outputs()["train"]
+    outputs["networks"][0]["id"] = "another"
+    RunFolder(folder).finish("train", "key", outputs)
     assert read_stages(folder).networks[0].id == read_stages(folder).networks[0].architecture.id != "another"
 
 
@@ -67,6 +65,6 @@ def test_a_divided_space_is_read() -> None:
     ],
 )
 def test_damage_is_named_by_its_key(tmp_path: Path, damage: object, key: str) -> None:
-    write_json(tmp_path / "stages" / "train.json", {"key": "key", "outputs": damage})
+    RunFolder(tmp_path).finish("train", "key", damage)
     with user_error("stages/train.json", "unreadable", says=key):
         read_stages(tmp_path)

@@ -15,6 +15,7 @@ from run_folder import ALL_STAGES, RECIPE, build_run, few_shot, make_outputs
 from espalier.nas.errors import Code
 from espalier.nas.files import write_json
 from espalier.nas.intervals import Proportion
+from espalier.nas.run import RunFolder
 from espalier.recipes.records.reading import load_run
 from espalier.recipes.report import write_report
 from espalier.recipes.report.drawing import draw
@@ -58,7 +59,7 @@ def read(path: Path) -> Page:
 
 
 def change(run: Path, stage: str, outputs: Any) -> None:
-    write_json(run / "stages" / f"{stage}.json", {"key": "0", "outputs": outputs})
+    RunFolder(run).finish(stage, "0", outputs)
 
 
 @pytest.fixture(scope="module")

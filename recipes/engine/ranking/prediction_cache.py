@@ -14,9 +14,11 @@ from espalier.nas.files import write_bytes
 from espalier.nas.measurement import Estimate
 from espalier.nas.predictor import Predictor
 from espalier.nas.progress import Track
+from espalier.nas.sealed import seal, unseal
 from espalier.predictors.ensemble import aggregate_ranks
 from espalier.recipes.config.registry import aggregate, members
 
+CURE = "delete the file to compute its values again"
 NOT_LASTING = ("timed out", "out of memory")
 
 
@@ -74,7 +76,7 @@ class ValueStore:
             raise CannotWrite(path, error) from error
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
-                record = json.loads(line)
+                record = unseal(json.loads(line), f"{path}, line {number}", CURE)
                 value = math.nan if record["value"] is None else float(record["value"])
                 self._known[record["id"], record["predictor"]] = Value(value, record["status"])
             except (ValueError, KeyError, TypeError) as error:
@@ -94,7 +96,7 @@ class ValueStore:
         if self._path is None or not lasting:
             return
         lines = [
-            json.dumps({"id": architecture.id, "predictor": name, "value": _json(v.value), "status": v.status})
+            json.dumps(seal({"id": architecture.id, "predictor": name, "value": _json(v.value), "status": v.status}))
             for name, v in lasting.items()
         ]
         try:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from espalier.nas.architecture import Architecture
+from espalier.nas.errors import UserError
 from espalier.nas.objective import Evaluator
 from espalier.nas.progress import Track
 from espalier.nas.search.candidate import Candidate
@@ -63,6 +64,8 @@ def run(
         cascade=cascade,
         clock=clock,
     )
+    if settings.accuracy == "inherited" and settings.replay is None:  # others may be of any scale
+        _check(search.candidates(), str(journal) if settings.storage is None else "search.storage")
     search.run(track=track)
     candidates = search.candidates()
     counts = Counter(candidate.status for candidate in candidates)
@@ -78,6 +81,15 @@ def run(
         candidates=tuple(_record(candidate, space.format(candidate.architecture)) for candidate in candidates),
         front=tuple(candidate.architecture.id for candidate in search.front()),
     )
+
+
+def _check(candidates: Sequence[Candidate], where: str) -> None:
+    """Raises UserError for an accuracy that cannot be: a database may have been edited."""
+    for candidate in candidates:
+        accuracy = candidate.values.get("accuracy", 0.0)
+        if not 0 <= accuracy <= 1:
+            problem = f"trial {candidate.trial}: accuracy is {accuracy}, must be from 0 to 1"
+            raise UserError(where, problem, code="unreadable")
 
 
 def _record(candidate: Candidate, notation: str) -> SearchedCandidate:
