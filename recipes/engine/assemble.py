@@ -224,13 +224,13 @@ class Assembly:
             return None
         macs = MacsOf(self.space, self.predictors.counter)
         seed = self.seeds("latency predictor")
+        networks = networks_key(self.recipe, self.splits.image_shape, len(self.splits.classes))
         latencies = Latencies(
             self.timer,
-            self._device_id,
+            lambda: f"{self._device_id()} {networks}",
             {"quick": profile.search_spec(), "thorough": profile.spec()},
             LatencyLearnerFactory(settings, self.space, macs, self._device_id, seed),
             self.run / "latencies.json",
-            networks_key(self.recipe, self.splits.image_shape, len(self.splits.classes)),
         )
         return Budget(
             settings,

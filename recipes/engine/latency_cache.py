@@ -32,11 +32,11 @@ class Latencies:
 
     Args:
         timed: times an architecture.
-        device_id: gives the id of the device that it is timed on.
+        device_id: gives the id of the device that it is timed on, and of all else that a network's latency depends on
+            besides the architecture.
         specs: how, at each pace.
         learner: see `new_learner`.
         path: the file that keeps measurements; those of other devices, specs or networks stay in it.
-        networks: a digest of what an architecture's network depends on besides the architecture.
     """
 
     def __init__(
@@ -46,10 +46,8 @@ class Latencies:
         specs: dict[Pace, MeasureSpec],
         learner: Callable[[], Learner],
         path: Path,
-        networks: str,
     ) -> None:
         self._timed, self._device_id, self._specs, self._path = timed, device_id, specs, path
-        self._networks = networks
         self.new_learner = learner
         self._learner: Learner | None = None
         self._learnt_from = 0
@@ -87,7 +85,7 @@ class Latencies:
         return {architecture: measurement.latency_ms for architecture, measurement in rows.items()}
 
     def _key(self, pace: Pace) -> str:
-        return digest([self._device, asdict(self._specs[pace]), self._networks])
+        return digest([self._device, asdict(self._specs[pace])])
 
     @cached_property
     def _device(self) -> str:
