@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 from espalier.nas.errors import Code, UserError
 
+LONGEST = 300
+"""Characters of another program's message that are quoted."""
+
 
 class ExportError(UserError):
     """A network could not be written in another form, or the written file does not compute the same numbers.
@@ -37,7 +40,10 @@ def reason(error: BaseException) -> str:
     cause = error.__cause__
     while cause is not None and cause.__cause__ is not None:
         cause = cause.__cause__
-    return text if cause is None else f"{text} (from {_first_line(cause)})"
+    if cause is None:
+        return text
+    # torch's exporter wraps every cause in the same sentence about its steps.
+    return _first_line(cause) if type(error).__name__ == "TorchExportError" else f"{text} (from {_first_line(cause)})"
 
 
 def _first_line(error: BaseException) -> str:
@@ -45,4 +51,4 @@ def _first_line(error: BaseException) -> str:
     text = error.problem if isinstance(error, UserError) else str(error)
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)  # torch colours some messages for a terminal
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return f"{type(error).__name__}: {lines[0][:LONGEST]}" if lines else type(error).__name__

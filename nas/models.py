@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,8 @@ from espalier.nas.errors import UserError
 from espalier.nas.super_resolution.networks import NETWORKS, super_resolution_factory
 from espalier.nas.user_code import Reference
 from espalier.nas.user_network import user_network_factory
+
+_log = logging.getLogger(__name__)
 
 
 def network_factory(
@@ -47,6 +50,15 @@ def network_factory(
     problem = "is neither timm:NAME, FILE.py:FUNCTION nor a super-resolution network with its options"
     kinds = ("timm:", "FILE.py:", *(f"{network}:" for network in NETWORKS))
     raise UserError(text, problem, allowed=kinds, given=f"{name}:")
+
+
+def in_float32(network: nn.Module) -> nn.Module:
+    """The network with its real numbers in float32: converted in place, and told, from half or double precision."""
+    dtypes = {str(p.dtype).removeprefix("torch.") for p in network.parameters() if p.is_floating_point()}
+    others = sorted(dtypes - {"float32"})
+    if others:
+        _log.info("the network is in %s: it is converted to float32", " and ".join(others))
+    return network.float()
 
 
 def _of_timm(

@@ -6,6 +6,7 @@ Most networks take images `(batch, channels, height, width)` and return one tens
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -89,7 +90,7 @@ def parse_shape(text: str, *, where: str = "input_shape") -> tuple[int, ...]:
     for size in shape:
         numbers *= size
     if numbers > LARGEST_INPUT:
-        problem = f"{text[:80]} has {numbers:,} numbers, must have at most {LARGEST_INPUT:,}"
+        problem = f"{text[:80]} has too many numbers, must have at most {LARGEST_INPUT:,}"
         raise UserError(where, problem, code="out_of_range")
     return shape
 
@@ -189,6 +190,71 @@ def prediction(outputs: Any, name: str | None = None, *, where: str = "outputs")
         if key in found:
             return found[key]
     raise UserError(where, f"the network returns no output {name!r}", allowed=found, given=name)
+
+
+def with_one_input(network: nn.Module, inputs: Sequence[Input]) -> nn.Module:
+    """A copy that takes one float tensor `(batch, 1)` in place of its inputs, which have fixed values.
+
+    For what looks at a network's layers and not at its numbers: counting, tracing, removing channels. Names of layers
+    and parameters stay; `without_view` undoes it.
+
+    Args:
+        network: left as it is.
+        inputs: that it takes.
+    """
+    values = random_inputs(inputs, 1, torch.Generator().manual_seed(0))
+    own = type(network)
+
+    class OneInput(own):  # type: ignore[misc, valid-type]
+        is_view = True
+
+        def forward(self, x: Tensor) -> Any:
+            moved = [
+                value.to(x.device, x.dtype if value.is_floating_point() else None).expand(len(x), *value.shape[1:])
+                for value in values
+            ]
+            named = {one.name: value for one, value in zip(inputs, moved, strict=True)}
+            return own.forward(self, **named) if _are_arguments(network, named) else own.forward(self, *moved)
+
+    return _viewed(network, OneInput)
+
+
+def with_training_outputs(network: nn.Module) -> nn.Module:
+    """A copy that returns in evaluation mode what it returns in training: auxiliary heads as well.
+
+    Only the network itself is told that it trains, not its layers: batch norms and dropout stay as in evaluation.
+    Removing channels must see every layer that reads them; `without_view` undoes it.
+
+    Args:
+        network: left as it is.
+    """
+    own = type(network)
+
+    class TrainingOutputs(own):  # type: ignore[misc, valid-type]
+        is_view = True
+
+        def train(self, mode: bool = True) -> nn.Module:
+            own.train(self, mode)
+            self.training = True
+            return self
+
+    return _viewed(network, TrainingOutputs)
+
+
+def _viewed(network: nn.Module, view: type[nn.Module]) -> nn.Module:
+    view.__qualname__ = type(network).__qualname__  # by which structures are compared
+    changed = copy.deepcopy(network)
+    changed.__class__ = view
+    return changed.train(network.training)
+
+
+def without_view(network: nn.Module) -> nn.Module:
+    """The network that `with_one_input` or `with_training_outputs` was given; others as they are."""
+    if not getattr(type(network), "is_view", False):
+        return network
+    changed = copy.deepcopy(network)
+    changed.__class__ = type(network).__mro__[1]
+    return changed
 
 
 def batched_dims(one: Sequence[Tensor], other: Sequence[Tensor]) -> list[tuple[int, ...]]:

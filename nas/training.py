@@ -19,7 +19,7 @@ from espalier.nas.data import Augment
 from espalier.nas.device import autocast
 from espalier.nas.progress import Track, silent
 from espalier.nas.settings import Settings
-from espalier.nas.task import Batch, Task
+from espalier.nas.task import Batch, Task, batch_loss
 
 _log = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ class Training:
             The loss, detached and on the device.
         """
         with autocast(x.device):
-            loss = self.task.loss(self.model(x), y)
+            loss, _ = batch_loss(self.task, self.model, (x, y))
         loss.backward()
         return loss.detach()
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from espalier.nas.network_inputs import prediction
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,16 +23,19 @@ class Distillation:
         teacher: the dense network, in evaluation mode and never trained.
         weight: w, from 0 (only the labels) to 1 (only the teacher).
         temperature: T.
+        output: name or place of the prediction, where the networks return several tensors.
     """
 
     teacher: nn.Module
     weight: float = 0.5
     temperature: float = 4.0
+    output: str | None = None
 
-    def loss(self, task_loss: Tensor, outputs: Tensor, x: Tensor) -> Tensor:
+    def loss(self, task_loss: Tensor, outputs: Any, x: Tensor) -> Tensor:
         """L for the student's `outputs` on the batch `x`."""
+        outputs = prediction(outputs, self.output)
         with torch.no_grad():
-            wanted = self.teacher(x).float()
+            wanted = prediction(self.teacher(x), self.output).float()
         if outputs.ndim == 2:
             t = self.temperature
             p, q = wanted.div(t).log_softmax(dim=1), outputs.float().div(t).log_softmax(dim=1)

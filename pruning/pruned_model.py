@@ -49,12 +49,13 @@ class Plan:
     groups: tuple[Mapping[str, Any], ...] = ()
 
     def dense_factory(self) -> Callable[[], nn.Module]:
-        """Makes the dense network with fresh weights.
+        """Makes the dense network with fresh weights, in float32.
 
         Raises:
             UserError: its file is missing, or no longer makes a network.
         """
-        return network_factory(self.factory, image_shape=self.image_shape, classes=len(self.classes))
+        make = network_factory(self.factory, image_shape=self.image_shape, classes=len(self.classes))
+        return lambda: make().float()
 
 
 def save_pruned(folder: Path, model: nn.Module, plan: Plan) -> None:

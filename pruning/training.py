@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from espalier.nas.device import autocast
+from espalier.nas.task import batch_loss
 from espalier.nas.training import Training
 from espalier.pruning.distillation import Distillation
 from espalier.pruning.pruner import Pruner
@@ -39,8 +40,8 @@ class SparseTraining(Training):
         if self.distillation is None:
             return super().backward(x, y)
         with autocast(x.device):
-            outputs = self.model(x)
-            loss = self.distillation.loss(self.task.loss(outputs, y), outputs, x)
+            loss, outputs = batch_loss(self.task, self.model, (x, y))
+            loss = self.distillation.loss(loss, self.model(x) if outputs is None else outputs, x)
         loss.backward()
         return loss.detach()
 

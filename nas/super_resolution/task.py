@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from espalier.nas.device import autocast
+from espalier.nas.network_inputs import prediction
 from espalier.nas.super_resolution.quality import crop_border, evaluated_luma, psnr, ssim
 from espalier.nas.task import Batch
 
@@ -45,9 +46,9 @@ class SuperResolution:
 
     scale: int
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Any, targets: Tensor) -> Tensor:
         """Mean absolute difference, the L1 loss of EDSR and SwinIR."""
-        return F.l1_loss(outputs.float(), targets)
+        return F.l1_loss(prediction(outputs).float(), targets)
 
     def evaluate(self, model: nn.Module, batches: Iterable[Batch], *, full_precision: bool = True) -> float:
         """Mean PSNR in dB over all images, with the model in evaluation mode; inf if one image is exact.
@@ -82,7 +83,7 @@ class SuperResolution:
         values = []
         for x, y in batches:
             with nullcontext() if full_precision else autocast(x.device):
-                outputs = model(x)
+                outputs = prediction(model(x))
             if outputs.shape != y.shape:
                 raise ValueError(f"the network returns {tuple(outputs.shape)} instead of {tuple(y.shape)}")
             for output, true in zip(outputs, y, strict=True):

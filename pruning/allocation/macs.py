@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from espalier.nas.cost.count import run_without_numbers
 from espalier.pruning.weights import PRUNABLE, prunable_weights
 
 
@@ -18,15 +17,18 @@ def layer_macs(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, floa
 
     A weight of a convolution is used at every output position (of a transposed one at every input position), one of a
     linear layer for every token. Multiplied by the number of kept weights, that is the cost of a layer without its
-    biases. A layer that runs twice counts twice, one that never runs has 0. The pass runs on the meta device: nothing
-    is computed, and the model is not changed.
+    biases. A layer that runs twice counts twice, one that never runs has 0. The pass runs on the meta device where it
+    can, and the model is not changed.
 
     Args:
         model: the network.
         input_shape: of one image, `(channels, height, width)`.
     """
-    meta = copy.deepcopy(model).to("meta")
-    names = {id(weight): name for name, weight in prunable_weights(meta).items()}
+    return run_without_numbers(model, input_shape, _uses)
+
+
+def _uses(model: nn.Module, x: Tensor) -> dict[str, float]:
+    names = {id(weight): name for name, weight in prunable_weights(model).items()}
     uses = dict.fromkeys(names.values(), 0.0)
 
     def add(weight: Tensor, positions: float) -> None:
@@ -35,13 +37,14 @@ def layer_macs(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, floa
 
     hooks = [
         module.register_forward_hook(_attention_hook(add) if attention else _layer_hook(add), with_kwargs=True)
-        for module in meta.modules()
+        for module in model.modules()
         if (attention := isinstance(module, nn.MultiheadAttention)) or isinstance(module, PRUNABLE)
     ]
-    with torch.no_grad():
-        meta.eval()(torch.empty((1, *input_shape), device="meta"))
-    for hook in hooks:
-        hook.remove()
+    try:
+        model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
     return uses
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from espalier.nas.errors import UserError
-from espalier.nas.task import Batch, Task
+from espalier.nas.task import Batch, Task, batch_loss
 from espalier.nas.training import Diverged
 from espalier.pruning.masks import Masks
 from espalier.pruning.weights import Weights
@@ -98,7 +98,7 @@ def gradients(
     tensors = list(weights.values())
     with _undisturbed(model, tensors), torch.random.fork_rng(), torch.enable_grad():
         for row, (x, y) in zip(rows, islice(_cycle(batches, batch_size), m), strict=True):
-            loss = task.loss(model(x), y)
+            loss, _ = batch_loss(task, model, (x, y))
             parts = torch.autograd.grad(loss, tensors, allow_unused=True, materialize_grads=True)
             row.copy_(layout.gather(dict(zip(weights, parts, strict=True))))
     finite = rows.isfinite().all(dim=1)

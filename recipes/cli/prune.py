@@ -9,12 +9,15 @@ import typer
 from espalier.recipes.cli.options import (
     AsJson,
     Data,
+    Inputs,
+    InputShape,
     Output,
     Pretrained,
     Seed,
     Size,
     TestData,
     Weights,
+    network_inputs,
     print_result,
     required_output,
     settings_of,
@@ -47,6 +50,8 @@ def prune(
     scale: Annotated[
         int | None, typer.Option(help="Super-resolution by this factor; --data are images of any size.")
     ] = None,
+    input_shape: InputShape = None,
+    inputs: Inputs = None,
     weights: Weights = None,
     pretrained: Pretrained = False,
     output: Output = None,
@@ -73,6 +78,7 @@ def prune(
         test_data=test_data,
         size=size,
         scale=scale,
+        inputs=network_inputs(input_shape, inputs),
         weights=weights,
         pretrained=pretrained,
         seed=seed,

@@ -5,10 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from espalier.nas.data import Normalisation, SplitFractions
 from espalier.nas.errors import UserError
+from espalier.nas.network_inputs import parse_input
 from espalier.nas.settings import Settings
 from espalier.nas.training import TrainSettings
 from espalier.recipes.config.options import Named, method
@@ -89,6 +99,8 @@ class FineTuneSettings(TrainSettings):
     """Learning rate after the warm-up."""
     schedule: Literal["linear", "cosine", "constant"] = "cosine"
     """How the learning rate falls to zero, step by step, or that it does not."""
+    step: str | None = None
+    """`FILE.py:NAME` of a function `(network, (images, classes))`: the loss, or the loss and the predictions."""
 
     @model_validator(mode="after")
     def _some_epochs_after_the_warm_up(self) -> FineTuneSettings:
@@ -127,6 +139,10 @@ class PruneSettings(Settings):
     """Divides both networks' logits where they are compared."""
     recalibrate: NonNegativeInt = 1000
     """Training images that batch norms take their statistics from again, at the end; 0 leaves them as trained."""
+    outputs: str | None = None
+    """Which output is the prediction: a key, or a place from 0; null takes `logits`, `out` or the first tensor."""
+    inputs: tuple[str, ...] | None = None
+    """Of a network that takes no images, `name:shape:type` each; it is pruned without data and not trained."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Of everything that is drawn at random."""
     super_resolution: SuperResolutionSettings | None = None
@@ -148,6 +164,19 @@ class PruneSettings(Settings):
         assert self.pattern is not None
         zeros, group = map(int, self.pattern.split(":"))
         return Goal("sparsity", zeros / group)
+
+    @field_validator("outputs", mode="before")
+    @classmethod
+    def _as_text(cls, place: Any) -> Any:
+        return str(place) if isinstance(place, int) and not isinstance(place, bool) else place
+
+    @field_validator("inputs")
+    @classmethod
+    def _described(cls, inputs: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        try:
+            return None if inputs is None else tuple(str(parse_input(text)) for text in inputs)
+        except UserError as error:
+            raise ValueError(error.problem) from error
 
     @model_validator(mode="after")
     def _one_clear_target(self) -> PruneSettings:

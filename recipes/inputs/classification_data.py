@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,9 +14,10 @@ from espalier.nas.device import accelerator
 from espalier.nas.errors import UserError
 from espalier.nas.intervals import Proportion
 from espalier.nas.seeds import seed_for
-from espalier.nas.task import Classification
+from espalier.nas.task import Batch, Classification, Step
+from espalier.nas.user_code import Reference, called
 from espalier.recipes.config.prune_settings import PruneDataSettings, PruneSettings
-from espalier.recipes.inputs.task_images import outputs_of
+from espalier.recipes.inputs.task_images import PROBED, check_training, outputs_of
 from espalier.recipes.inputs.task_score import Score
 
 WITH_TEST_IMAGES = SplitFractions(train=0.9, architecture=0, selection=0.1)
@@ -27,6 +29,27 @@ def divided(data: PruneDataSettings, seed: int) -> Splits:
     pool, test = data.load(seed_for(seed, "limit"))
     fractions = data.split or (WITH_TEST_IMAGES if test is not None else WITHOUT_TEST_IMAGES)
     return split(pool, test, fractions, seed=seed_for(seed, "split"))
+
+
+def own_step(name: str | None) -> Step | None:
+    """The step of the user's that a setting names; None for none.
+
+    Raises:
+        UserError: there is no such function, or its file raises.
+    """
+    if name is None:
+        return None
+    reference = Reference.parse(name)
+    if reference is None:
+        raise UserError("train.step", f"{name[:200]!r} is not of the form FILE.py:NAME")
+    function = reference.resolve()
+    if not callable(function):
+        raise UserError("train.step", f"{name} is not a function", code="user_code")
+
+    def step(network: nn.Module, batch: Batch) -> Any:
+        return called(function, str(reference), network, batch)
+
+    return step
 
 
 @dataclass(frozen=True)
@@ -70,17 +93,21 @@ class ClassifiedImages:
         """How many images there are to train on."""
         return len(self.splits.train)
 
-    @property
+    @cached_property
     def task(self) -> Classification:
         """What the network is trained for."""
-        return Classification(len(self.classes), self.settings.train.label_smoothing)
+        step = own_step(self.settings.train.step)
+        return Classification(len(self.classes), self.settings.train.label_smoothing, self.settings.outputs, step)
 
     def check(self, network: nn.Module) -> None:
         """Raises UserError where the network does not give these classes for these images."""
-        given, wanted = outputs_of(network, self.image_shape), (2, len(self.classes))
+        given, wanted = outputs_of(network, self.image_shape, self.settings.outputs), (2, len(self.classes))
         if given != wanted:
             problem = f"returns outputs {given} for 2 images of {wanted[1]} classes, must return {wanted}"
             raise UserError("model", problem, code="mismatch")
+        if self.settings.train.epochs or self.settings.prune_epochs:
+            x, y = next(iter(self.plain(PROBED, count=PROBED, generator=torch.Generator().manual_seed(0))))
+            check_training(network, self.task, (x.cpu(), y.cpu()))
 
     def training(self, generator: torch.Generator) -> Batches:
         """The training images in a new order each epoch, changed at random."""

@@ -14,7 +14,7 @@ from espalier.export.bundle import CLASS_NAME
 from espalier.nas.checkpoint import load_weights
 from espalier.nas.data import Normalisation
 from espalier.nas.errors import UserError
-from espalier.nas.models import network_factory
+from espalier.nas.models import in_float32, network_factory
 from espalier.nas.super_resolution.networks import NETWORKS, on_luma, with_scale
 from espalier.pruning.pruned_model import PLAN, WEIGHTS, load_pruned, read_plan
 
@@ -48,14 +48,15 @@ class ModelSource:
         return self.weights is None and self.pruned is None and not self.pretrained
 
     def make(self, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
-        """The network with its weights, on the CPU.
+        """The network with its weights, on the CPU and in float32.
 
         Raises:
             UserError: it cannot be made for these images and classes, or its weights do not fit.
         """
         if self.pruned is not None:
             return load_pruned(self.pruned)
-        network = network_factory(self.factory, image_shape=image_shape, classes=classes, pretrained=self.pretrained)()
+        make = network_factory(self.factory, image_shape=image_shape, classes=classes, pretrained=self.pretrained)
+        network = in_float32(make())  # before its weights are read, which half precision would round
         if self.weights is not None:
             load_weights(self.weights, network)
         return network
@@ -79,8 +80,8 @@ class ModelObject:
     normalisation = None
 
     def make(self, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
-        """A copy of the network, on the CPU."""
-        return copy.deepcopy(self.network).cpu()
+        """A copy of the network, on the CPU and in float32."""
+        return in_float32(copy.deepcopy(self.network).cpu())
 
 
 def model_source(

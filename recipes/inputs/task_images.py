@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Protocol
 
 import torch
@@ -9,9 +10,13 @@ from torch import nn
 
 from espalier.nas.data import Normalisation
 from espalier.nas.errors import UserError
-from espalier.nas.task import Task
+from espalier.nas.network_inputs import prediction
+from espalier.nas.task import Batch, Task, batch_loss
 from espalier.nas.training import BatchSource
 from espalier.recipes.inputs.task_score import Score
+
+PROBED = 4
+"""Images on which it is tried whether a network can be trained."""
 
 
 class TaskImages(Protocol):
@@ -58,27 +63,61 @@ class TaskImages(Protocol):
         """How good a network is on the images held back from training; more is better."""
         ...
 
-    def score(self, network: nn.Module) -> Score:
-        """How good it is on the test images, in full precision as an exported network computes."""
+    def score(self, network: nn.Module) -> Score | None:
+        """How good it is on the test images, in full precision as an exported network computes; None without data."""
         ...
 
 
-def outputs_of(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
-    """The shape of the outputs for two images.
+def outputs_of(network: nn.Module, image_shape: tuple[int, int, int], output: str | None = None) -> tuple[int, ...]:
+    """The shape of the prediction for two images.
+
+    Args:
+        network: in any mode, which is restored.
+        image_shape: of one image.
+        output: name or place of the prediction, where the network returns several tensors.
 
     Raises:
-        UserError: the network does not take them, or gives something else than a tensor.
+        UserError: the network does not take them, or returns no such tensor.
     """
     was_training = network.training
     try:
         with torch.no_grad():
             outputs = network.eval()(torch.zeros(2, *image_shape))
-    except (RuntimeError, ValueError, AssertionError, TypeError) as error:  # of any layer
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except UserError:
+        raise
+    except Exception as error:  # of any layer, or of the user's own code
+        first = next(iter(str(error).splitlines()), type(error).__name__)
         problem = f"does not take images of {'x'.join(map(str, image_shape))} ({first})"
         raise UserError("model", problem, code="mismatch") from error
     finally:
         network.train(was_training)
-    if not isinstance(outputs, torch.Tensor):
-        raise UserError("model", f"returns a {type(outputs).__name__}, must return a tensor", code="mismatch")
-    return tuple(outputs.shape)
+    return tuple(prediction(outputs, output).shape)
+
+
+def check_training(network: nn.Module, task: Task, batch: Batch) -> None:
+    """Check that a network can be trained: that its outputs in training mode have a loss with a gradient.
+
+    Args:
+        network: left as it is; a copy is run.
+        task: defines the loss.
+        batch: a few training images and their targets.
+
+    Raises:
+        UserError: it cannot.
+    """
+    where = "train.step" if getattr(task, "step", None) is not None else "model"
+    probe = copy.deepcopy(network).train()
+    if not any(parameter.requires_grad for parameter in probe.parameters()):
+        raise UserError(
+            "model", "has no weights that are trained; train.epochs=0 skips the training", code="unsupported"
+        )
+    try:
+        with torch.enable_grad(), torch.random.fork_rng():
+            loss, _ = batch_loss(task, probe, batch)
+            loss.backward()
+    except UserError:
+        raise
+    except Exception as error:  # of any layer, or of the user's own code
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        problem = f"cannot be trained on these images ({type(error).__name__}: {first})"
+        raise UserError(where, problem, code="user_code" if where == "train.step" else "mismatch") from error

@@ -109,7 +109,7 @@ def test_audio(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert result(folder / "q")["calibration_images"] == 32
 
 
-@pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_images_of_any_size(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Any(nn.Module):
         def __init__(self) -> None:

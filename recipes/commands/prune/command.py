@@ -14,6 +14,7 @@ from torch import nn
 
 from espalier.nas.errors import UserError
 from espalier.nas.files import read_json, write_json
+from espalier.nas.network_inputs import Input
 from espalier.nas.run import RunFolder
 from espalier.nas.training import Diverged
 from espalier.pruning.masks import zeros_in
@@ -21,7 +22,7 @@ from espalier.pruning.pruned_model import Plan, read_plan, save_pruned
 from espalier.recipes.commands import defaults
 from espalier.recipes.commands.progress import announce, track
 from espalier.recipes.commands.prune import sparse
-from espalier.recipes.commands.prune.outcome import measure_outcome
+from espalier.recipes.commands.prune.outcome import check_exportable, measure_outcome
 from espalier.recipes.commands.prune.preview import Preview, preview_of
 from espalier.recipes.commands.prune.result import RESULT, PruneResult, read_result
 from espalier.recipes.commands.prune.structured import smaller, structure_from
@@ -29,9 +30,11 @@ from espalier.recipes.commands.prune.training import Phases, on_accelerator
 from espalier.recipes.config.data_source import data_section
 from espalier.recipes.config.loading import set_key
 from espalier.recipes.config.prune_settings import PruneSettings, prune_settings
+from espalier.recipes.config.registry import STRUCTURED
 from espalier.recipes.inputs.model_source import ModelSource, model_source
 from espalier.recipes.inputs.task_data import images_for
 from espalier.recipes.inputs.task_images import TaskImages
+from espalier.recipes.inputs.without_data import CLASSES
 
 REQUEST = "prune.json"
 """The file of the output folder that keeps what was asked for."""
@@ -72,6 +75,7 @@ def prune(
     test_data: str | Path | None = None,
     size: int | None = None,
     scale: int | None = None,
+    inputs: Sequence[Input] | None = None,
     weights: str | Path | None = None,
     pretrained: bool = False,
     seed: int = defaults.SEED,
@@ -94,6 +98,7 @@ def prune(
         test_data: test images, if `data` does not contain them.
         size: resize the images to size x size.
         scale: the task is super-resolution by this factor, and `data` are images of any size.
+        inputs: of a network that takes no images, which is pruned without data and not trained.
         weights: the network's weights: `.safetensors`, `.npz`, `.pt` or `.pth`.
         pretrained: use timm's pretrained weights.
         seed: of everything random.
@@ -115,6 +120,7 @@ def prune(
         test_data=test_data,
         size=size,
         scale=scale,
+        inputs=inputs,
         weights=weights,
         pretrained=pretrained,
         seed=seed,
@@ -136,6 +142,7 @@ def prune_request(
     test_data: str | Path | None,
     size: int | None,
     scale: int | None,
+    inputs: Sequence[Input] | None,
     weights: str | Path | None,
     pretrained: bool,
     seed: int,
@@ -160,6 +167,10 @@ def prune_request(
         document["exclude"] = tuple(exclude)
     if scale is not None:
         document["super_resolution"] = {"scale": scale}
+    if inputs is not None:
+        document["inputs"] = tuple(map(str, inputs))
+        if method == STRUCTURED:  # the usual one needs gradients
+            document["method"]["importance"] = "magnitude"
     for key, value in (overrides or {}).items():
         set_key(document, key, value)
     source = model_source(model, weights=weights, pretrained=pretrained, scale=scale)
@@ -216,10 +227,16 @@ def prune_network(request: Request, output: Path, *, resume: bool) -> PruneResul
 
 
 def _network(request: Request, images: TaskImages) -> nn.Module:
+    """The dense network, after checking that all that follows can be done with it.
+
+    Raises:
+        UserError: it does not fit the images, cannot be trained or exported, or its weights are not finite.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(request.settings.seed)
-        network = request.source.make(images.image_shape, len(images.classes))
+        network = request.source.make(images.image_shape, len(images.classes) or CLASSES)
     images.check(network)
+    check_exportable(network, images)
     return network
 
 
@@ -266,12 +283,13 @@ def _sparse(request: Request, dense: nn.Module, phases: Phases) -> tuple[nn.Modu
     network = on_accelerator(copy.deepcopy(dense))
     pattern = sparse.pattern(settings, network, images, generator)
     epochs = sparse.prune_epochs(settings)
-    iterations = epochs * len(images.training(phases.generator("length")))
+    iterations = epochs * len(images.training(phases.generator("length"))) if epochs else 0
     pruner = sparse.pruner(settings, network, images, pattern, iterations=iterations, generator=generator)
     phases.run("pruning", network, pruner, epochs=epochs, schedule="constant", warmup_epochs=0, ema_decay=None)
     if not phases.checkpoint("fine-tuning").exists():
         masks = pruner.finalize()
-        announce(f"pruned: {zeros_in(masks):,} zeros, validation {images.validate(network):.4f} before fine-tuning")
+        validation = "" if images.training_count == 0 else f", validation {images.validate(network):.4f}"
+        announce(f"pruned: {zeros_in(masks):,} zeros{validation} before fine-tuning")
     network = phases.run("fine-tuning", network, pruner, epochs=settings.train.epochs)
     zeros = {name: int((~kept).sum()) for name, kept in pruner.finalize().items()}
     structure = {} if request.source.pruned is None else read_plan(request.source.pruned).structure

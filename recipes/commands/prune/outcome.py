@@ -7,11 +7,11 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from espalier.export.comparison import MIN_ROUNDS, compare
 from espalier.export.compress import Form, smallest_onnx
+from espalier.export.errors import ExportError
 from espalier.export.onnx import export_onnx
 from espalier.export.parity import OWN_IMAGES
 from espalier.nas.checkpoint import save_weights
@@ -29,6 +29,7 @@ from espalier.recipes.commands.prune.training import on_accelerator
 from espalier.recipes.config.devices import open_device
 from espalier.recipes.config.prune_settings import PruneSettings
 from espalier.recipes.inputs.task_images import TaskImages
+from espalier.recipes.inputs.without_data import inputs_of, some_batch, traced
 
 ONNX = "model.onnx"
 
@@ -54,10 +55,9 @@ def measure_outcome(
     with tempfile.TemporaryDirectory(prefix=".latency-", dir=folder) as temporary:
         dense_onnx, dense_weights = Path(temporary) / ONNX, Path(temporary) / WEIGHTS
         save_weights(dense_weights, dense)
-        some = _some_inputs(images)
-        exported = export_onnx(pruned, images.image_shape, folder / ONNX, images=some)
-        # By the same exporter, else the graphs would differ.
-        export_onnx(dense, images.image_shape, dense_onnx, exporter=exported.exporter, images=some)
+        some, inputs = _some_inputs(images), inputs_of(images)
+        exported = export_onnx(pruned, inputs, folder / ONNX, images=some)
+        export_onnx(dense, inputs, dense_onnx, exporter=exported.exporter, images=some)  # else the graphs would differ
         compressed = smallest_onnx(folder / ONNX, folder / ONNX, dense=dense_onnx)
         result = PruneResult(
             target=str(settings.goal),
@@ -74,11 +74,27 @@ def measure_outcome(
     return result
 
 
-def _some_inputs(images: TaskImages) -> Tensor:
-    """A few training images as the network takes them, on which the file must agree with torch."""
-    generator = torch.Generator().manual_seed(0)
-    batches = images.plain(OWN_IMAGES, count=OWN_IMAGES, generator=generator)
-    return next(iter(batches))[0].cpu().contiguous()
+def check_exportable(network: nn.Module, images: TaskImages) -> None:
+    """Check that a network can be exported, before it is trained for long.
+
+    Raises:
+        ExportError: it cannot.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path, some = Path(folder) / ONNX, _some_inputs(images)
+        try:
+            export_onnx(network, inputs_of(images), path, exporter="torchscript", images=some)  # the faster one
+        except ExportError:
+            try:
+                export_onnx(network, inputs_of(images), path, images=some)
+            except ExportError as error:
+                raise error.at("model") from error
+
+
+def _some_inputs(images: TaskImages) -> Tensor | None:
+    """A few training images, on which a file must agree with torch; None where there are none."""
+    batch = some_batch(images, OWN_IMAGES)
+    return None if batch is None else batch[0]
 
 
 def _latency(dense: Path, pruned: Path, settings: PruneSettings) -> LatencyChange:
@@ -100,14 +116,14 @@ def _sparse_tensor_cores(pruned: nn.Module, settings: PruneSettings, images: Tas
     """The time of a 2:4 pattern through torch; None for other patterns."""
     if settings.pattern != "2:4":
         return None
-    return measure_2_4(pruned, images.image_shape, settings.profile.batch)
+    return measure_2_4(*traced(pruned, images), settings.profile.batch)
 
 
 def _facts(network: nn.Module, images: TaskImages, weights_file: Path, onnx: Form | None) -> NetworkFacts:
     assert onnx is not None
     weights = prunable_weights(network)
-    sparsity, macs = count_zeros(network, weights), count(network, images.image_shape).macs
-    uses = layer_macs(network, images.image_shape)
+    sparsity, (one_input, shape) = count_zeros(network, weights), traced(network, images)
+    macs, uses = count(one_input, shape).macs, layer_macs(one_input, shape)
     by_zero = sum(uses[name] * int((weight == 0).sum()) for name, weight in weights.items())
     return NetworkFacts(
         params=sparsity.params,

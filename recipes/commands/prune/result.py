@@ -39,7 +39,7 @@ class NetworkFacts:
         weights_bytes_gzip: the same after gzip.
         onnx_bytes: size of the ONNX file in its smallest form.
         onnx_bytes_gzip: the same after gzip.
-        score: on the test images.
+        score: on the test images; None where there are none.
     """
 
     params: int
@@ -51,7 +51,7 @@ class NetworkFacts:
     weights_bytes_gzip: int
     onnx_bytes: int | None
     onnx_bytes_gzip: int | None
-    score: Score
+    score: Score | None
 
 
 @dataclass(frozen=True)

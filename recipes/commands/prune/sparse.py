@@ -26,6 +26,7 @@ from espalier.recipes.config.prune_settings import PruneSettings
 from espalier.recipes.config.registry import PRUNERS
 from espalier.recipes.config.roles import load, make
 from espalier.recipes.inputs.task_images import TaskImages
+from espalier.recipes.inputs.without_data import traced
 
 ONE_SHOT = ("magnitude", "mfac")
 """Methods that choose without training; others take as many epochs for it as for the fine-tuning."""
@@ -114,8 +115,8 @@ def _within_macs(
         raise UserError(
             "allocation", "a target in macs needs lgreco or obs", allowed=("lgreco", "obs"), code="conflict"
         )
-    whole = count(network, images.image_shape).macs
-    macs = layer_macs(network, images.image_shape)
+    one_input, shape = traced(network, images)
+    whole, macs = count(one_input, shape).macs, layer_macs(one_input, shape)
     prunable = sum(macs[name] * weight.numel() for name, weight in weights.items())
     budget = settings.goal.value * whole - (whole - prunable)
     scores = _saliencies(settings, network, images, weights, generator) if settings.allocation == "obs" else None

@@ -15,8 +15,11 @@ from torch import Tensor, nn
 
 from espalier.export.onnx import export_onnx
 from espalier.nas.checkpoint import load_weights, save_weights
+from espalier.nas.cost.count import count
 from espalier.nas.errors import UserError
 from espalier.nas.files import read_json, write_json
+from espalier.nas.network_inputs import with_training_outputs, without_view
+from espalier.nas.task import batch_loss
 from espalier.pruning.mfac.obs import saliencies
 from espalier.pruning.pruned_model import Plan
 from espalier.pruning.structure import apply_structure, structure_of
@@ -40,7 +43,8 @@ from espalier.recipes.config.options import OwnSettings, given_options
 from espalier.recipes.config.prune_settings import PruneSettings, StructuredSettings
 from espalier.recipes.config.registry import IMPORTANCES
 from espalier.recipes.config.roles import load, make
-from espalier.recipes.inputs.task_images import TaskImages
+from espalier.recipes.inputs.task_images import PROBED, TaskImages, check_training
+from espalier.recipes.inputs.without_data import WithoutData, has_training_outputs, inputs_of, some_batch, traced
 
 GRADIENT_IMAGES = 1024
 """Training images whose mean gradient Taylor's importance takes."""
@@ -64,7 +68,7 @@ class Smaller:
 
 def groups(settings: PruneSettings, dense: nn.Module, images: TaskImages) -> list[dict[str, Any]]:
     """What can be removed from the network, and what stays dense and why."""
-    return [group.as_data() for group in groups_of(dense, images.image_shape, **_options(settings))]
+    return [group.as_data() for group in groups_of(*_whole(dense, images), **_options(settings))]
 
 
 def smaller(settings: PruneSettings, dense: nn.Module, phases: Phases) -> Smaller:
@@ -81,19 +85,40 @@ def smaller(settings: PruneSettings, dense: nn.Module, phases: Phases) -> Smalle
         load_weights(weights, network)
         return Smaller(network, tuple(found["groups"]))
     shrunk = shrink(
-        dense,
-        phases.images.image_shape,
-        _target(settings, phases),
+        *_whole(dense, phases.images),
+        _target(settings, dense, phases),
         importance=_importance(settings, dense, phases),
         **_options(settings),
     )
     rows = [group.as_data() for group in shrunk.groups]
-    save_weights(weights, shrunk.model)
+    network = without_view(shrunk.model)
+    _check_still_trained(settings, network, phases.images)
+    save_weights(weights, network)
     write_json(record, {"structure": shrunk.structure, "groups": rows})
     kept_dense = [group.name for group in shrunk.groups if group.dense_because is not None]
     announce(f"{settings.goal}: {shrunk.before:.4g} -> {shrunk.after:.4g} ({shrunk.share:.3f} of it)")
     announce(f"{len(rows) - len(kept_dense)} groups can shrink, {len(kept_dense)} stay dense (see plan.json)")
-    return Smaller(shrunk.model, tuple(rows))
+    return Smaller(network, tuple(rows))
+
+
+def _whole(network: nn.Module, images: TaskImages) -> tuple[nn.Module, tuple[int, ...]]:
+    """The network with every layer that runs in evaluation or in training, and the shape of its one float input."""
+    one_input, shape = traced(network, images)
+    if not isinstance(images, WithoutData) and has_training_outputs(network, shape):
+        return with_training_outputs(network), shape
+    return one_input, shape
+
+
+def _check_still_trained(settings: PruneSettings, network: nn.Module, images: TaskImages) -> None:
+    """Raises UserError if layers that only run in training mode do not fit the smaller network."""
+    batch = some_batch(images, PROBED) if settings.train.epochs else None
+    if batch is None:
+        return
+    try:
+        check_training(network, images.task, batch)
+    except UserError as error:
+        problem = f"has layers that only run in training and cannot be made to fit ({error.problem}); exclude theirs"
+        raise UserError("model", problem, code="unsupported") from error
 
 
 def structure_from(plan: Plan, network: nn.Module) -> dict[str, dict[str, Any]]:
@@ -112,11 +137,13 @@ def _options(settings: PruneSettings) -> dict[str, Any]:
     }
 
 
-def _target(settings: PruneSettings, phases: Phases) -> Target:
-    goal = settings.goal
+def _target(settings: PruneSettings, dense: nn.Module, phases: Phases) -> Target:
+    goal, (whole, shape) = settings.goal, _whole(dense, phases.images)
     if goal.quantity == "latency_ms":
         return Target(_latency_ms(settings, phases), most=goal.value)
     assert goal.quantity != "sparsity"
+    if goal.quantity == "macs" and hasattr(whole, "is_view") and not isinstance(phases.images, WithoutData):
+        return Target(lambda network: count(without_view(network), shape).macs, share=goal.value)  # as it is deployed
     return Target(goal.quantity, share=goal.value)
 
 
@@ -129,7 +156,7 @@ def _latency_ms(settings: PruneSettings, phases: Phases) -> Callable[[nn.Module]
     def upper_bound(network: nn.Module) -> float:
         with tempfile.TemporaryDirectory(prefix=".latency-", dir=phases.folder.path) as folder:
             path = Path(folder) / "model.onnx"
-            export_onnx(network, phases.images.image_shape, path, exporter="torchscript")
+            export_onnx(without_view(network), inputs_of(phases.images), path, exporter="torchscript")
             return float(device.measure(path, spec).latency.ci95[1])
 
     return upper_bound
@@ -179,7 +206,7 @@ def _saliencies(network: nn.Module, images: TaskImages, generator: torch.Generat
 
 def _gradients(network: nn.Module, images: TaskImages, generator: torch.Generator) -> dict[str, Tensor]:
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        return images.task.loss(model(batch[0]), batch[1])
+        return batch_loss(images.task, model, batch)[0]
 
     batches = images.plain(GRADIENT_BATCH, count=GRADIENT_IMAGES, generator=generator)
     return _on_cpu(mean_gradients(network, loss, batches))

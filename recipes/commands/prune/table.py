@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from espalier.nas.measurement import Measurement
+from espalier.nas.network_inputs import parse_input
 from espalier.pruning.pruned_model import Plan
 from espalier.pruning.semi_structured import SemiStructured
 from espalier.recipes.commands.prune.result import NetworkFacts, PruneResult
@@ -22,10 +23,10 @@ Target {target}, method {method}.
 ```python
 from espalier.pruning import load_pruned
 network = load_pruned("this folder")
-outputs = network((pixels / 255 - mean) / std)  # a float32 tensor (batch, {shape})
+outputs = network({arguments})
 ```
 
-with, for each channel, mean {mean} and std {std}. It needs `espalier-nas`{needs}.
+{where}It needs `espalier-nas`{needs}.
 `plan.json` lists what was removed or set to zero; `model.safetensors` holds the weights.
 
 ## ONNX Runtime
@@ -33,7 +34,7 @@ with, for each channel, mean {mean} and std {std}. It needs `espalier-nas`{needs
 ```python
 import onnxruntime
 session = onnxruntime.InferenceSession("model.onnx")
-outputs = session.run(["logits"], {{"input": images}})[0]  # images: a float32 NumPy array, normalised likewise
+outputs = session.run(None, {{{feed}}})  # a list of its outputs; NumPy arrays as above
 ```
 """
 
@@ -51,8 +52,9 @@ def rows(result: PruneResult) -> list[tuple[str, str, str, str]]:
         _whole("ONNX, bytes", before.onnx_bytes, after.onnx_bytes),
         _whole("ONNX gzipped, bytes", before.onnx_bytes_gzip, after.onnx_bytes_gzip),
     ]
-    name = f"{after.score.name}, {after.score.count} test images [95 % interval]"
-    table.append((name, str(before.score), str(after.score), ""))
+    if after.score is not None:
+        name = f"{after.score.name}, {after.score.count} test images [95 % interval]"
+        table.append((name, str(before.score), str(after.score), ""))
     low, high = latency.ratio_ci95
     ratio = f"x {latency.ratio:.2f} [{low:.2f}, {high:.2f}]"
     table.append(("latency p50, in turns [95 % interval]", _p50(latency.before), _p50(latency.after), ratio))
@@ -105,11 +107,31 @@ def model_card(result: PruneResult, plan: Plan) -> str:
         rows="\n".join(f"| {' | '.join(row)} |" for row in rows(result)),
         target=result.target,
         method=result.method,
-        shape=", ".join(map(str, plan.image_shape)),
-        mean=", ".join(f"{value:.4g}" for value in plan.mean),
-        std=", ".join(f"{value:.4g}" for value in plan.std),
+        **_inputs(plan),
         needs=" and what `network.py` imports" if kind.endswith(".py") else "",
     )
+
+
+def _inputs(plan: Plan) -> dict[str, str]:
+    """What the card says of the network's inputs."""
+    described = plan.settings.get("inputs")
+    if described is not None:
+        inputs = [parse_input(text) for text in described]
+        return {
+            "arguments": ", ".join(one.name for one in inputs),
+            "where": f"with tensors {', '.join(map(str, inputs))} (name:shape:type, without the batch). ",
+            "feed": ", ".join(f'"{one.name}": {one.name}' for one in inputs),
+        }
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (plan.mean, plan.std))
+    shape = ", ".join(map(str, plan.image_shape))
+    return {
+        "arguments": "images",
+        "where": (
+            f"with `images = (pixels / 255 - mean) / std`, a float32 tensor (batch, {shape}), and for each channel "
+            f"mean\n{mean} and std {std}. "
+        ),
+        "feed": '"input": images',
+    }
 
 
 def _two_four(measured: SemiStructured) -> str:

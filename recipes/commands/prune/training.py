@@ -78,7 +78,7 @@ class Phases:
                 pruner=pruner,
                 distillation=None
                 if self.teacher is None
-                else Distillation(self.teacher, distill, self.settings.temperature),
+                else Distillation(self.teacher, distill, self.settings.temperature, self.settings.outputs),
             )
             train(
                 training,
