@@ -22,11 +22,12 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from espalier.nas.errors import UserError
+from espalier.nas.user_imports import fresh_imports, source_digest, source_files
 
 FILE = re.compile(r"(?P<place>.+\.py):(?P<name>[^\W\d]\w*)")
 MODULE = re.compile(r"(?P<place>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*)")
 _loaded: dict[tuple[Path, str], ModuleType] = {}
-"""The modules of files by their path and the digest of their content: an edited file is loaded again."""
+"""The modules of files by their path and their digest: a file that was edited, or imports one, is loaded again."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +76,22 @@ class Reference:
         return getattr(module, self.name)
 
     def digest(self) -> str:
-        """The sha256 of the source file, in hexadecimal; of a module without one, of its name.
+        """One sha256 of the source file and the modules beside it that it imports, in hexadecimal.
+
+        Of a module without a file it is that of the name.
 
         Raises:
             UserError: there is no such file or module, or it cannot be read.
         """
         file: str | None = self.place if self.is_file else self.module().__file__
+        if file is None:
+            return hashlib.sha256(self.place.encode()).hexdigest()
+        path = Path(file).resolve()
+        root = path.parents[0 if self.is_file else self.place.count(".") + (path.name == "__init__.py")]
         try:
-            content = self.place.encode() if file is None else Path(file).read_bytes()
+            return source_digest(path, root)
         except OSError as error:
             raise UserError(str(file), f"cannot be read: {error.strerror or error}", code="unreadable") from error
-        return hashlib.sha256(content).hexdigest()
 
     def __str__(self) -> str:
         return f"{self.place}:{self.name}"
@@ -99,7 +105,7 @@ def _own_members(module: ModuleType, wanted: Callable[[Any], bool]) -> list[str]
 
 
 def load_file(path: Path) -> ModuleType:
-    """The module of a Python file, which is executed once for each content it has.
+    """The module of a Python file, executed once for each content of it and of the modules beside it that it imports.
 
     Raises:
         UserError: there is no such file, it cannot be read, or it raises.
@@ -108,12 +114,12 @@ def load_file(path: Path) -> ModuleType:
         raise UserError(str(path), "is not a Python file", code="not_found")
     path = path.resolve()
     try:
-        content = path.read_bytes()
+        content, key = path.read_bytes(), (path, source_digest(path))
+        if key not in _loaded:
+            with fresh_imports(source_files(path)):
+                _loaded[key] = _executed(path, content)
     except OSError as error:
         raise UserError(str(path), f"cannot be read: {error.strerror or error}", code="unreadable") from error
-    key = path, hashlib.sha256(content).hexdigest()
-    if key not in _loaded:
-        _loaded[key] = _executed(path, content)
     return _loaded[key]
 
 

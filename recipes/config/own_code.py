@@ -24,9 +24,9 @@ from espalier.recipes.config.schema import Recipe
 
 
 def own_code(recipe: Recipe, section: str) -> dict[str, str]:
-    """The sha256 of the source file of each own method that a section names, by the method's name.
+    """The digest of the source of each own method that a section names, by the method's name.
 
-    A file that such a file imports is not looked at.
+    The source is its file and the modules beside it that it imports.
 
     Args:
         recipe: the recipe.

@@ -5,7 +5,8 @@ result:
 
 - the stage's name and its schema version, the integer `version` in `STAGES`;
 - its sections of the recipe, and of the sections that it uses in part, that part;
-- the content of the files that it reads, and of those of the user's own methods that it uses;
+- the content of the files that it reads, and of the user's own methods that it uses with the modules beside them that
+  they import; a file that moves is the same file;
 - the keys of the stages whose results it uses.
 
 The release of the platform is not part of it, so an update keeps what has been computed. Whoever changes code so that a
@@ -57,6 +58,17 @@ STAGES = (
     Stage("profile", 1, ("train", "profile"), ("export",)),
     Stage("test", 1, ("train",), ("train",)),
 )
+
+
+PATHS: Any = {
+    "data": {"path", "test_path"},
+    "rank": {"table"},
+    "search": {"replay": {"table"}},
+    "budget": {"table", "sources"},
+}
+"""Keys of files whose content is a part of the keys in another way."""
+MOVABLE = frozenset({"data", "space", "supernet"})
+"""Sections whose own methods may move; elsewhere their names are those of columns and values in the results."""
 
 
 @dataclass(frozen=True)
@@ -114,18 +126,28 @@ def networks_key(recipe: Recipe, image_shape: tuple[int, int, int], classes: int
     """
     document = recipe.model_dump(mode="json")
     deploy = document["search"]["deploy"] if recipe.search is not None else None
-    code = {**own_code(recipe, "space"), **own_code(recipe, "profile")}
-    return digest([document["space"], image_shape, classes, deploy, code])
+    space = _with_content(document["space"], own_code(recipe, "space"))
+    return digest([space, image_shape, classes, deploy, own_code(recipe, "profile")])
 
 
 def _section(recipe: Recipe, stage: Stage, name: str) -> Any:
-    """The part of a section that the stage depends on."""
+    """The part of a section that the stage depends on; files count by their content, not by where they are."""
     if stage.name == "search" and name == "profile" and recipe.search is not None:
         timed = {"device", "provider", "threads", "batch", "search_seconds"}
         return recipe.profile.model_dump(mode="json", include=timed if recipe.measures_in_search else set())
     if stage.name == "profile" and name == "profile":
         return recipe.profile.model_dump(mode="json", exclude={"search_seconds"})
-    return recipe.model_dump(mode="json")[name]
+    section = recipe.model_dump(mode="json", exclude=PATHS)[name]
+    return _with_content(section, own_code(recipe, name)) if name in MOVABLE else section
+
+
+def _with_content(value: Any, code: Mapping[str, str]) -> Any:
+    """The value with the digest of an own method's source in place of its file's path."""
+    if isinstance(value, dict):
+        return {key: _with_content(inner, code) for key, inner in value.items()}
+    if isinstance(value, str) and value in code:
+        return f"{code[value]}:{value.rpartition(':')[2]}"
+    return value
 
 
 def _budgeted(recipe: Recipe, stage: Stage) -> dict[str, Any]:
@@ -138,15 +160,17 @@ def _budgeted(recipe: Recipe, stage: Stage) -> dict[str, Any]:
         return {} if target is None else {"target": target}
     tables = [path for path in (budget.table, *budget.sources) if path is not None]
     return {
-        "budget": budget.model_dump(mode="json"),
+        "budget": recipe.model_dump(mode="json", exclude=PATHS)["budget"],
+        "device": own_code(recipe, "profile") if budget.latency_ms else {},
         "tables": [_content(path, "budget.table") for path in tables],
         "thorough": recipe.profile.model_dump(mode="json") if budget.latency_ms and stage.name != "search" else None,
     }
 
 
 def _own_code(recipe: Recipe, stage: Stage) -> dict[str, Any]:
-    """The content of the own methods that the stage uses; nothing without any."""
-    code = {name: content for section in stage.sections for name, content in own_code(recipe, section).items()}
+    """The content of the own methods that the stage uses and that its sections do not hold; nothing without any."""
+    named = [section for section in stage.sections if section not in MOVABLE]
+    code = {name: content for section in named for name, content in own_code(recipe, section).items()}
     return {"code": code} if code else {}
 
 

@@ -6,11 +6,14 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pytest
 from nas_command import command, nas_here, stage
 
 from conftest import FinishedRun
 from espalier.nas.search.storage import study_in_use
+from espalier.recipes.commands.run import dry_run_summary
+from espalier.recipes.config.loading import load_recipe
 from user_errors import user_error
 
 Capture = pytest.CaptureFixture[str]
@@ -114,3 +117,42 @@ def test_a_run_that_failed_at_once_leaves_its_folder_free() -> None:
         command("run", "cheap.yaml", "-o", "run", "search.storage=sqlite:////no/such/folder/x.db")
     command("run", "cheap.yaml", "-o", "run")
     assert len(trials(Path("run"))) == 6
+
+
+MOVABLE = """\
+import colours
+from espalier.nas.spaces.nasbench201 import NasBench201
+class Mine(NasBench201):
+    pass
+"""
+
+
+def keys(*overrides: str) -> dict[str, str]:
+    return dry_run_summary(load_recipe("cheap.yaml", overrides))
+
+
+@pytest.mark.parametrize("changed", ["space.py", "colours.py"])
+def test_an_edited_file_of_an_own_space_makes_its_stages_new(changed: str) -> None:
+    Path("own").mkdir()
+    Path("own/space.py").write_text(MOVABLE)
+    Path("own/colours.py").write_text("RED = 1\n")
+    space = "space={name: own/space.py:Mine, channels: 2, cells: 1}"
+    before = keys(space)
+    Path("own").rename("moved")
+    assert keys(space.replace("own/", "moved/")) == before
+    Path("moved", changed).write_text(Path("moved", changed).read_text() + "# edited\n")
+    after = keys(space.replace("own/", "moved/"))
+    assert after["data"] == before["data"]
+    assert after["search"] != before["search"]
+
+
+def test_images_count_by_their_content() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8), np.uint8)
+    np.savez("a.npz", images=pixels, labels=np.arange(60) % 3)
+    data = "data={source: npz, path: %s, split: {train: 0.5, architecture: 0, selection: 0.25, test: 0.25}}"
+    before = keys(data % "a.npz")
+    Path("a.npz").rename("b.npz")
+    assert keys(data % "b.npz") == before
+    pixels[7, 3, 3] ^= 1
+    np.savez("b.npz", images=pixels, labels=np.arange(60) % 3)
+    assert not set(keys(data % "b.npz").values()) & set(before.values())
