@@ -95,11 +95,15 @@ def parse_shape(text: str, *, where: str = "input_shape") -> tuple[int, ...]:
     return shape
 
 
-def as_inputs(shape: tuple[int, ...] | Sequence[Input]) -> tuple[Input, ...]:
-    """Inputs, from themselves or from the shape of the only one without the batch."""
+def as_inputs(shape: tuple[int, ...] | Sequence[Input | str]) -> tuple[Input, ...]:
+    """Inputs, from themselves, their descriptions, or the shape of the only one without the batch.
+
+    Raises:
+        UserError: a description has another form.
+    """
     sizes = tuple(size for size in shape if isinstance(size, int))
-    inputs = tuple(one for one in shape if isinstance(one, Input))
-    return inputs or (Input(IMAGE, sizes),)
+    inputs = (parse_input(one) if isinstance(one, str) else one for one in shape if not isinstance(one, int))
+    return tuple(inputs) or (Input(IMAGE, sizes),)
 
 
 def random_inputs(inputs: Sequence[Input], batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:

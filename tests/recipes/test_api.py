@@ -54,9 +54,9 @@ def test_export_is_a_package_that_can_be_called(tmp_path: Path) -> None:
     [
         (espalier.score, score, set()),
         (espalier.rank, rank, set()),
-        (espalier.profile, profile, {"files"}),
-        (espalier.prune, prune, {"dry_run"}),
-        (espalier.quantize, quantize, set()),
+        (espalier.profile, profile, {"files", "dim"}),
+        (espalier.prune, prune, {"dry_run", "input_shape"}),
+        (espalier.quantize, quantize, {"input_shape", "dim"}),
         (espalier.build_latency_table, lut_build, {"list_blocks"}),
     ],
 )

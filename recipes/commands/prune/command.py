@@ -14,7 +14,7 @@ from torch import nn
 
 from espalier.nas.errors import UserError
 from espalier.nas.files import read_json, write_json
-from espalier.nas.network_inputs import Input
+from espalier.nas.network_inputs import Input, as_inputs
 from espalier.nas.run import RunFolder
 from espalier.nas.training import Diverged
 from espalier.pruning.masks import zeros_in
@@ -75,7 +75,7 @@ def prune(
     test_data: str | Path | None = None,
     size: int | None = None,
     scale: int | None = None,
-    inputs: Sequence[Input] | None = None,
+    inputs: Sequence[Input | str] | None = None,
     weights: str | Path | None = None,
     pretrained: bool = False,
     seed: int = defaults.SEED,
@@ -98,7 +98,7 @@ def prune(
         test_data: test images, if `data` does not contain them.
         size: resize the images to size x size.
         scale: the task is super-resolution by this factor, and `data` are images of any size.
-        inputs: of a network that takes no images, which is pruned without data and not trained.
+        inputs: of a network that takes no images, such as `ids:128:int64`; it is pruned without data and not trained.
         weights: the network's weights: `.safetensors`, `.npz`, `.pt` or `.pth`.
         pretrained: use timm's pretrained weights.
         seed: of everything random.
@@ -142,7 +142,7 @@ def prune_request(
     test_data: str | Path | None,
     size: int | None,
     scale: int | None,
-    inputs: Sequence[Input] | None,
+    inputs: Sequence[Input | str] | None,
     weights: str | Path | None,
     pretrained: bool,
     seed: int,
@@ -168,7 +168,7 @@ def prune_request(
     if scale is not None:
         document["super_resolution"] = {"scale": scale}
     if inputs is not None:
-        document["inputs"] = tuple(map(str, inputs))
+        document["inputs"] = tuple(map(str, as_inputs(inputs)))
         if method == STRUCTURED:  # the usual one needs gradients
             document["method"]["importance"] = "magnitude"
     for key, value in (overrides or {}).items():

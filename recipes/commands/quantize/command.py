@@ -17,7 +17,7 @@ from espalier.export.parity import OWN_IMAGES
 from espalier.export.quantize.source import Source, input_names, length, read_source, takes_images
 from espalier.nas.errors import UserError
 from espalier.nas.files import write_bytes, write_json, write_text
-from espalier.nas.network_inputs import Input
+from espalier.nas.network_inputs import Input, as_inputs
 from espalier.nas.run import RunFolder
 from espalier.recipes.commands import defaults
 from espalier.recipes.commands.arguments import reject
@@ -64,7 +64,7 @@ def quantize(
     data: str | Path = defaults.DATA,
     test_data: str | Path | None = None,
     size: int | None = None,
-    inputs: Sequence[Input] | None = None,
+    inputs: Sequence[Input | str] | None = None,
     dims: Mapping[str, int] | None = None,
     weights: str | Path | None = None,
     pretrained: bool = False,
@@ -87,7 +87,7 @@ def quantize(
             without one.
         test_data: test images, if `data` does not contain them.
         size: resize the images to size x size.
-        inputs: of a network that takes no images; an ONNX file has its own.
+        inputs: of a network that takes no images, such as `ids:128:int64`; an ONNX file has its own.
         dims: sizes of an ONNX file's open dimensions besides the batch; those of the data need not be given.
         weights: the network's weights: `.safetensors`, `.npz`, `.pt` or `.pth`.
         pretrained: use timm's pretrained weights.
@@ -119,7 +119,7 @@ def quantize(
         raise UserError(
             "dim", "is of an ONNX file; a network is exported with the sizes of its inputs", code="conflict"
         )
-    given = None if inputs is None else tuple(inputs)
+    given = None if inputs is None else as_inputs(inputs)
     return quantize_network(replace(request, inputs=given, dims=dims or {}), Path(output))
 
 
