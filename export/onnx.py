@@ -38,7 +38,7 @@ from espalier.nas.network_inputs import (
 Exporter = Literal["dynamo", "torchscript"]
 _CHATTY_LOGGERS = ("torch.onnx", "torch.export", "torch.fx", "torch._dynamo", "onnxscript", "onnx_ir")
 
-LARGEST_BATCH = 2**31
+LARGEST_BATCH = 2**16
 """A file that only holds for smaller batches has lost a branch of the network."""
 
 

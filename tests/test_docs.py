@@ -77,8 +77,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray((pixels.reshape(8, 8) * 15).astype(np.uint8)).save(place / f"{index}.png")
     shutil.copytree(folder / "my/images/test/0", folder / "photos")
-    [own] = [block for block in BLOCKS["docs/guides/images.md"] if block.file == "own.py"]
-    (folder / "own.py").write_text(own.text)
+    for page, name in (("images", "own.py"), ("prune", "signals.py")):
+        [own] = [block for block in BLOCKS[f"docs/guides/{page}.md"] if block.file == name]
+        (folder / name).write_text(own.text)
     _write_onnx(folder)
     _write_table(folder / "table.csv")
     (folder / "device.json").write_text(json.dumps({"call_ms": 0.1, "operators_ms": {"*": 0.01}, "noise": 0.02}))
@@ -108,6 +109,29 @@ def _write_onnx(folder: Path) -> None:
     export_onnx(network.eval(), (1, 8, 8), folder / "model.onnx")
     for name in ("old.onnx", "new.onnx"):
         shutil.copy(folder / "model.onnx", folder / name)
+    _write_words(folder)
+
+
+def _write_words(folder: Path) -> None:
+    """A classifier of token ids of any length, and tokens."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    table, weight = (rng.standard_normal(size).astype(np.float32) for size in ((100, 16), (16, 3)))
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["words"]),
+        helper.make_node("ReduceMean", ["words"], ["mean"], axes=[1], keepdims=0),
+        helper.make_node("MatMul", ["mean", "weight"], ["logits"]),
+    ]
+    given = helper.make_tensor_value_info("ids", onnx.TensorProto.INT64, ["batch", "sequence"])
+    returned = helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", 3])
+    tensors = [numpy_helper.from_array(table, "table"), numpy_helper.from_array(weight, "weight")]
+    graph = helper.make_graph(nodes, "words", [given], [returned], tensors)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "words.onnx"
+    )
+    np.savez(folder / "tokens.npz", ids=rng.integers(0, 100, (60, 16)), labels=rng.integers(0, 3, 60))
 
 
 def _write_table(path: Path) -> None:
