@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import ctypes
 import io
 import logging
@@ -23,6 +22,7 @@ from espalier.export.errors import ExportError, reason
 from espalier.export.finite import check_weights
 from espalier.export.parity import MORE_BATCHES, Parity, check_parity
 from espalier.export.repeatable import Conversions, check_repeatable
+from espalier.nas.copying import copied
 from espalier.nas.errors import UserError
 from espalier.nas.files import atomic_path
 from espalier.nas.network_inputs import (
@@ -89,8 +89,9 @@ def export_onnx(
         ExportError: the weights are not finite, the network does not compute a fixed function of its inputs, or every
             exporter failed; the line gives the reason of each. `path` keeps its old content.
     """
-    check_weights(model, str(path))
-    network = _Prepared(model, as_inputs(shape), path)
+    plain = portable(model, path)
+    check_weights(plain, str(path))
+    network = _Prepared(plain, as_inputs(shape), path)
     order: tuple[Exporter, ...] = ("dynamo", "torchscript") if exporter == "auto" else (exporter,)
     reasons: list[str] = []
     for name in order:
@@ -123,8 +124,8 @@ class _Prepared:
         ExportError: the network gives other outputs each time.
     """
 
-    def __init__(self, model: nn.Module, inputs: tuple[Input, ...], path: Path) -> None:
-        self.plain, self.inputs, self.is_plain = portable(model), inputs, True
+    def __init__(self, plain: nn.Module, inputs: tuple[Input, ...], path: Path) -> None:
+        self.plain, self.inputs, self.is_plain = plain, inputs, True
         generator = torch.Generator().manual_seed(0)
         few, more = (random_inputs(inputs, size, generator) for size in (2, 3))
         self.outputs: tuple[str, ...] = (OUTPUT,)
@@ -173,9 +174,17 @@ class _Flat(nn.Module):
         return tuple(named_outputs(call(self.network, self._inputs, values)).values())
 
 
-def portable(model: nn.Module) -> nn.Module:
-    """A copy on the CPU, in evaluation mode, in float32 and with contiguous weights."""
-    plain = copy.deepcopy(model).cpu().eval().float()
+def portable(model: nn.Module, path: Path) -> nn.Module:
+    """A copy on the CPU, in evaluation mode, in float32 and with contiguous weights.
+
+    Args:
+        model: left as it is.
+        path: the file to be written, for the error.
+
+    Raises:
+        UserError: it cannot be copied.
+    """
+    plain = copied(model, where=str(path)).cpu().eval().float()
     for tensor in [*plain.parameters(), *plain.buffers()]:
         if tensor.layout == torch.strided and not tensor.is_quantized:
             tensor.data = tensor.detach().clone(memory_format=torch.contiguous_format)

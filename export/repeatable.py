@@ -56,6 +56,8 @@ class Conversions(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Runs the function and marks what it returns."""
+        if torch.compiler.is_compiling():  # inside torch.cond and the like, whose branches become operators
+            return func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
         tensors = [leaf for leaf in tree_leaves((args, kwargs or {})) if isinstance(leaf, Tensor)]
         depends = any(map(self._depends, tensors))

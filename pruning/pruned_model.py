@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from espalier.nas.checkpoint import load_weights, save_weights
+from espalier.nas.copying import unwrapped
 from espalier.nas.errors import UserError
 from espalier.nas.files import read_json, write_bytes, write_json
 from espalier.nas.models import network_factory
@@ -55,7 +56,7 @@ class Plan:
             UserError: its file is missing, or no longer makes a network.
         """
         make = network_factory(self.factory, image_shape=self.image_shape, classes=len(self.classes))
-        return lambda: make().float()
+        return lambda: unwrapped(make()).float()
 
 
 def save_pruned(folder: Path, model: nn.Module, plan: Plan) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import nn
 
 from espalier.export.bundle import CLASS_NAME
 from espalier.nas.checkpoint import load_weights
+from espalier.nas.copying import copied, unwrapped
 from espalier.nas.data import Normalisation
 from espalier.nas.errors import UserError
 from espalier.nas.models import in_float32, network_factory
@@ -56,7 +56,7 @@ class ModelSource:
         if self.pruned is not None:
             return load_pruned(self.pruned)
         make = network_factory(self.factory, image_shape=image_shape, classes=classes, pretrained=self.pretrained)
-        network = in_float32(make())  # before its weights are read, which half precision would round
+        network = in_float32(unwrapped(make()))  # before its weights are read, which half precision would round
         if self.weights is not None:
             load_weights(self.weights, network)
         return network
@@ -81,7 +81,7 @@ class ModelObject:
 
     def make(self, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
         """A copy of the network, on the CPU and in float32."""
-        return in_float32(copy.deepcopy(self.network).cpu())
+        return in_float32(copied(self.network).cpu())
 
 
 def model_source(
