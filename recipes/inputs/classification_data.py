@@ -70,6 +70,11 @@ class ClassifiedImages:
         return divided(self.settings.data, self.settings.seed)
 
     @property
+    def fingerprint(self) -> str:
+        """A short hash of all images, labels and class names."""
+        return self.splits.fingerprint
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """`(channels, height, width)`."""
         return self.splits.image_shape

@@ -12,6 +12,7 @@ from torch import nn
 from espalier.nas.data import Normalisation
 from espalier.nas.device import accelerator
 from espalier.nas.errors import UserError
+from espalier.nas.hashing import short_hash
 from espalier.nas.seeds import seed_for
 from espalier.nas.super_resolution import Pairs, Patches, SuperResolution, WholeImages, load_pairs
 from espalier.nas.super_resolution.validation import validate
@@ -65,6 +66,11 @@ class EnlargedImages:
         if self.on_luma:
             train, held_back, test = (part.upscaled_luma() for part in (train, held_back, test))
         return train, held_back, test
+
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of all images."""
+        return short_hash(" ".join(part.fingerprint for part in self.parts))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

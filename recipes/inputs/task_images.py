@@ -23,6 +23,11 @@ class TaskImages(Protocol):
     """Images of one task. Test images are looked at by `score` alone, at the very end."""
 
     @property
+    def fingerprint(self) -> str:
+        """A short hash of the content of all images, and of their labels where they have some."""
+        ...
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """`(channels, height, width)` of one input."""
         ...

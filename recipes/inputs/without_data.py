@@ -51,6 +51,11 @@ class WithoutData:
         self._check_settings()
 
     @property
+    def fingerprint(self) -> str:
+        """Empty: there are no images."""
+        return ""
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """The shape of the first input, as `(channels, height, width)`: with ones in front if it is shorter."""
         channels, height, width = (1, 1, 1, *self.inputs[0].shape)[-3:]

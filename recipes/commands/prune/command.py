@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from espalier.nas.errors import UserError
-from espalier.nas.files import read_json, write_json
 from espalier.nas.network_inputs import Input, as_inputs
 from espalier.nas.run import RunFolder
 from espalier.nas.training import Diverged
@@ -22,9 +21,10 @@ from espalier.pruning.pruned_model import Plan, read_plan, save_pruned
 from espalier.recipes.commands import defaults
 from espalier.recipes.commands.progress import announce, track
 from espalier.recipes.commands.prune import sparse
+from espalier.recipes.commands.prune.claim import Claim, abandon, claimed, finish
 from espalier.recipes.commands.prune.outcome import check_exportable, measure_outcome
 from espalier.recipes.commands.prune.preview import Preview, preview_of
-from espalier.recipes.commands.prune.result import RESULT, PruneResult, read_result
+from espalier.recipes.commands.prune.result import PruneResult, read_result
 from espalier.recipes.commands.prune.structured import smaller, structure_from
 from espalier.recipes.commands.prune.training import Phases, on_accelerator
 from espalier.recipes.config.data_source import data_section
@@ -35,9 +35,6 @@ from espalier.recipes.inputs.model_source import ModelSource, model_source
 from espalier.recipes.inputs.task_data import images_for
 from espalier.recipes.inputs.task_images import TaskImages
 from espalier.recipes.inputs.without_data import CLASSES
-
-REQUEST = "prune.json"
-"""The file of the output folder that keeps what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +48,6 @@ class Request:
 
     source: ModelSource
     settings: PruneSettings
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """As JSON; a pruning is resumed only with the same."""
-        network = {"factory": self.source.factory, "pretrained": self.source.pretrained}
-        files = {"weights": self.source.weights, "pruned": self.source.pruned}
-        network |= {key: path and str(path.resolve()) for key, path in files.items()}
-        return {"network": network, **self.settings.model_dump(mode="json")}
 
 
 def prune(
@@ -199,31 +188,37 @@ def prune_network(request: Request, output: Path, *, resume: bool) -> PruneResul
     if request.source.is_fresh:
         announce("the model has fresh weights (neither weights nor pretrained is set), so it is trained from scratch")
     with RunFolder(output).lock() as folder:
-        _claim(folder, request, resume=resume)
-        if (folder / RESULT).exists():
-            announce(f"{output} is already finished")
-            return read_result(output)
-        announce(f"folder: {output}")
-        teacher = on_accelerator(copy.deepcopy(dense)).eval().requires_grad_(requires_grad=False)
-        phases = Phases(settings, images, folder, track, teacher if settings.distill else None)
-        try:
-            pruned, plan = (_structured if settings.is_structured else _sparse)(request, dense, phases)
-        except Diverged as error:
-            raise UserError("train.lr", str(error), code="failed") from error
-        except UserError:
-            if not (folder / "checkpoints").exists():  # nothing has begun: the folder is free for a better request
-                (folder / REQUEST).unlink()
-            raise
-        pruned, scores = phases.recalibrated(pruned)
-        if scores is not None:
-            better = "kept" if scores["recalibrated"] > scores["trained"] else "not kept"
-            announce(f"batch norms recalibrated: {better} ({scores['trained']:.4f} -> {scores['recalibrated']:.4f})")
-        plain = copy.deepcopy(pruned).cpu().eval()
-        save_pruned(output, plain, plan)
-        result = measure_outcome(output, plan, dense=dense, pruned=plain, settings=settings, images=images)
-        if (folder / "checkpoints").exists():
-            shutil.rmtree(folder / "checkpoints")
-        return result
+        claim = Claim.of(request.source, settings, images)
+        with claimed(folder, claim, resume=resume) as finished:
+            if finished:
+                announce(f"{output} is already finished")
+                result = read_result(output)
+            else:
+                announce(f"folder: {output}")
+                result = _prune(request, dense, images, folder)
+                finish(folder, claim)
+            if (folder / "checkpoints").exists():
+                shutil.rmtree(folder / "checkpoints")
+            return result
+
+
+def _prune(request: Request, dense: nn.Module, images: TaskImages, folder: RunFolder) -> PruneResult:
+    """Prune and train the network, write it, and compare it with the dense one."""
+    settings = request.settings
+    teacher = on_accelerator(copy.deepcopy(dense)).eval().requires_grad_(requires_grad=False)
+    phases = Phases(settings, images, folder, track, teacher if settings.distill else None)
+    try:
+        pruned, plan = (_structured if settings.is_structured else _sparse)(request, dense, phases)
+    except Diverged as error:
+        abandon(folder)
+        raise UserError("train.lr", str(error), code="failed") from error
+    pruned, scores = phases.recalibrated(pruned)
+    if scores is not None:
+        better = "kept" if scores["recalibrated"] > scores["trained"] else "not kept"
+        announce(f"batch norms recalibrated: {better} ({scores['trained']:.4f} -> {scores['recalibrated']:.4f})")
+    plain = copy.deepcopy(pruned).cpu().eval()
+    save_pruned(folder.path, plain, plan)
+    return measure_outcome(folder.path, plan, dense=dense, pruned=plain, settings=settings, images=images)
 
 
 def _network(request: Request, images: TaskImages) -> nn.Module:
@@ -238,29 +233,6 @@ def _network(request: Request, images: TaskImages) -> nn.Module:
     images.check(network)
     check_exportable(network, images)
     return network
-
-
-def _claim(folder: RunFolder, request: Request, *, resume: bool) -> None:
-    """Write the request into an empty folder, or check that it is the one that is already there."""
-    path = folder / REQUEST
-    if not resume:
-        if any(file.name != ".lock" for file in folder.path.iterdir()):
-            raise UserError(str(folder.path), "is not empty; resume continues the pruning in it", code="conflict")
-        write_json(path, request.document)
-        return
-    if not path.is_file():
-        raise UserError(str(folder.path), "contains no pruning to resume", code="not_found")
-    before, now = _flat(read_json(path)), _flat(request.document)
-    for key in [*before, *now]:
-        if before.get(key) != now.get(key):
-            problem = f"is {now.get(key)}, but was {before.get(key)} when {folder.path} was started"
-            raise UserError(key, problem, code="conflict")
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {path: value}
-    return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{path}.{key}".lstrip(".")).items()}
 
 
 def _plan(request: Request, images: TaskImages, **found: Any) -> Plan:
