@@ -188,12 +188,27 @@ def prediction(outputs: Any, name: str | None = None, *, where: str = "outputs")
     if isinstance(outputs, Tensor) and name is None:
         return outputs
     found = named_outputs(outputs)
+    return found[prediction_name(list(found), name, where=where)]
+
+
+def prediction_name(names: Sequence[str], name: str | None = None, *, where: str = "outputs") -> str:
+    """Which of the outputs of these names is the prediction; see `prediction`.
+
+    Args:
+        names: of all outputs, at least one.
+        name: what is asked for.
+        where: the setting that holds `name`.
+
+    Raises:
+        UserError: there is none of this name.
+    """
     if name is None:
-        return found[next((usual for usual in PREDICTIONS if usual in found), next(iter(found)))]
-    for key in (name, f"output_{name}"):
-        if key in found:
-            return found[key]
-    raise UserError(where, f"the network returns no output {name!r}", allowed=found, given=name)
+        return next((usual for usual in PREDICTIONS if usual in names), names[0])
+    places = [names[int(name)]] if name.isdecimal() and int(name) < len(names) else []
+    for key in (name, f"output_{name}", *places):
+        if key in names:
+            return key
+    raise UserError(where, f"the network returns no output {name[:200]!r}", allowed=names, given=name)
 
 
 def with_one_input(network: nn.Module, inputs: Sequence[Input]) -> nn.Module:

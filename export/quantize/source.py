@@ -13,7 +13,7 @@ from espalier.export.devices.agent.inputs import open_dimensions
 from espalier.export.errors import ExportError, reason
 from espalier.export.finite import check_tensors
 from espalier.export.graph_inputs import GraphInput, graph_inputs
-from espalier.nas.network_inputs import Input
+from espalier.nas.network_inputs import Input, prediction_name
 
 _STANDARD = ("", "ai.onnx")
 _RUNTIME = "com.microsoft"
@@ -36,7 +36,7 @@ class Source:
     Attributes:
         path: the file.
         inputs: with the sizes of all their dimensions but the batch.
-        output: name of its first output.
+        output: name of the output that is the prediction.
         batch: its fixed batch; None if it is symbolic.
         dims: sizes of the symbolic dimensions besides the batch, by name.
     """
@@ -79,7 +79,11 @@ def chosen(values: Values, which: Any) -> Values:
 
 
 def read_source(
-    path: Path, *, dims: Mapping[str, int] | None = None, shapes: Mapping[str, Sequence[int]] | None = None
+    path: Path,
+    *,
+    dims: Mapping[str, int] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    output: str | None = None,
 ) -> Source:
     """Read the file and check that it can be quantised.
 
@@ -88,6 +92,7 @@ def read_source(
         dims: sizes of symbolic dimensions besides the batch.
         shapes: of the data for an input, without the batch; they give the sizes that are not in `dims`. The key of the
             only input may be an empty string.
+        output: name or place of the prediction; None takes `logits`, `out` or the first output.
 
     Raises:
         ExportError: it is not an ONNX file, is already quantised or in half precision, has operators of another
@@ -121,7 +126,8 @@ def read_source(
     batch = given[0].shape[0]
     used = {name: sizes[name] for name in open_dimensions(given)}
     fixed = batch if isinstance(batch, int) and batch > 0 else None
-    return Source(path, inputs, model.graph.output[0].name, fixed, used)
+    prediction = prediction_name([value.name for value in model.graph.output], output)
+    return Source(path, inputs, prediction, fixed, used)
 
 
 def input_names(path: Path) -> list[str]:

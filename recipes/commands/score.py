@@ -16,7 +16,7 @@ from espalier.nas.architecture import Architecture
 from espalier.nas.cost.count import count
 from espalier.nas.errors import UserError
 from espalier.nas.measurement import Estimate
-from espalier.nas.models import network_factory
+from espalier.nas.models import in_float32, network_factory
 from espalier.nas.space import SearchSpace
 from espalier.predictors.zero_cost.network import logits
 from espalier.predictors.zero_cost.score_evaluator import ScoreEvaluator
@@ -122,7 +122,8 @@ def _makers(networks: Iterable[Network], space: SearchSpace | None, batch: Score
 def _maker(text: str, space: SearchSpace | None, batch: ScoreBatch) -> Make:
     """What makes a model by name, or an architecture in the space's notation or in a file."""
     if text.startswith("timm:") or ".py:" in text:
-        return network_factory(text, image_shape=batch.image_shape, classes=batch.classes)
+        make = network_factory(text, image_shape=batch.image_shape, classes=batch.classes)
+        return lambda: in_float32(make())
     if space is None:
         raise UserError(text, "is neither timm:NAME nor FILE.py:FUNCTION, and an architecture needs its space")
     try:

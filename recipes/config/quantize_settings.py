@@ -27,10 +27,17 @@ class QuantizeSettings(Settings):
     """Weights have a scale for each output channel, else one for each tensor."""
     keep_all: bool = False
     """Keep the files of all forms beside the one that is chosen."""
+    outputs: str | None = None
+    """Which output is the prediction: a name, or a place from 0; null takes `logits`, `out` or the first one."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Of the images that are drawn."""
     data: PruneDataSettings
     profile: ProfileSettings = ProfileSettings()
+
+    @field_validator("outputs", mode="before")
+    @classmethod
+    def _as_text(cls, place: Any) -> Any:
+        return str(place) if isinstance(place, int) and not isinstance(place, bool) else place
 
     @field_validator("methods")
     @classmethod

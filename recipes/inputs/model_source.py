@@ -15,6 +15,7 @@ from espalier.nas.copying import copied, unwrapped
 from espalier.nas.data import Normalisation
 from espalier.nas.errors import UserError
 from espalier.nas.models import in_float32, network_factory
+from espalier.nas.network_inputs import Input, as_inputs
 from espalier.nas.super_resolution.networks import NETWORKS, on_luma, with_scale
 from espalier.pruning.pruned_model import PLAN, WEIGHTS, load_pruned, read_plan
 
@@ -109,6 +110,14 @@ def model_source(
     if found is None:
         raise UserError("model", f"{text} is not a network: {FORMS}")
     return found
+
+
+def described_inputs(folder: Path) -> tuple[Input, ...] | None:
+    """The inputs of a network that `nas prune` wrote into a folder without data; None for others."""
+    if not (folder / PLAN).is_file():
+        return None
+    found = read_plan(folder).settings.get("inputs")
+    return None if found is None else as_inputs(found)
 
 
 def _made(text: str, weights: Path | None, pretrained: bool, scale: int | None) -> ModelSource:

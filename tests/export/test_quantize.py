@@ -389,6 +389,18 @@ def test_sizes_of_open_dimensions(tmp_path: Path) -> None:
     assert read_source(path, dims={"h": 4}, shapes={"x": (1, 5, 7)}).image_shape == (1, 4, 7)
 
 
+def test_the_output_that_is_judged(tmp_path: Path) -> None:
+    model = onnx.load(_file(tmp_path / "two.onnx", RELU))
+    model.graph.node.append(_node("Neg", ["x"], ["logits"]))
+    model.graph.output.append(helper.make_tensor_value_info("logits", 1, None))
+    onnx.save(model, tmp_path / "two.onnx")
+    assert read_source(tmp_path / "two.onnx").output == "logits"
+    assert read_source(tmp_path / "two.onnx", output="y").output == "y"
+    assert read_source(tmp_path / "two.onnx", output="1").output == "logits"
+    with user_error("outputs", "unknown", nearest="logits"):
+        read_source(tmp_path / "two.onnx", output="logit")
+
+
 def test_what_runs_in_8_bits_is_counted(small: Source) -> None:
     found = placement(written(small, REDUCED, pictures(16), "int8-minmax"))
     assert found.int8 + len(found.float32) == 3

@@ -137,6 +137,8 @@ def test_audio_in_half_precision_is_converted(capsys: Capture) -> None:
     assert "bfloat16" in answer.err
     network = load_pruned("out")
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    again = nas_here(capsys, "prune", "out", *SMALLER, "train.epochs=0", "--dry-run")  # it remembers its inputs
+    assert again.code == 0, again.err
     zeros = sum(int((parameter == 0).sum()) for parameter in network.parameters())
     assert zeros == (9 * 32 + 32 * 4) // 2
     assert network(torch.randn(2, 1, 400)).shape == (2, 4)

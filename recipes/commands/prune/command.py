@@ -31,7 +31,7 @@ from espalier.recipes.config.data_source import data_section
 from espalier.recipes.config.loading import set_key
 from espalier.recipes.config.prune_settings import PruneSettings, prune_settings
 from espalier.recipes.config.registry import STRUCTURED
-from espalier.recipes.inputs.model_source import ModelSource, model_source
+from espalier.recipes.inputs.model_source import ModelSource, described_inputs, model_source
 from espalier.recipes.inputs.task_data import images_for
 from espalier.recipes.inputs.task_images import TaskImages
 from espalier.recipes.inputs.without_data import CLASSES
@@ -156,6 +156,7 @@ def prune_request(
         document["exclude"] = tuple(exclude)
     if scale is not None:
         document["super_resolution"] = {"scale": scale}
+    inputs = described_inputs(Path(model)) if inputs is None else inputs
     if inputs is not None:
         document["inputs"] = tuple(map(str, as_inputs(inputs)))
         if method == STRUCTURED:  # the usual one needs gradients

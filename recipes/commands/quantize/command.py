@@ -32,7 +32,7 @@ from espalier.recipes.config.loading import set_key
 from espalier.recipes.config.quantize_settings import QuantizeSettings, quantize_settings
 from espalier.recipes.inputs.calibration import QuantizationImages
 from espalier.recipes.inputs.calibration_arrays import QuantizationArrays, read_arrays
-from espalier.recipes.inputs.model_source import ModelObject, ModelSource, model_source
+from espalier.recipes.inputs.model_source import ModelObject, ModelSource, described_inputs, model_source
 from espalier.recipes.inputs.task_images import outputs_of
 
 
@@ -100,6 +100,8 @@ def quantize(
     Raises:
         UserError: bad input of any kind. A form that cannot be written or run is reported in the result instead.
     """
+    if inputs is None and not isinstance(model, nn.Module):
+        inputs = described_inputs(Path(model))
     takes_arrays = inputs is not None or (isinstance(model, str | Path) and not _takes_images(Path(model)))
     document: dict[str, Any] = {
         "max_drop": max_drop,
@@ -209,10 +211,10 @@ def _float32(request: Request, work: Path) -> tuple[Source, QuantizationData]:
     shape = images.splits.image_shape
     if path is None:
         network = _network(request, shape, images.classes)
-        outputs_of(network, shape)
+        outputs_of(network, shape, settings.outputs)
         path = work / f"{FP32}.onnx"
         export_onnx(network, shape, path, images=torch.from_numpy(images.calibration()[:OWN_IMAGES]))
-    found = read_source(path, dims=request.dims, shapes={"": shape})
+    found = read_source(path, dims=request.dims, shapes={"": shape}, output=settings.outputs)
     if found.image_shape != shape:
         wanted, has = ("x".join(map(str, size)) for size in (found.image_shape, shape))
         raise UserError("data", f"has images of {has}, {path} takes {wanted}", code="mismatch")
@@ -228,7 +230,7 @@ def _with_arrays(request: Request, work: Path) -> tuple[Source, QuantizationArra
         export_onnx(_network(request, (3, 0, 0), 0), request.inputs, path)
     arrays = None if settings.data.path is None else read_arrays(settings.data.path, input_names(path))
     shapes = {} if arrays is None else {name: array.shape[1:] for name, array in arrays.items()}
-    found = read_source(path, dims=request.dims, shapes=shapes)
+    found = read_source(path, dims=request.dims, shapes=shapes, output=settings.outputs)
     if arrays is None:
         announce("there is no data: forms are compared with fp32 on generated inputs, and none is calibrated")
     return found, QuantizationArrays(found.inputs, arrays, settings)
