@@ -14,6 +14,7 @@ from espalier.nas.copying import unwrapped
 from espalier.nas.errors import UserError
 from espalier.nas.files import read_json, write_bytes, write_json
 from espalier.nas.models import network_factory
+from espalier.pruning.plan_check import check_outputs, checked_values
 from espalier.pruning.structure import apply_structure
 from espalier.pruning.weights import prunable_weights
 
@@ -90,11 +91,10 @@ def read_plan(folder: Path) -> Plan:
             if key in known:
                 raise UserError(f"{path}: {key}", "is missing", code="missing")
             raise UserError(f"{path}: {key}", "is not a key of a plan", allowed=known, given=key)
+    document = checked_values(document, path)
     kind, _, name = document["factory"].rpartition(":")
     if kind.endswith(".py"):
         document["factory"] = f"{folder / kind}:{name}"  # an absolute path stays as it is
-    for key in ("image_shape", "classes", "mean", "std", "groups"):
-        document[key] = tuple(document[key])
     return Plan(**document)
 
 
@@ -117,4 +117,5 @@ def load_pruned(folder: Path | str) -> nn.Module:
         if name not in weights or int((weights[name] == 0).sum()) < zeros:
             problem = f"{name} has fewer zeros than the {zeros} in the plan"
             raise UserError(str(folder / WEIGHTS), problem, code="mismatch")
-    return model.eval()
+    check_outputs(model.eval(), plan.image_shape, len(plan.classes), folder / PLAN)
+    return model
