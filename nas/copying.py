@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -36,10 +35,7 @@ def copied(network: nn.Module, *, where: str = "model") -> nn.Module:
         UserError: it cannot be copied, or has layers that take their sizes from the first input and have not run.
     """
     network = unwrapped(network)
-    lazy = next((name for name, tensor in _tensors(network) if is_lazy(tensor)), None)
-    if lazy is not None:
-        problem = f"{lazy!r} has no size before the first input: run the network once, or give the layer its size"
-        raise UserError(where, problem, code="unsupported")
+    require_sizes(network, where=where)
     computed = [
         value
         for module in network.modules()
@@ -54,5 +50,9 @@ def copied(network: nn.Module, *, where: str = "model") -> nn.Module:
         raise UserError(where, problem, code="unsupported") from error
 
 
-def _tensors(network: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    return [*network.named_parameters(), *network.named_buffers()]
+def require_sizes(network: nn.Module, *, where: str = "model") -> None:
+    """Raises UserError for a layer that takes its sizes from the first input and has not run."""
+    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        if is_lazy(tensor):
+            problem = f"{name!r} has no size before the first input: run the network once, or give the layer its size"
+            raise UserError(where, problem, code="unsupported")

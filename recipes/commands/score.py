@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from espalier.nas.architecture import Architecture
+from espalier.nas.copying import require_sizes
 from espalier.nas.cost.count import count
 from espalier.nas.errors import UserError
 from espalier.nas.measurement import Estimate
@@ -154,7 +155,9 @@ def _try(name: str, make: Make, batch: ScoreBatch) -> None:
         UserError: it cannot be made, run or counted, or does not return logits for all classes.
     """
     try:
-        network = make().to(batch.x.device)
+        network = make()
+        require_sizes(network, where=name)
+        network = network.to(batch.x.device)
         with torch.no_grad():
             output = logits(network.eval()(batch.x[:2].clone()), len(batch.x[:2]))
         count(network, batch.image_shape)

@@ -339,7 +339,7 @@ def test_a_score_that_is_not_defined_says_why(capsys: Capture, here: Path) -> No
         ("timm:resnet18 --scores naswat", "--scores", "unknown", "did you mean 'naswot'?"),
         ("own.py:raises", "own.py:raises", "user_code", "ZeroDivisionError"),
         ("own.py:few", "own.py:few", "mismatch", "3 logits"),
-        ("own.py:lazy", "own.py:lazy", "user_code", "1, 8, 8"),
+        ("own.py:lazy", "own.py:lazy", "unsupported", "1.weight"),
     ],
 )
 def test_wrong_networks(here: Path, arguments: str, where: str, code: Code | None, says: str) -> None:
