@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Literal
 
+from espalier.nas.limits import MESSAGE
+
 Code = Literal[
     "invalid",
     "unknown",
@@ -27,6 +29,19 @@ Code = Literal[
 """The kind of an error, for programs; see `UserError` for the meanings."""
 MAX_LISTED = 20
 """How many allowed values a message lists."""
+LONGEST_NAME = 100
+"""Characters of a given value that are compared with the allowed ones."""
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most so many characters: a longer one without its middle."""
+    half = (most - 5) // 2
+    return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
+
+
+def printable(text: str) -> str:
+    """A text whose control characters, and bytes that are no UTF-8, are written out as `\\x1b`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 class UserError(Exception):
@@ -75,7 +90,7 @@ class UserError(Exception):
         self.given = given
         self.code: Code = code or ("invalid" if allowed is None else "unknown")
         self.allowed = None if allowed is None else tuple(str(a) for a in allowed)
-        near = difflib.get_close_matches(str(given), self.allowed or (), n=1, cutoff=0.5) if given is not None else []
+        near = difflib.get_close_matches(str(given)[:LONGEST_NAME], self.allowed or (), n=1, cutoff=0.5) if given is not None else []
         self.nearest = near[0] if near else None
         super().__init__(self._line())
 
@@ -88,13 +103,14 @@ class UserError(Exception):
         return UserError(where, self.problem, code=self.code, allowed=self.allowed, given=self.nearest)
 
     def _line(self) -> str:
-        line = f"{self.where}: {self.problem}"
+        line = f"{shortened(self.where, MESSAGE // 5)}: {shortened(self.problem, MESSAGE // 2)}"
         if self.allowed is not None:
-            line += f"; allowed: {', '.join(self.allowed[:MAX_LISTED]) or '(nothing)'}"
+            listed = ", ".join(self.allowed[:MAX_LISTED]) or "(nothing)"
+            line += f"; allowed: {shortened(listed, MESSAGE // 2)}"
             line += f" and {more} more" if (more := len(self.allowed) - MAX_LISTED) > 0 else ""
         if self.nearest is not None:
-            line += f"; did you mean {self.nearest!r}?"
-        return " ".join(line.split())
+            line += f"; did you mean {shortened(self.nearest, MESSAGE // 10)!r}?"
+        return printable(" ".join(line.split()))
 
 
 class CannotWrite(UserError):

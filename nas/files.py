@@ -98,3 +98,11 @@ def read_json(path: Path) -> Any:
         raise UserError(str(path), f"cannot be read: {error.strerror or error}", code="unreadable") from error
     except ValueError as error:
         raise UserError(str(path), f"not valid JSON ({error})", code="unreadable") from error
+
+
+def is_file(path: Path) -> bool:
+    """Whether a text that may be anything is the path of a file: one that is too long for a path is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

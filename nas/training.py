@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import logging
 import math
 import time
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 from espalier.nas.checkpoint import load_state, save_state
 from espalier.nas.data import Augment
-from espalier.nas.device import autocast
+from espalier.nas.device import accelerator, autocast
+from espalier.nas.errors import shortened
 from espalier.nas.progress import Track, silent
 from espalier.nas.settings import Settings
 from espalier.nas.task import Batch, Task, batch_loss
@@ -61,6 +63,8 @@ class TrainSettings(Settings):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=5, cutoff=0.3)
             raise ValueError(f"timm has no optimiser of this name; similar names: {', '.join(near) or 'none'}")
+        if (problem := unusable_optimizer(name)) is not None:
+            raise ValueError(f"the optimiser {name} cannot be used on this machine: {problem}")
         return name
 
     @model_validator(mode="after")
@@ -68,6 +72,26 @@ class TrainSettings(Settings):
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs must be fewer than the {self.epochs} epochs, not {self.warmup_epochs:g}")
         return self
+
+
+@functools.cache
+def unusable_optimizer(name: str) -> str | None:
+    """Why one of timm's optimisers makes no step on this machine, or None: some need CUDA, or a library of their own.
+
+    Args:
+        name: a name that timm knows.
+    """
+    from timm.optim import create_optimizer_v2
+
+    with torch.random.fork_rng():
+        layer = nn.Linear(2, 2).to(accelerator())
+    try:
+        optimizer = create_optimizer_v2(layer, opt=name, lr=0.01)
+        layer.weight.square().sum().backward()
+        optimizer.step()
+    except Exception as error:  # whatever another library raises where it cannot work is the answer
+        return shortened(str(error) or type(error).__name__, 200)
+    return None
 
 
 class Diverged(RuntimeError):
@@ -232,7 +256,8 @@ def learning_rate_schedule(optimizer: torch.optim.Optimizer, settings: TrainSett
     """
     from timm.scheduler import CosineLRScheduler, PolyLRScheduler
 
-    total, warm_up = settings.epochs * steps_per_epoch, round(settings.warmup_epochs * steps_per_epoch)
+    total = settings.epochs * steps_per_epoch
+    warm_up = max(0, min(round(settings.warmup_epochs * steps_per_epoch), total - 1))  # a fall needs a step
     common: dict[str, Any] = {
         "t_initial": total - warm_up,
         "lr_min": settings.lr if settings.schedule == "constant" else 0.0,

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from espalier.nas.errors import UserError
+from espalier.nas.errors import UserError, printable, shortened
+from espalier.nas.limits import MESSAGE
 from espalier.nas.memory import keep_freed_memory
 from espalier.recipes.cli.devices import devices, doctor
 from espalier.recipes.cli.listing import ls, recipes_app
@@ -77,7 +78,13 @@ def main() -> None:
     except UserError as error:
         problem = str(error)
     except USAGE_ERROR as error:  # an unknown command or option, or one of the wrong type
-        problem = error.format_message()
+        problem = printable(shortened(" ".join(error.format_message().split()), MESSAGE))
+    except OSError as error:
+        if error.filename is None:  # nobody's file
+            raise
+        problem = str(UserError(os.fsdecode(error.filename), error.strerror or str(error)))
+    except MemoryError as error:
+        problem = str(UserError("memory", f"there is not enough for this{f' ({error})' if str(error) else ''}"))
     except typer.Abort:
         sys.exit(130)
     if problem:  # there is none where help has just been printed

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand
 
 from espalier.nas.errors import UserError
+from espalier.nas.limits import limit_of
 
 if TYPE_CHECKING:
     from espalier.nas.network_inputs import Input
@@ -54,6 +55,7 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
+            check_numbers(ctx.params)
             return super().invoke(ctx)
         except UserError as error:
             raise self._as_typed(error) from error
@@ -67,6 +69,24 @@ class Command(TyperCommand):
             return error
         typed = str(name).upper() if isinstance(parameter, TyperArgument) else max(parameter.opts, key=len)
         return error.at(f"{typed}{dot}{rest}")
+
+
+def check_numbers(options: Mapping[str, Any]) -> None:
+    """Check that the numbers of a command line are finite, and within `espalier.nas.limits`.
+
+    Args:
+        options: the values of the options, by the names of the parameters.
+
+    Raises:
+        UserError: one is not.
+    """
+    for name, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        limit = limit_of(name, whole=isinstance(value, int))
+        if not abs(value) <= limit.most:
+            problem = f"must be at most {limit.most:,} ({limit.reason}), not {value}"
+            raise UserError(name, problem, code="out_of_range")
 
 
 def names(text: str) -> list[str]:
@@ -90,6 +110,8 @@ def whole_numbers(where: str, text: str) -> list[int]:
         numbers = []
     if not numbers:
         raise UserError(where, f"{text!r} is not a whole number, nor several separated by commas")
+    for number in numbers:
+        check_numbers({where: number})
     return numbers
 
 

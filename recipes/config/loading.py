@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from espalier.nas.errors import UserError
+from espalier.nas.limits import NUMBER
 from espalier.nas.objective import Constraint
 from espalier.recipes.config.predictor_name import check_predictor
 from espalier.recipes.config.recipe_library import find_recipe
@@ -20,6 +19,7 @@ from espalier.recipes.config.registry import COSTS, INHERITED, PREDICTORS, SCORE
 from espalier.recipes.config.schema import Recipe
 from espalier.recipes.config.sections.search import RecipeSearchSettings
 from espalier.recipes.config.validation_errors import first_cause
+from espalier.recipes.config.yaml_text import dump_yaml, parse_yaml, read_text
 
 
 def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
@@ -31,11 +31,7 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
     if isinstance(recipe, Mapping):
         return recipe_from(copy.deepcopy(dict(recipe)), overrides)
     path = find_recipe(str(recipe))
-    try:
-        document = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(str(path), f"not a readable YAML file ({' '.join(str(error).split())})") from error
-    return recipe_from(document, overrides, where=str(path))
+    return recipe_from(parse_yaml(read_text(path), where=str(path)), overrides, where=str(path))
 
 
 def recipe_from(document: Any, overrides: Sequence[str] = (), *, where: str = "recipe") -> Recipe:
@@ -57,7 +53,7 @@ def recipe_from(document: Any, overrides: Sequence[str] = (), *, where: str = "r
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML, such that `recipe_from` gives it back."""
-    return yaml.safe_dump(json.loads(recipe.model_dump_json()), sort_keys=False, allow_unicode=True)
+    return dump_yaml(json.loads(recipe.model_dump_json()))
 
 
 def parse_override(override: str) -> tuple[str, Any]:
@@ -69,16 +65,12 @@ def parse_override(override: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise UserError(override, "an override has the form key=value, such as search.trials=20")
-    try:
-        return key, yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(key, f"{text!r} is not a YAML value") from error
+    return key, parse_yaml(text, where=key, code="invalid")
 
 
 def format_override(key: str, value: Any) -> str:
     """The override `key=value` that `parse_override` reads back; a path becomes a string, a tuple a list."""
-    plain = json.loads(json.dumps(value, default=str))
-    text = yaml.safe_dump(plain, default_flow_style=True, width=math.inf, allow_unicode=True)
+    text = dump_yaml(json.loads(json.dumps(value, default=str)), flow=True)
     return f"{key}={text.removesuffix(chr(10)).removesuffix('...').strip()}"
 
 
@@ -112,7 +104,7 @@ def _scaled(value: Any, scale: float, where: str = "") -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= NUMBER.most
 
 
 def _check_names(recipe: Recipe) -> None:

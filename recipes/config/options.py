@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_type_hints
 
-import yaml
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, create_model
 from pydantic_core import CoreSchema, core_schema
 
@@ -19,6 +18,7 @@ from espalier.nas.errors import UserError
 from espalier.nas.settings import Settings
 from espalier.recipes.config.roles import Role, load
 from espalier.recipes.config.validation_errors import as_complaint, first_cause
+from espalier.recipes.config.yaml_text import parse_yaml
 
 OWN_PATTERN = r"^.+\.py:\w+$|^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 """What `FILE.py:NAME` and `package.module:NAME` match, for editors."""
@@ -100,10 +100,9 @@ def options_from_text(role: Role, text: str, *, where: str, without: Sequence[st
         key, equals, value = option.partition("=")
         if not equals:
             raise UserError(where, f"{option!r} is not of the form key=value")
-        try:
-            pairs[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"{where}.{key}", f"{value!r} is not a YAML value") from error
+        if key in pairs:
+            raise UserError(f"{where}.{key}", "is given twice", code="conflict")
+        pairs[key] = parse_yaml(value, where=f"{where}.{key}", code="invalid")
     schema = options_of(role, name, without=without)
     try:
         settings = schema.model_validate({"name": name, **pairs})

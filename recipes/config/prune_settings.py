@@ -123,7 +123,7 @@ class PruneSettings(Settings):
     """How weights or channels are chosen and when they go: a name, or `{name: issp, alpha: 0.9}` with its options."""
     target: Annotated[str, AfterValidator(_a_goal)] | None = None
     """`sparsity=0.9`, or what is left at most: `params=0.5`, `macs=0.5`, `latency_ms=3`. Not needed with a pattern."""
-    pattern: str | None = Field(None, pattern=r"^\d+:\d+$")
+    pattern: str | None = Field(None, pattern=r"^\d{1,4}:[1-9]\d{0,3}$")
     """Zeros in each group of consecutive weights, such as 2:4 or 19:20; null for zeros anywhere."""
     allocation: Literal["uniform", "erk", "global", "lamp", "obs", "lgreco"] | None = None
     """How zeros are shared out over layers; null takes what the method was published with."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from espalier.nas.errors import UserError
-from espalier.nas.files import write_bytes
+from espalier.nas.files import is_file, write_bytes
 
 FOLDER = Path(__file__).parent / "library"
 SCHEMA = "recipe.schema.json"
@@ -23,10 +23,10 @@ def find_recipe(recipe: str) -> Path:
         UserError: neither.
     """
     path = Path(recipe)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        if not path.is_file():
-            raise UserError(recipe, "no such recipe file")
+    if is_file(path):
         return path
+    if path.suffix in (".yaml", ".yml"):
+        raise UserError(recipe, "no such recipe file")
     recipes = shipped_recipes()
     if recipe not in recipes:
         raise UserError(recipe, "neither a file nor a recipe that ships", allowed=recipes, given=recipe)

@@ -11,10 +11,16 @@ from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
 from espalier.nas.errors import Code, UserError
+from espalier.nas.limits import LIMITS
 from espalier.nas.settings import Settings
 
 OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number", "too_short")
 """Pydantic's names of complaints about numbers, and about lists that are too short."""
+
+
+BOOLEANS = ("true", "false")
+LIKE_BOOLEANS = {"yes": "true", "on": "true", "y": "true", "1": "true"} | dict.fromkeys(("no", "off", "n", "0"), "false")
+"""What other formats, and older YAML, take for one of them."""
 
 
 def first_cause(error: ValidationError, schema: type[Settings]) -> UserError:  # noqa: PLR0911 - one for each kind
@@ -41,6 +47,12 @@ def first_cause(error: ValidationError, schema: type[Settings]) -> UserError:  #
             return UserError(f"{where}.name", "is missing", code="missing")
         case "user_error":
             return _complaint(path, details["ctx"])
+        case "bool_type":
+            meant = LIKE_BOOLEANS.get(str(given).lower())
+            return UserError(where, f"must be true or false, not {given!r}", code="invalid", allowed=BOOLEANS, given=meant)
+        case "less_than_equal" if (limit := LIMITS.get(path[-1] if path else "")) and limit.most == details["ctx"]["le"]:
+            problem = f"must be at most {limit.most:,} ({limit.reason}), not {given!r}"
+            return UserError(where, problem, code="out_of_range")
         case kind:
             problem = _in_plain_words(details["msg"])
             # A check of our own says itself what it does not like.

@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from espalier.nas.errors import UserError
 from espalier.nas.files import read_json, write_json, write_text
 from espalier.nas.hashing import digest
 from espalier.nas.run import RunFolder
 from espalier.recipes.config.loading import dump_recipe, load_recipe
 from espalier.recipes.config.schema import Recipe
+from espalier.recipes.config.yaml_text import parse_yaml
 from espalier.recipes.records.reading import read_recipe
 
 STUDY = "study.journal"
@@ -89,7 +88,7 @@ def resumed_recipe(
     if before.get("name") != settings.name:
         problem = f"contains a run of the recipe {before.get('name')!r}, not of {settings.name!r}"
         raise UserError(str(folder), problem, code="mismatch")
-    return settings, every, list(_changes(before, yaml.safe_load(dump_recipe(settings))))
+    return settings, every, list(_changes(before, parse_yaml(dump_recipe(settings), where="recipe")))
 
 
 def _remembered(path: Path) -> list[str]:

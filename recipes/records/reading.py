@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 
 from espalier.nas.errors import UserError
 from espalier.nas.files import read_json
 from espalier.nas.measurement import Measurement
+from espalier.recipes.config.yaml_text import parse_yaml, read_text
 from espalier.recipes.records.base import Record
 from espalier.recipes.records.stages import Stages, read_stages, stage_file
 
@@ -80,15 +80,10 @@ def read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
     Raises:
         UserError: the file is missing, or is not a recipe.
     """
-    try:
-        text = path.read_text()
-        recipe = yaml.safe_load(text)
-    except FileNotFoundError as error:
-        raise UserError(str(path), "does not exist, so its folder is not a run folder", code="not_found") from error
-    except OSError as error:
-        raise UserError(str(path), error.strerror or str(error), code="unreadable") from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(str(path), f"not a readable YAML file ({error})", code="unreadable") from error
+    if not path.exists():
+        raise UserError(str(path), "does not exist, so its folder is not a run folder", code="not_found")
+    text = read_text(path)
+    recipe = parse_yaml(text, where=str(path))
     if not isinstance(recipe, dict):
         raise UserError(str(path), "a recipe is a mapping of sections", code="unreadable")
     return text, recipe
