@@ -40,7 +40,7 @@ def shortened(text: str, most: int) -> str:
 
 
 def printable(text: str) -> str:
-    """A text whose control characters, and bytes that are no UTF-8, are written out as `\\x1b`."""
+    r"""A text whose control characters, and bytes that are no UTF-8, are written out as `\x1b`."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
@@ -90,7 +90,11 @@ class UserError(Exception):
         self.given = given
         self.code: Code = code or ("invalid" if allowed is None else "unknown")
         self.allowed = None if allowed is None else tuple(str(a) for a in allowed)
-        near = difflib.get_close_matches(str(given)[:LONGEST_NAME], self.allowed or (), n=1, cutoff=0.5) if given is not None else []
+        near = (
+            difflib.get_close_matches(str(given)[:LONGEST_NAME], self.allowed or (), n=1, cutoff=0.5)
+            if given is not None
+            else []
+        )
         self.nearest = near[0] if near else None
         super().__init__(self._line())
 

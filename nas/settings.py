@@ -15,11 +15,9 @@ def _exact(node: Any, name: str, owner: type[BaseModel]) -> Any:
     """A part of the schema of `owner`, below its key `name`, with exact types and bounded numbers."""
     if isinstance(node, list | tuple):
         return type(node)(_exact(inner, name, owner) for inner in node)
-    if not isinstance(node, dict):
-        return node
-    kind = node.get("type")
-    if kind == "model" and node.get("cls") is not owner:
-        return node  # settings of their own, which have been here themselves
+    kind = node.get("type") if isinstance(node, dict) else None
+    if (kind is None and not isinstance(node, dict)) or (kind == "model" and node["cls"] is not owner):
+        return node  # a plain value, or settings of their own, which have been here themselves
     if kind == "model-fields":
         return {**node, "fields": {key: _exact(field, key, owner) for key, field in node["fields"].items()}}
     if kind == "bool":

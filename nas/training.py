@@ -89,7 +89,7 @@ def unusable_optimizer(name: str) -> str | None:
         optimizer = create_optimizer_v2(layer, opt=name, lr=0.01)
         layer.weight.square().sum().backward()
         optimizer.step()
-    except Exception as error:  # whatever another library raises where it cannot work is the answer
+    except Exception as error:  # noqa: BLE001 - whatever another library raises where it cannot work is the answer
         return shortened(str(error) or type(error).__name__, 200)
     return None
 

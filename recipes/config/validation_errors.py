@@ -19,7 +19,9 @@ OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_eq
 
 
 BOOLEANS = ("true", "false")
-LIKE_BOOLEANS = {"yes": "true", "on": "true", "y": "true", "1": "true"} | dict.fromkeys(("no", "off", "n", "0"), "false")
+LIKE_BOOLEANS = {"yes": "true", "on": "true", "y": "true", "1": "true"} | dict.fromkeys(
+    ("no", "off", "n", "0"), "false"
+)
 """What other formats, and older YAML, take for one of them."""
 
 
@@ -49,8 +51,12 @@ def first_cause(error: ValidationError, schema: type[Settings]) -> UserError:  #
             return _complaint(path, details["ctx"])
         case "bool_type":
             meant = LIKE_BOOLEANS.get(str(given).lower())
-            return UserError(where, f"must be true or false, not {given!r}", code="invalid", allowed=BOOLEANS, given=meant)
-        case "less_than_equal" if (limit := LIMITS.get(path[-1] if path else "")) and limit.most == details["ctx"]["le"]:
+            return UserError(
+                where, f"must be true or false, not {given!r}", code="invalid", allowed=BOOLEANS, given=meant
+            )
+        case "less_than_equal" if (limit := LIMITS.get(path[-1] if path else "")) and limit.most == details["ctx"][
+            "le"
+        ]:
             problem = f"must be at most {limit.most:,} ({limit.reason}), not {given!r}"
             return UserError(where, problem, code="out_of_range")
         case kind:

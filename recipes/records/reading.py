@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-
 from espalier.nas.errors import UserError
 from espalier.nas.files import read_json
 from espalier.nas.measurement import Measurement
