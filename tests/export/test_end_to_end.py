@@ -15,7 +15,7 @@ from espalier.export.devices.agent.requests import STEPS
 from espalier.export.devices.base import MeasureSpec
 from espalier.export.devices.local import LocalDevice
 from espalier.export.end_to_end import MAX_IMAGES, image_files, measure_end_to_end
-from espalier.nas.errors import Code
+from espalier.nas.errors import Code, UserError
 from user_errors import user_error
 
 SPEC = MeasureSpec(threads=1, sessions=2, seconds=0.02, min_runs=3)
@@ -93,6 +93,11 @@ def test_images_that_are_none(onnx_file: Path, tmp_path: Path) -> None:
         measure_end_to_end(device, onnx_file, tmp_path / "missing", SPEC)
     damaged = tmp_path / "damaged.png"
     damaged.write_bytes(b"\x89PNG\r\n\x1a\nand no more")
+    unknown = tmp_path / "unknown.png"
+    unknown.write_bytes(b"no picture at all")
+    with pytest.raises(UserError) as caught:
+        measure_end_to_end(device, onnx_file, unknown, SPEC)
+    assert "object at" not in str(caught.value)
     with user_error(str(damaged), "unreadable"):
         measure_end_to_end(device, onnx_file, tmp_path, SPEC)
     device.close()

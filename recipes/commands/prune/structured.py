@@ -117,7 +117,9 @@ def _check_still_trained(settings: PruneSettings, network: nn.Module, images: Ta
     try:
         check_training(network, images.task, batch)
     except UserError as error:
-        problem = f"has layers that only run in training and cannot be made to fit ({error.problem}); exclude theirs"
+        problem = (
+            f"has layers that only run in training and cannot be made to fit: {error.problem}; exclude what they read"
+        )
         raise UserError("model", problem, code="unsupported") from error
 
 
