@@ -187,6 +187,8 @@ class PruneSettings(Settings):
                 raise ValueError("a pattern has its own sparsity, and no target beside it")
             if self.allocation is not None:
                 raise ValueError("a pattern has the same sparsity in all layers, and no allocation beside it")
+        if self.super_resolution is not None and (self.outputs is not None or self.train.step is not None):
+            raise ValueError("super-resolution has its own loss and one output: no outputs and no train.step beside it")
         if self.is_structured:
             if self.pattern is not None or self.allocation is not None:
                 raise ValueError("structured pruning removes whole channels, and takes no pattern and no allocation")

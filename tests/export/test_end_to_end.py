@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,3 +112,14 @@ def test_a_folder_gives_its_first_images(tmp_path: Path) -> None:
     found = image_files(tmp_path)
     assert len(found) == MAX_IMAGES
     assert (found[0].name, found[-1].name) == ("a.png", f"{MAX_IMAGES - 2:03}.JPG")
+
+
+def test_open_sides_take_their_sizes(tmp_path: Path) -> None:
+    Image.new("L", (9, 9)).save(tmp_path / "grey.png")
+    path = make_file(tmp_path / "any.onnx", [("x", TensorProto.FLOAT, ["n", 1, "h", "w"])])
+    device = LocalDevice()
+    found = measure_end_to_end(device, path, tmp_path / "grey.png", replace(SPEC, dims={"h": 6, "w": 5}))
+    assert found.latency.count >= 6
+    with user_error("any.onnx: input 'x'", "unsupported", says="symbolic"):
+        measure_end_to_end(device, path, tmp_path / "grey.png", SPEC)
+    device.close()

@@ -78,6 +78,14 @@ def open_dimensions(arguments: list[Any]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def sized(argument: Any, dims: dict[str, int]) -> list[Any]:
+    """The shape of an input, with the sizes of the symbolic dimensions that have one."""
+    return [
+        size if isinstance(size, int) or at == 0 else dims.get(size or f"{argument.name}.{at}", size)
+        for at, size in _sizes(argument)
+    ]
+
+
 def batch_names(arguments: list[Any]) -> list[str]:
     """The names of symbolic first dimensions."""
     firsts = [argument.shape[0] for argument in arguments if argument.shape]

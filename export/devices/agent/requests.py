@@ -11,6 +11,7 @@ import numpy as np
 
 from espalier.export.devices.agent import counters
 from espalier.export.devices.agent.errors import Refused, first_line
+from espalier.export.devices.agent.inputs import sized
 from espalier.export.devices.agent.rounds import no_garbage_collection, runs_within, warm
 from espalier.export.devices.agent.session import open_session, provider_name
 from espalier.export.devices.agent.system import default_threads
@@ -34,7 +35,7 @@ def time_requests(request: dict[str, Any], alive: Callable[[], None]) -> dict[st
     """
     path, *images = request["files"]
     threads, provider = request["threads"] or default_threads(), provider_name(request["provider"])
-    pipeline = Pipeline(path, images, threads, provider, request["batch"])
+    pipeline = Pipeline(path, images, threads, provider, request)
     pipeline.check_images()
     warm(pipeline.run_once, alive)
     with no_garbage_collection():
@@ -61,12 +62,13 @@ class Layout:
         Refused: its input is not images, or not a batch of `batch`.
     """
 
-    def __init__(self, file: str, arguments: list[Any], batch: int) -> None:
+    def __init__(self, file: str, arguments: list[Any], batch: int, dims: dict[str, int]) -> None:
         where = f"{file}: input {arguments[0].name!r}"
         if len(arguments) > 1:
             problem = f"has {len(arguments)} inputs, but whole requests need one of images"
             raise Refused(file, problem, code="unsupported")
-        self.file, self.name, shape = file, arguments[0].name, list(arguments[0].shape)
+        self.file, self.name = file, arguments[0].name
+        shape = sized(arguments[0], dims)
         if arguments[0].type not in _TYPES:
             raise Refused(where, f"has type {arguments[0].type}", allowed=_TYPES, code="unsupported")
         if len(shape) != 4 or not any(shape[at] in _MODES for at in (1, 3)):
@@ -99,13 +101,13 @@ class Pipeline:
         times_ms: for each step, its time in each run so far.
     """
 
-    def __init__(self, path: str, images: list[str], threads: int, provider: str, batch: int) -> None:
+    def __init__(self, path: str, images: list[str], threads: int, provider: str, request: dict[str, Any]) -> None:
         self._pil = _pil()
         self._session = open_session(path, threads, provider)
-        self._layout = Layout(path, self._session.get_inputs(), batch)
+        self._layout = Layout(path, self._session.get_inputs(), request["batch"], request["dims"])
         self._names = images
         self._encoded = [Path(image).read_bytes() for image in images]
-        self._batch = batch
+        self._batch = request["batch"]
         self._next = 0
         self._device = next((kind for name, kind in _DEVICES.items() if provider.startswith(name)), "cpu")
         self.times_ms: dict[str, list[float]] = {step: [] for step in STEPS}
