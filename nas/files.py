@@ -96,7 +96,7 @@ def read_json(path: Path) -> Any:
         raise UserError(str(path), "no such file", code="not_found") from error
     except OSError as error:
         raise UserError(str(path), f"cannot be read: {error.strerror or error}", code="unreadable") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(str(path), f"not valid JSON ({error})", code="unreadable") from error
 
 

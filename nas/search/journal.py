@@ -144,7 +144,7 @@ def _change(line: bytes, last: str) -> dict[str, Any] | None:
     try:
         text = line[DIGITS + 1 : -1].decode()
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) and line == _line(last, text) else None
 

@@ -79,7 +79,7 @@ class ValueStore:
                 record = unseal(json.loads(line), f"{path}, line {number}", CURE)
                 value = math.nan if record["value"] is None else float(record["value"])
                 self._known[record["id"], record["predictor"]] = Value(value, record["status"])
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise UserError(
                     f"{path}, line {number}", f"is not the value of a predictor ({error})", code="unreadable"
                 ) from error
