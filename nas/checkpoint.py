@@ -93,7 +93,7 @@ def weights_hash(path: Path) -> str:
             first, last = tensors[name]["data_offsets"]
             digest.update(json.dumps([name, tensors[name]["dtype"], tensors[name]["shape"]]).encode())
             digest.update(memoryview(content)[start + first : start + last])
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return hashlib.sha256(content).hexdigest()
     return digest.hexdigest()
 

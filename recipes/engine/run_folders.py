@@ -42,7 +42,7 @@ def run_folder(recipe: Recipe, output: Path | None, *, resume: bool, runs: Path 
     """
     if output is None and resume:
         ours = re.compile(re.escape(recipe.name) + r"-\d{8}-\d{6}-[0-9a-f]{6}")
-        found = [path for path in runs.glob("*/recipe.yaml") if ours.fullmatch(path.parent.name)]
+        found = [path for path in runs.glob("*/recipe.yaml") if ours.fullmatch(path.parent.name) and path.is_file()]
         found.sort(key=lambda path: path.stat().st_mtime)
         if not found:
             raise UserError(str(runs), f"has no run of {recipe.name} to resume", code="not_found")

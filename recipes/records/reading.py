@@ -35,11 +35,24 @@ class Run(Record):
         return str(self.recipe.get("name") or self.path.name)
 
     @property
+    def description(self) -> str:
+        """What the recipe says about itself; empty where it says nothing."""
+        description = self.recipe.get("description")
+        return description if isinstance(description, str) else ""
+
+    @property
+    def search_accuracy(self) -> str:
+        """The predictor that stood for accuracy during the search; empty where the recipe does not name it."""
+        search = self.recipe.get("search")
+        accuracy = search.get("accuracy") if isinstance(search, dict) else None
+        return accuracy if isinstance(accuracy, str) else ""
+
+    @property
     def limit_ms(self) -> float | None:
         """The budget's limit on latency, if there is one."""
         budget = self.recipe.get("budget")
         limit = budget.get("latency_ms") if isinstance(budget, dict) else None
-        return float(limit) if isinstance(limit, int | float) else None
+        return float(limit) if isinstance(limit, int | float) and not isinstance(limit, bool) else None
 
     @property
     def over_budget(self) -> dict[str, Measurement]:

@@ -403,3 +403,18 @@ def test_numbers_in_words() -> None:
     assert correlation(None, None) == "not defined"
     assert correlation(0.5, (None, None)) == "0.50"
     assert dict(flat({"a": {"b": [1, 2]}, "c": None})) == {"a.b": "1, 2", "c": "none recorded"}
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "name: tiny\n",
+        "{}\n",
+        "name: [1]\nsearch: 5\nbudget: 3\ndescription: {a: 1}\n",
+        "description: null\nsearch: {accuracy: [1]}\nbudget: {latency_ms: yes}\n",
+        "\n".join(line for line in RECIPE.splitlines() if not line.startswith("description")),
+    ],
+)
+def test_whatever_a_recipe_lacks_the_report_is_written(tmp_path: Path, recipe: str) -> None:
+    page = read(write_report(build_run(tmp_path, recipe=recipe)))
+    assert "Environment and recipe" in page.text
