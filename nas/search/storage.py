@@ -41,6 +41,35 @@ def open_storage(url: str | None, path: Path) -> BaseStorage:
         raise UserError("search.storage", f"{url}: {reason}", code="unavailable") from error
 
 
+def check_storage(url: str) -> None:
+    """Look whether a database can be reached, without making one: its driver is installed, its server answers.
+
+    Args:
+        url: of the database.
+
+    Raises:
+        UserError: it cannot be reached.
+    """
+    from sqlalchemy import create_engine
+    from sqlalchemy.engine import make_url
+
+    try:
+        address = make_url(url)
+        if address.get_backend_name() == "sqlite":
+            _check_place(Path(address.database or "."))
+        else:
+            create_engine(address).connect().close()
+    except Exception as error:  # database drivers raise exceptions of their own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError("search.storage", f"{url}: {reason}", code="unavailable") from error
+
+
+def _check_place(database: Path) -> None:
+    """Raises OSError where a file of SQLite can be neither opened nor made."""
+    if not os.access(database if database.exists() else database.parent, os.W_OK):
+        raise PermissionError(f"{database} cannot be written")
+
+
 @contextmanager
 def study_in_use(url: str | None, study: str) -> Iterator[None]:
     """Own a study in a database while the block runs; no other process of this user on this machine gets it.

@@ -14,8 +14,9 @@ from espalier.recipes.config.loading import format_override, load_recipe
 from espalier.recipes.config.schema import Recipe
 from espalier.recipes.engine.assemble import Assembly
 from espalier.recipes.engine.pipeline import Pipeline
-from espalier.recipes.engine.run_folders import resumed_recipe, run_folder
+from espalier.recipes.engine.run_folders import check_writable, resumed_recipe, run_folder
 from espalier.recipes.engine.runner import run_recipe
+from espalier.recipes.engine.sizes import sizes
 from espalier.recipes.records.base import Interval
 from espalier.recipes.records.reading import load_run as read_run
 from espalier.recipes.records.search import SearchResult, SelectResult
@@ -75,6 +76,7 @@ def run_or_resume(
         raise UserError("salvage", "goes with resume: it is about the files of an earlier run", code="conflict")
     settings = load_recipe(recipe, overrides)
     folder = run_folder(settings, folder, resume=resume)
+    check_writable(folder)
     announce(f"run folder: {folder}")
     if resume:
         settings, overrides, changes = resumed_recipe(folder, recipe, overrides)
@@ -95,16 +97,38 @@ def write_report_of(run: Path) -> Path:
     return write_report(run)
 
 
-def dry_run_summary(recipe: Recipe) -> dict[str, Any]:
-    """The stages of a recipe with their cache keys, after every check that needs no training.
+def dry_run_summary(recipe: Recipe, folder: Path | None = None) -> dict[str, Any]:
+    """The stages of a recipe with their cache keys, and its sizes, after every check that needs no training.
+
+    Args:
+        recipe: to check.
+        folder: that a new run would be written to.
 
     Raises:
         UserError: whatever would stop the run.
     """
+    if folder is not None:
+        check_writable(folder)
     assembly = Assembly(recipe, RunFolder(Path()))
     keys = dict(assembly.plan.keys)
     Pipeline(assembly).check()
-    return keys
+    return {"stages": keys, **sizes(assembly)}
+
+
+def dry_run_text(summary: Mapping[str, Any]) -> str:
+    """The same for a person."""
+    stages, space, memory = summary["stages"], summary["space"], summary["memory_bytes"]
+    lines = [f"{stage}: {key}" for stage, key in stages.items()]
+    lines.append("images: " + ", ".join(f"{count:,} {part}" for part, count in summary["images"].items()))
+    lines.append(f"space: {_many(space['architectures'])} architectures, {space['parameters']:,} parameters in all")
+    lines += [f"steps of {stage}: {count:,}" for stage, count in summary["steps"].items()]
+    counted = ", ".join(f"{size / 2**20:,.0f} MiB {what}" for what, size in memory.items())
+    lines.append(f"memory: {counted} (counted on a batch of two)" if len(memory) > 1 else f"memory: {counted}")
+    return "\n".join(lines)
+
+
+def _many(count: int) -> str:
+    return f"{count:,}" if count < 10**9 else f"10^{len(str(count)) - 1}"
 
 
 def run_summary(run: Run) -> dict[str, Any]:

@@ -13,9 +13,16 @@ from espalier.recipes.config.sections.train import FinalTrainSettings
 from espalier.recipes.engine.assemble import Assembly
 from espalier.recipes.engine.deployment import check_deploy
 from espalier.recipes.engine.final_choice import choose
-from espalier.recipes.engine.preflight import check_choices, check_convolutions, check_images, check_supernet
+from espalier.recipes.engine.preflight import (
+    check_choices,
+    check_convolutions,
+    check_device,
+    check_images,
+    check_supernet,
+)
 from espalier.recipes.engine.ranking.sample import Sample, draw_sample
 from espalier.recipes.engine.run_folders import STUDY
+from espalier.recipes.engine.sizes import check_batch_memory, check_space_memory
 from espalier.recipes.engine.stages import data, export, profile, rank, search, select, supernet, test, train
 from espalier.recipes.engine.strategy_cost import check_cost_table
 from espalier.recipes.engine.supernet_factory import SupernetFactory
@@ -46,10 +53,17 @@ class Pipeline:
             UserError: the first problem.
         """
         parts, recipe = self.assembly, self.assembly.recipe
+        from espalier.nas.search.storage import check_storage
+
         check_images(parts.splits)
+        check_space_memory(parts.spaces)
         check_choices(recipe, parts.space)  # rejects images of a wrong size
         check_convolutions(parts.space, parts.device)
         check_deploy(recipe)
+        check_batch_memory(parts)
+        check_device(recipe, parts.search_device)
+        if recipe.search is not None and recipe.search.storage is not None:
+            check_storage(recipe.search.storage)
         if parts.supernets is not None:
             check_supernet(recipe, parts.supernets, parts.space)
             check_cost_table(parts.supernets.settings.strategy, recipe.profile, parts.open_device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from espalier.export.devices.base import Device
 from espalier.nas.choices import ElasticChoice, ValueChoice
 from espalier.nas.data import Splits
 from espalier.nas.errors import UserError
@@ -50,6 +51,15 @@ def check_convolutions(space: SearchSpace, device: torch.device) -> None:
             problem = f"{name} is a 1x1 convolution of stride 2 with {layer.in_channels} input channels"
             fix = "which torch cannot train on CPUs; use 8 channels or more"
             raise UserError("space", f"{problem}, {fix}", code="unsupported")
+
+
+def check_device(recipe: Recipe, device: Device) -> None:
+    """Raises UserError where the device does not answer, or has no such provider of ONNX Runtime."""
+    if recipe.train is not None or recipe.measures_in_search:
+        try:
+            device.fingerprint(recipe.profile.provider)
+        except UserError as error:
+            raise (error.below("profile") if error.where == "provider" else error) from error
 
 
 def check_supernet(recipe: Recipe, supernets: SupernetFactory, space: SearchSpace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,6 +65,23 @@ def run_folder(recipe: Recipe, output: Path | None, *, resume: bool, runs: Path 
     if resume and not {"recipe.yaml", OVERRIDES} <= set(content):
         raise UserError(str(output), "contains no run to resume", code="not_found")
     return output
+
+
+def check_writable(folder: Path) -> None:
+    """Look whether a folder can be made, or written to, without making it.
+
+    Raises:
+        UserError: it cannot.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise UserError(str(folder), "is a file, or is inside one, and must be a folder", code="not_writable")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(str(folder), "cannot be written: permission denied", code="not_writable")
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(str(folder), "is no UTF-8 name, which files of a run cannot hold") from error
 
 
 def resumed_recipe(

@@ -30,6 +30,11 @@ class SpaceFactory:
     classes: int
     seeds: Seeds
 
+    @property
+    def is_own(self) -> bool:
+        """Whether building the space runs code that is not the platform's."""
+        return self.settings.name not in SPACES or self.settings.name == "nni"
+
     def __call__(self, seed: int = 0) -> SearchSpace:
         """A new space on the CPU, its weights drawn from `seed`.
 

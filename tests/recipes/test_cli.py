@@ -111,11 +111,13 @@ def test_nothing_is_written_elsewhere(finished_run: FinishedRun) -> None:
 
 
 def test_the_resolved_recipe_means_the_same(finished_run: FinishedRun, capsys: Capture) -> None:
-    given = json.loads(nas_here(capsys, "run", finished_run.recipe, "--dry-run", "--json").out)
-    resolved = json.loads(nas_here(capsys, "run", finished_run.folder / "recipe.yaml", "--dry-run", "--json").out)
+    def stages(*arguments: object) -> dict[str, str]:
+        return dict(json.loads(nas_here(capsys, "run", *arguments, "--dry-run", "--json").out)["stages"])
+
+    given, resolved = stages(finished_run.recipe), stages(finished_run.folder / "recipe.yaml")
     assert given == resolved == log(finished_run.folder, "start")[0]["keys"]
     assert list(given) == list(STAGES)
-    other = json.loads(nas_here(capsys, "run", finished_run.recipe, "train.lr=0.05", "--dry-run", "--json").out)
+    other = stages(finished_run.recipe, "train.lr=0.05")
     assert [name for name in STAGES if other[name] != given[name]] == ["train", "export", "profile", "test"]
 
 

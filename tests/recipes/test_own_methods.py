@@ -100,7 +100,7 @@ def test_the_file_is_a_part_of_the_keys(capsys: Capture, here: Path) -> None:
     def keys(*overrides: str) -> dict[str, str]:
         answer = nas_here(capsys, "run", "plain.yaml", *overrides, "--dry-run", "--json")
         assert answer.code == 0, answer.err
-        return dict(json.loads(answer.out))
+        return dict(json.loads(answer.out)["stages"])
 
     ours, before = keys(), keys("space=own.py:Chain", "search.objectives=[own.py:Size]")
     (here / "own.py").write_text((here / "own.py").read_text() + "\n# another line\n")

@@ -10,12 +10,13 @@ from espalier.nas.errors import UserError
 MEMORY_SHARE = 0.8
 
 
-def require_memory(size_bytes: int, subject: str) -> None:
+def require_memory(size_bytes: int, subject: str, *, where: str = "data.size") -> None:
     """Check that something fits into 80 % of the available memory.
 
     Args:
         size_bytes: what it needs.
         subject: beginning of the message, such as "5 images need".
+        where: the key that decides how large it is.
 
     Raises:
         UserError: it does not fit.
@@ -25,9 +26,9 @@ def require_memory(size_bytes: int, subject: str) -> None:
     available_bytes = psutil.virtual_memory().available
     if size_bytes > MEMORY_SHARE * available_bytes:
         raise UserError(
-            "data.size",
+            where,
             f"{subject} {size_bytes / 2**30:.1f} GiB, but only {available_bytes / 2**30:.1f} GiB of "
-            "memory are available; set a smaller size",
+            "memory are available; make it smaller",
             code="out_of_range",
         )
 
