@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import pickle
 import zipfile
 import zlib
@@ -23,6 +24,8 @@ CHECKSUM = 32
 """Bytes of a SHA-256."""
 BROKEN = (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError)
 """What reading a damaged archive can raise besides the usual errors."""
+WIDEST, SPARE = 8, 1 << 20
+"""Bytes of the widest number, and room for the small tensors that a file may have beside those of a network."""
 REMAKE = "if a run wrote it, delete the record of its stage in stages/ to make it again"
 
 
@@ -46,8 +49,9 @@ def load_weights(path: Path, model: nn.Module) -> None:
     Raises:
         UserError: the file is missing, damaged, or of another network; the message names the first difference.
     """
-    tensors = read_weights(path)
     expected = model.state_dict()
+    room = WIDEST * sum(tensor.numel() for tensor in expected.values()) + SPARE
+    tensors = read_weights(path, most=room)
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors and name.endswith("num_batches_tracked"):
             tensors[name] = expected[name]
@@ -63,8 +67,12 @@ def load_weights(path: Path, model: nn.Module) -> None:
     model.load_state_dict(tensors)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, *, most: int | None = None) -> dict[str, Tensor]:
     """The tensors of a safetensors file, of a NumPy archive `.npz`, or of torch's own `.pt` or `.pth`, by name.
+
+    Args:
+        path: the file.
+        most: bytes that the tensors may have in memory; None for four fifths of what is available.
 
     Raises:
         UserError: the file is missing, damaged or of another format, or it holds anything but tensors.
@@ -74,7 +82,60 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(str(path), "unknown format of weights", allowed=readers, given=path.suffix)
     if not path.is_file():
         raise UserError(str(path), "no such file", code="not_found")
+    import psutil
+
+    declared = _declared_bytes(path)
+    if path.suffix != ".npz":
+        most = None  # neither is compressed, and a checkpoint may hold more than a network
+    room = most if most is not None else psutil.virtual_memory().available * 4 // 5
+    if declared > room:
+        whose = "memory has room for" if most is None else "the network has"
+        problem = f"its tensors have {declared:,} bytes, more than the {room:,} that {whose}"
+        raise UserError(str(path), problem, code="out_of_range" if most is None else "mismatch")
     return readers[path.suffix](path)
+
+
+def _declared_bytes(path: Path) -> int:
+    """Bytes that the tensors of a file have in memory, as its headers say; what they say must fit the file.
+
+    Nothing of that size is read or allocated. The library of safetensors compares its headers with the file itself.
+
+    Raises:
+        UserError: a header that says another size than the file has, or a compressed `.pt`.
+    """
+    size = path.stat().st_size
+    if path.suffix == ".safetensors":
+        return size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if path.suffix == ".npz":
+                return sum(_declared_array(archive, member) for member in members)
+    except (OSError, ValueError, EOFError, NotImplementedError, RuntimeError, *BROKEN) as error:
+        raise UserError(str(path), f"cannot be read as an archive of weights ({error})", code="unreadable") from error
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > size:  # torch stores what it saves as it is
+        problem = f"unpacks from {size:,} to {unpacked:,} bytes, which files that torch has saved do not"
+        raise UserError(str(path), problem, code="unreadable")
+    return unpacked
+
+
+def _declared_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
+    """Bytes of one array of a NumPy archive, by its header.
+
+    Raises:
+        ValueError: its header says another size than the archive's directory.
+    """
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in readers:
+            raise ValueError(f"{member.filename} has version {version} of NumPy's format")
+        shape, _, kind = readers[version](file)
+        size, there = math.prod(shape) * kind.itemsize, member.file_size - file.tell()
+    if size != there and not kind.hasobject:
+        raise ValueError(f"the header of {member.filename} says {size:,} bytes, and there are {there:,}")
+    return size
 
 
 def weights_hash(path: Path) -> str:
