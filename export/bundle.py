@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,11 +14,14 @@ from torch import fx
 
 from espalier.export.card import model_card
 from espalier.export.errors import ExportError
+from espalier.export.metadata import write_metadata
 from espalier.export.onnx import Exported, export_onnx
 from espalier.export.source import check_source, python_source
 from espalier.nas.cost.count import count
+from espalier.nas.data import Normalisation
 from espalier.nas.errors import UserError
 from espalier.nas.files import atomic_path, write_text
+from espalier.nas.network_images import NetworkImages
 
 CLASS_NAME = "Network"
 
@@ -68,9 +70,11 @@ def write_bundle(
     exported = export_onnx(plain, input_shape, folder / "model.onnx", images=images)
     if finish is not None:
         finish(exported.path)
-        exported = replace(exported, size_bytes=exported.path.stat().st_size)
+    known = NetworkImages(classes, Normalisation(mean, std), input_shape)
+    write_metadata(exported.path, known)
+    exported = replace(exported, size_bytes=exported.path.stat().st_size)
     metadata = {"input_shape": input_shape, "classes": classes, "mean": mean, "std": std}
-    _write_weights(folder / "model.safetensors", plain, metadata)
+    _write_weights(folder / "model.safetensors", plain, known)
     write_text(folder / "model.py", source)
     card = model_card(CLASS_NAME, metadata, {**count(plain, input_shape).__dict__, **facts}, exported)
     write_text(folder / "README.md", card)
@@ -94,13 +98,13 @@ def _check_classes(model: fx.GraphModule, example: torch.Tensor, classes: tuple[
         raise UserError("classes", problem, code="mismatch")
 
 
-def _write_weights(path: Path, model: fx.GraphModule, metadata: Mapping[str, Any]) -> None:
+def _write_weights(path: Path, model: fx.GraphModule, images: NetworkImages) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     # Tensors that share memory are written separately, as the source declares them.
     weights = {key: tensor.detach().clone().contiguous() for key, tensor in model.state_dict().items()}
-    text = {"format": "pt"} | {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
+    text = {"format": "pt"} | images.to_metadata()
     try:
         with atomic_path(path) as temporary:
             save_file(weights, temporary, metadata=text)

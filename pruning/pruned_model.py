@@ -11,9 +11,11 @@ from torch import nn
 
 from espalier.nas.checkpoint import load_weights, save_weights
 from espalier.nas.copying import unwrapped
+from espalier.nas.data import Normalisation
 from espalier.nas.errors import UserError
 from espalier.nas.files import read_json, write_bytes, write_json
 from espalier.nas.models import network_factory
+from espalier.nas.network_images import NetworkImages
 from espalier.pruning.plan_check import check_outputs, checked_values
 from espalier.pruning.structure import apply_structure
 from espalier.pruning.weights import prunable_weights
@@ -50,6 +52,13 @@ class Plan:
     settings: Mapping[str, Any] = field(default_factory=dict)
     groups: tuple[Mapping[str, Any], ...] = ()
 
+    @property
+    def images(self) -> NetworkImages:
+        """The images that the network takes; nothing is known where its inputs are no images."""
+        if self.settings.get("inputs") is not None:
+            return NetworkImages()
+        return NetworkImages(self.classes, Normalisation(self.mean, self.std), self.image_shape)
+
     def dense_factory(self) -> Callable[[], nn.Module]:
         """Makes the dense network with fresh weights, in float32.
 
@@ -71,7 +80,7 @@ def save_pruned(folder: Path, model: nn.Module, plan: Plan) -> None:
     if kind.endswith(".py"):
         write_bytes(folder / SOURCE, Path(kind).read_bytes())
         document["factory"] = f"{SOURCE}:{name}"
-    save_weights(folder / WEIGHTS, model)
+    save_weights(folder / WEIGHTS, model, metadata=plan.images.to_metadata())
     write_json(folder / PLAN, document)
 
 

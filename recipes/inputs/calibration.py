@@ -11,6 +11,7 @@ import torch
 
 from espalier.nas.data import BatchFactory, Images, Normalisation, Splits
 from espalier.nas.errors import UserError
+from espalier.nas.network_images import NetworkImages
 from espalier.nas.seeds import seed_for
 from espalier.recipes.config.quantize_settings import QuantizeSettings
 from espalier.recipes.inputs.classification_data import divided
@@ -45,16 +46,16 @@ class QuantizationImages:
 
     Attributes:
         settings: where they are.
-        given: the normalisation that the network came with; None takes that of the images.
+        given: what is known of the images that the network takes.
     """
 
     settings: QuantizeSettings
-    given: Normalisation | None
+    given: NetworkImages = NetworkImages()  # noqa: RUF009 - immutable
 
     @cached_property
     def splits(self) -> Splits:
         """The images, divided."""
-        return divided(self.settings.data, self.settings.seed)
+        return divided(self.settings.data, self.settings.seed, self.given.classes)
 
     @property
     def classes(self) -> int:
@@ -75,11 +76,16 @@ class QuantizationImages:
     def normalisation(self) -> Normalisation:
         """Mean and standard deviation of each channel of pixels in 0..1."""
         data = self.settings.data
-        own = data.normalisation or self.given or self.splits.normalisation
+        own = data.normalisation or self.given.normalisation or self.splits.normalisation
         channels = self.splits.image_shape[0]
         if len(own.mean) != channels:
             raise UserError("data.mean", f"has {len(own.mean)} channels, the images have {channels}", code="mismatch")
         return own
+
+    @property
+    def described(self) -> NetworkImages:
+        """What the written files say of them."""
+        return NetworkImages(self.splits.classes, self.normalisation, self.splits.image_shape)
 
     def calibration(self) -> np.ndarray:
         """Training images, float32 `(n, C, H, W)`, drawn once; the test images are never among them."""

@@ -18,6 +18,7 @@ import torch
 from espalier.export.quantize.source import Values, chosen, length
 from espalier.nas.checkpoint import BROKEN
 from espalier.nas.errors import UserError
+from espalier.nas.network_images import NetworkImages
 from espalier.nas.network_inputs import Input, random_inputs
 from espalier.nas.seeds import seed_for
 from espalier.recipes.config.quantize_settings import QuantizeSettings
@@ -65,6 +66,8 @@ class QuantizationArrays:
     settings: QuantizeSettings
     classes = None
     """How many there are follows from the network's outputs."""
+    described = NetworkImages()
+    """Nothing: these are no images."""
 
     @property
     def description(self) -> str:

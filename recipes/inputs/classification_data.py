@@ -9,14 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from espalier.nas.copying import copied
 from espalier.nas.data import Batches, BatchFactory, Normalisation, SplitFractions, Splits, split
-from espalier.nas.device import accelerator
+from espalier.nas.data.class_order import listed, matched
+from espalier.nas.device import accelerator, autocast, place
 from espalier.nas.errors import UserError
 from espalier.nas.intervals import Proportion
 from espalier.nas.seeds import seed_for
 from espalier.nas.task import Batch, Classification, Step
 from espalier.nas.user_code import Reference, called
 from espalier.recipes.config.prune_settings import PruneDataSettings, PruneSettings
+from espalier.recipes.inputs.class_doubt import class_doubt
 from espalier.recipes.inputs.task_images import PROBED, check_training, outputs_of
 from espalier.recipes.inputs.task_score import Score
 
@@ -24,9 +27,21 @@ WITH_TEST_IMAGES = SplitFractions(train=0.9, architecture=0, selection=0.1)
 WITHOUT_TEST_IMAGES = SplitFractions(train=0.8, architecture=0, selection=0.1, test=0.1)
 
 
-def divided(data: PruneDataSettings, seed: int) -> Splits:
-    """The images that a command is given, divided the same way by each for the same seed."""
+def divided(data: PruneDataSettings, seed: int, classes: tuple[str, ...] = ()) -> Splits:
+    """The images that a command is given, divided the same way by each for the same seed.
+
+    Args:
+        data: the section.
+        seed: of the division.
+        classes: names of the network's outputs, which the labels follow unless the section has its own; none where
+            they are not known.
+
+    Raises:
+        UserError: the images cannot be read or divided, or are of other classes.
+    """
     pool, test = data.load(seed_for(seed, "limit"))
+    if data.classes is None:
+        pool, test = matched(pool, classes), None if test is None else matched(test, classes)
     fractions = data.split or (WITH_TEST_IMAGES if test is not None else WITHOUT_TEST_IMAGES)
     return split(pool, test, fractions, seed=seed_for(seed, "split"))
 
@@ -59,15 +74,17 @@ class ClassifiedImages:
     Attributes:
         settings: where they are.
         given: the normalisation of the given network; None takes that of the images.
+        names: of the given network's outputs; none where they are not known.
     """
 
     settings: PruneSettings
     given: Normalisation | None
+    names: tuple[str, ...] = ()
 
     @cached_property
     def splits(self) -> Splits:
         """The images, divided."""
-        return divided(self.settings.data, self.settings.seed)
+        return divided(self.settings.data, self.settings.seed, self.names)
 
     @property
     def fingerprint(self) -> str:
@@ -108,11 +125,25 @@ class ClassifiedImages:
         """Raises UserError where the network does not give these classes for these images."""
         given, wanted = outputs_of(network, self.image_shape, self.settings.outputs), (2, len(self.classes))
         if given != wanted:
-            problem = f"returns outputs {given} for 2 images of {wanted[1]} classes, must return {wanted}"
+            has = f"{given[1]} outputs" if len(given) == 2 else f"outputs of shape {given[1:]}"
+            problem = f"has {has} for an image, the images have {wanted[1]} classes: {listed(self.classes)}"
             raise UserError("model", problem, code="mismatch")
         if self.settings.train.epochs or self.settings.prune_epochs:
             x, y = next(iter(self.plain(PROBED, count=PROBED, generator=torch.Generator().manual_seed(0))))
             check_training(network, self.task, (x.cpu(), y.cpu()))
+
+    def doubt(self, network: nn.Module, *, is_fresh: bool) -> str | None:
+        """Why the network's outputs may stand for other classes than the labels, seen on the images held back."""
+        images = self.splits.selection
+        device = accelerator()
+        judged = network if device.type == "cpu" else place(copied(network), device)
+        was_training = judged.training
+        judged.eval()
+        with torch.no_grad(), autocast(device):
+            batches = self._batches.evaluation(images)
+            answers = [self.task.predictions(judged, batch).argmax(dim=1).cpu() for batch in batches]
+        judged.train(was_training)
+        return class_doubt(torch.cat(answers), images.labels, self.classes, is_fresh=is_fresh)
 
     def training(self, generator: torch.Generator) -> Batches:
         """The training images in a new order each epoch, changed at random."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -15,6 +13,7 @@ from espalier.nas.copying import copied, unwrapped
 from espalier.nas.data import Normalisation
 from espalier.nas.errors import UserError
 from espalier.nas.models import in_float32, network_factory
+from espalier.nas.network_images import NetworkImages, weights_metadata
 from espalier.nas.network_inputs import Input, as_inputs
 from espalier.nas.super_resolution.networks import NETWORKS, on_luma, with_scale
 from espalier.pruning.pruned_model import PLAN, WEIGHTS, load_pruned, read_plan
@@ -35,6 +34,7 @@ class ModelSource:
         pretrained: whether it has timm's own weights.
         pruned: the folder of a network that `nas prune` wrote.
         normalisation: of its images, pixels in 0..1; None where it is not known.
+        classes: names of its outputs; none where they are not known.
     """
 
     factory: str
@@ -42,6 +42,7 @@ class ModelSource:
     pretrained: bool = False
     pruned: Path | None = None
     normalisation: Normalisation | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def is_fresh(self) -> bool:
@@ -79,6 +80,7 @@ class ModelObject:
     network: nn.Module
     is_fresh = False
     normalisation = None
+    classes = ()
 
     def make(self, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
         """A copy of the network, on the CPU and in float32."""
@@ -129,8 +131,18 @@ def _made(text: str, weights: Path | None, pretrained: bool, scale: int | None) 
         if scale is None:
             raise UserError("scale", f"is required: {name} enlarges images", code="missing")
         text = with_scale(text, scale)
-    normalisation = _normalisation_of_timm(text) if pretrained and text.startswith("timm:") else None
-    return ModelSource(_absolute(text), weights=weights, pretrained=pretrained, normalisation=normalisation)
+    known = NetworkImages()
+    if pretrained and text.startswith("timm:"):
+        known = NetworkImages(normalisation=_normalisation_of_timm(text))
+    elif weights is not None and weights.suffix == ".safetensors" and weights.is_file():
+        known = weights_metadata(weights)
+    return ModelSource(
+        _absolute(text),
+        weights=weights,
+        pretrained=pretrained,
+        normalisation=known.normalisation,
+        classes=known.classes,
+    )
 
 
 def _written(path: Path, scale: int | None) -> ModelSource | None:
@@ -142,13 +154,12 @@ def _written(path: Path, scale: int | None) -> ModelSource | None:
             raise UserError("scale", f"the network in {folder} classifies images", code="conflict")
         if scale is None and not plan.classes:
             raise UserError("scale", f"is required: the network in {folder} enlarges images", code="missing")
-        return ModelSource(plan.factory, pruned=folder, normalisation=Normalisation(plan.mean, plan.std))
+        normalisation = Normalisation(plan.mean, plan.std)
+        return ModelSource(plan.factory, pruned=folder, normalisation=normalisation, classes=plan.classes)
     if (folder / WEIGHTS).is_file() and (folder / "model.py").is_file():
-        metadata = _metadata(folder / WEIGHTS)
-        known = {"mean", "std"} <= metadata.keys()
-        normalisation = Normalisation(tuple(metadata["mean"]), tuple(metadata["std"])) if known else None
+        known = weights_metadata(folder / WEIGHTS)
         factory = f"{(folder / 'model.py').resolve()}:{CLASS_NAME}"
-        return ModelSource(factory, weights=folder / WEIGHTS, normalisation=normalisation)
+        return ModelSource(factory, weights=folder / WEIGHTS, normalisation=known.normalisation, classes=known.classes)
     return None
 
 
@@ -161,15 +172,3 @@ def _normalisation_of_timm(text: str) -> Normalisation:
     from espalier.nas.models import timm_normalisation
 
     return Normalisation(*timm_normalisation(text.rpartition(":")[2]))
-
-
-def _metadata(path: Path) -> dict[str, Any]:
-    """What a run writes into the header of a network's weights."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            text = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise UserError(str(path), f"cannot be read as safetensors ({error})", code="unreadable") from error
-    return {key: json.loads(value) for key, value in text.items() if key in ("mean", "std")}

@@ -107,6 +107,10 @@ class EnlargedImages:
             problem = f"returns outputs {given} for 2 images of {side}x{side}, must return {wanted}"
             raise UserError("model", problem, code="mismatch")
 
+    def doubt(self, network: nn.Module, *, is_fresh: bool) -> str | None:
+        """None: images have no classes to be mistaken."""
+        return None
+
     def training(self, generator: torch.Generator) -> Patches:
         """Random patches, turned and mirrored."""
         return self._patches(self.settings.train.batch_size, generator, augment=True)

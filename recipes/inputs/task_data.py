@@ -16,4 +16,4 @@ def images_for(settings: PruneSettings, source: ModelSource) -> TaskImages:
         return WithoutData(settings)
     if settings.super_resolution is not None:
         return EnlargedImages(settings, on_luma=source.on_luma)
-    return ClassifiedImages(settings, settings.data.normalisation or source.normalisation)
+    return ClassifiedImages(settings, settings.data.normalisation or source.normalisation, source.classes)

@@ -56,6 +56,15 @@ class TaskImages(Protocol):
         """Raises UserError where the network does not do this for these images."""
         ...
 
+    def doubt(self, network: nn.Module, *, is_fresh: bool) -> str | None:
+        """Why a given network may have been made for other images, in one sentence; None where it fits.
+
+        Args:
+            network: left as it is.
+            is_fresh: no weights are known to have been given.
+        """
+        ...
+
     def training(self, generator: torch.Generator) -> BatchSource:
         """The training images in a new order each epoch, changed at random."""
         ...

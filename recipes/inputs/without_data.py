@@ -70,6 +70,10 @@ class WithoutData:
         """The network, or a copy, that takes one float input (see `with_one_input`)."""
         return network if self._takes_one_float else with_one_input(network, self.inputs)
 
+    def doubt(self, network: nn.Module, *, is_fresh: bool) -> str | None:
+        """None: there are no images to doubt it by."""
+        return None
+
     @property
     def normalisation(self) -> Normalisation:
         """Inputs are taken as they are."""

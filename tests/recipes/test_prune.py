@@ -271,7 +271,7 @@ def test_what_a_user_gets_wrong(tmp_path: Path, arguments: str, where: str, code
 @pytest.mark.parametrize(
     ("model", "where", "code", "says"),
     [
-        ("own.py:wrong", "MODEL", "mismatch", "(2, 7)"),
+        ("own.py:wrong", "MODEL", "mismatch", "7 outputs"),
         ("timm:resnet81", "timm:resnet81", None, "resnet18"),
         ("resnet18", "MODEL", "invalid", "timm:NAME"),
         (".", "MODEL", "invalid", "timm:NAME"),

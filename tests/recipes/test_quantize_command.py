@@ -170,7 +170,7 @@ def test_the_winner_is_kept_and_the_others_are_told_why(capsys: Capture, tmp_pat
 
 def test_what_is_written_is_what_was_judged(capsys: Capture, tmp_path: Path, device: ByForm) -> None:
     result = trained_small(capsys, "--keep-all")
-    images = QuantizationImages(quantize_settings({"data": {"source": "digits"}}), None).test()
+    images = QuantizationImages(quantize_settings({"data": {"source": "digits"}})).test()
     right = {}
     for name in ("model", "fp32", *FORMS):
         session = onnxruntime.InferenceSession(tmp_path / "out" / f"{name}.onnx", providers=["CPUExecutionProvider"])
@@ -222,7 +222,7 @@ def test_calibration_never_looks_at_test_images(tmp_path: Path) -> None:
     pixels = generator.integers(0, 256, (400, 8, 8, 1), dtype=np.uint8)
     np.savez(tmp_path / "unlike.npz", x_train=pixels[:300], y_train=np.arange(300) % 10)
     data = {"source": "npz", "path": tmp_path / "unlike.npz"}
-    images = QuantizationImages(quantize_settings({"data": data, "calibration_images": 10_000}), None)
+    images = QuantizationImages(quantize_settings({"data": data, "calibration_images": 10_000}))
     calibration = {image.tobytes() for image in images.calibration()}
     others = {
         part: next(iter(made.batches(300))) for part, made in (("test", images.test()), ("held", images.held_back()))
@@ -231,7 +231,7 @@ def test_calibration_never_looks_at_test_images(tmp_path: Path) -> None:
         assert len(batch) == 30, name
         assert not calibration & {image.tobytes() for image in batch}, name
     assert len(calibration) == 300 - 60
-    few = QuantizationImages(quantize_settings({"data": data, "calibration_images": 7}), None).calibration()
+    few = QuantizationImages(quantize_settings({"data": data, "calibration_images": 7})).calibration()
     assert few.shape == (7, 1, 8, 8)
     assert {image.tobytes() for image in few} < calibration
 
@@ -290,7 +290,7 @@ def test_this_machine_times_a_form(capsys: Capture) -> None:
         ("own.py:small --max-drop 2", "--max-drop", "out_of_range", "2"),
         ("own.py:small calibration_images=0", "calibration_images", "out_of_range", "0"),
         ("own.py:small --data absent", "--data", "not_found", "absent"),
-        ("own.py:seven", "MODEL", "mismatch", "(7,)"),
+        ("own.py:seven", "MODEL", "mismatch", "7 outputs"),
         ("absent.onnx", "absent.onnx", None, ""),
         ("absent.onnx --weights w.safetensors", "--weights", "conflict", "absent.onnx"),
         ("resnet18", "MODEL", "invalid", "timm:NAME"),

@@ -233,6 +233,8 @@ def _network(request: Request, images: TaskImages) -> nn.Module:
         network = request.source.make(images.image_shape, len(images.classes) or CLASSES)
     images.check(network)
     check_exportable(network, images)
+    if (doubt := images.doubt(network, is_fresh=request.source.is_fresh)) is not None:
+        announce(f"warning: {doubt}")
     return network
 
 

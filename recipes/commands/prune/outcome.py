@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from espalier.export.comparison import MIN_ROUNDS, compare
 from espalier.export.compress import Form, smallest_onnx
 from espalier.export.errors import ExportError
+from espalier.export.metadata import write_metadata
 from espalier.export.onnx import export_onnx
 from espalier.export.parity import OWN_IMAGES
 from espalier.nas.checkpoint import save_weights
@@ -54,10 +55,12 @@ def measure_outcome(
     announce("exporting, testing and timing both networks")
     with tempfile.TemporaryDirectory(prefix=".latency-", dir=folder) as temporary:
         dense_onnx, dense_weights = Path(temporary) / ONNX, Path(temporary) / WEIGHTS
-        save_weights(dense_weights, dense)
+        save_weights(dense_weights, dense, metadata=plan.images.to_metadata())
         some, inputs = _some_inputs(images), inputs_of(images)
         exported = export_onnx(pruned, inputs, folder / ONNX, images=some)
         export_onnx(dense, inputs, dense_onnx, exporter=exported.exporter, images=some)  # else the graphs would differ
+        for file in (folder / ONNX, dense_onnx):
+            write_metadata(file, plan.images)
         compressed = smallest_onnx(folder / ONNX, folder / ONNX, dense=dense_onnx)
         result = PruneResult(
             target=str(settings.goal),

@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from espalier.export.metadata import read_metadata, write_metadata
 from espalier.export.onnx import export_onnx
 from espalier.export.parity import OWN_IMAGES
 from espalier.export.quantize.source import Source, input_names, length, read_source, takes_images
 from espalier.nas.errors import UserError
 from espalier.nas.files import write_bytes, write_json, write_text
+from espalier.nas.network_images import NetworkImages
 from espalier.nas.network_inputs import Input, as_inputs
 from espalier.nas.run import RunFolder
 from espalier.recipes.commands import defaults
@@ -179,6 +181,8 @@ def quantize_network(request: Request, output: Path) -> QuantizeResult:
         float32, data = _float32(request, work)
         with closing(open_device(settings.profile.device, where="profile.device")) as device:
             trial = Trial(float32, settings, data, device, work)
+            if (doubt := trial.doubt(is_fresh=request.source is not None and request.source.is_fresh)) is not None:
+                announce(f"warning: {doubt}")
             methods = track(settings.methods, "quantize", len(settings.methods))
             forms = (trial.float32, *map(trial.form, methods))
         best = chosen(forms)
@@ -207,18 +211,28 @@ def _float32(request: Request, work: Path) -> tuple[Source, QuantizationData]:
     if request.inputs is not None or (request.file is not None and not takes_images(request.file)):
         return _with_arrays(request, work)
     settings, source, path = request.settings, request.source, request.file
-    images = QuantizationImages(settings, None if source is None else source.normalisation)
+    images = QuantizationImages(settings, _known(path, source))
     shape = images.splits.image_shape
     if path is None:
         network = _network(request, shape, images.classes)
         outputs_of(network, shape, settings.outputs)
         path = work / f"{FP32}.onnx"
         export_onnx(network, shape, path, images=torch.from_numpy(images.calibration()[:OWN_IMAGES]))
+        write_metadata(path, images.described)
     found = read_source(path, dims=request.dims, shapes={"": shape}, output=settings.outputs)
     if found.image_shape != shape:
         wanted, has = ("x".join(map(str, size)) for size in (found.image_shape, shape))
         raise UserError("data", f"has images of {has}, {path} takes {wanted}", code="mismatch")
     return found, images
+
+
+def _known(file: Path | None, source: ModelSource | ModelObject | None) -> NetworkImages:
+    """What the ONNX file says of its images, or else the network or the files beside it."""
+    beside = NetworkImages() if source is None else NetworkImages(source.classes, source.normalisation)
+    if file is None:
+        return beside
+    own = read_metadata(file)
+    return NetworkImages(own.classes or beside.classes, own.normalisation or beside.normalisation)
 
 
 def _with_arrays(request: Request, work: Path) -> tuple[Source, QuantizationArrays]:

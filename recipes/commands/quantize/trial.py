@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from espalier.export.comparison import compare
 from espalier.export.devices.base import Device
 from espalier.export.finite import first_node_not_finite
+from espalier.export.metadata import write_metadata
 from espalier.export.quantize.forms import Method, Quantizer
 from espalier.export.quantize.placement import placement
 from espalier.export.quantize.running import BATCH, depends_on_input, outputs
 from espalier.export.quantize.source import Source
+from espalier.nas.data.class_order import listed
 from espalier.nas.errors import CannotWrite, UserError
 from espalier.nas.intervals import Proportion
 from espalier.nas.paired import PairedDrop
@@ -25,6 +28,7 @@ from espalier.recipes.config.quantize_settings import QuantizeSettings
 from espalier.recipes.engine.int8_scheme import scheme_on
 from espalier.recipes.inputs.calibration import NormalisedImages, QuantizationImages
 from espalier.recipes.inputs.calibration_arrays import Items, QuantizationArrays
+from espalier.recipes.inputs.class_doubt import class_doubt
 
 CPU = "CPUExecutionProvider"
 UNKNOWN = "why it is no faster is not known"
@@ -62,6 +66,7 @@ class Trial:
         self.scheme = scheme_on(device, profile.provider)
         batch = source.batch or profile.batch
         self._spec = profile.spec(batch=batch, sessions=settings.rounds, dims=source.dims)
+        self._described = images.described
         self.calibration = images.calibration()
         self.test, self._held_back = images.test(), images.held_back()
         self._logits = self._float32_outputs(self.test, images.classes)
@@ -87,8 +92,10 @@ class Trial:
         """
         logits = self._outputs(self._source.path, items)
         if logits.ndim != 2 or (classes is not None and logits.shape[1] != classes):
-            wanted = "(classes,)" if classes is None else f"({classes},)"
-            problem = f"returns outputs {logits.shape[1:]} for an item, must return {wanted}"
+            has = f"{logits.shape[1]} outputs" if logits.ndim == 2 else f"outputs of shape {logits.shape[1:]}"
+            wanted = "one for each class" if classes is None else f"{classes}, one for each class"
+            called = f": {listed(self._described.classes)}" if self._described.classes else ""
+            problem = f"has {has} for an item, must have {wanted}{called}"
             raise UserError("model", problem, code="mismatch")
         if items.labels is not None and int(items.labels.max(initial=0)) >= logits.shape[1]:
             problem = f"has labels up to {int(items.labels.max())}, but the network has {logits.shape[1]} classes"
@@ -108,6 +115,14 @@ class Trial:
         """The file of a form."""
         return self._source.path if name == FP32 else self._work / f"{name}.onnx"
 
+    def doubt(self, *, is_fresh: bool) -> str | None:
+        """Why the network's outputs may stand for other classes; see `class_doubt`."""
+        if not self._described.classes:
+            return None
+        answers = self._outputs(self._source.path, self._held_back).argmax(axis=1)
+        labels = torch.from_numpy(self._held_back_labels)
+        return class_doubt(torch.from_numpy(answers), labels, self._described.classes, is_fresh=is_fresh)
+
     def form(self, method: Method) -> Form:
         """One form; whatever is wrong with it is the reason why it is rejected.
 
@@ -117,6 +132,7 @@ class Trial:
         form = Form(method)
         try:
             self._quantizer.write(method, self.file(method))
+            write_metadata(self.file(method), self._described)
             form = replace(form, size_bytes=self.file(method).stat().st_size)
             form = self._tested(form)
             return form if form.refused else self._timed(form)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt
 
 from espalier.nas.data import Images, Limit, SplitFractions, load
+from espalier.nas.data.class_order import in_order
 from espalier.nas.data.sources import SOURCES
 from espalier.nas.data.sources.own import OwnSource
 from espalier.nas.settings import Settings
@@ -17,6 +18,11 @@ from espalier.recipes.config.roles import load as own_method
 
 NOT_THE_USERS = ("path", "test_path", "size", "limit")
 """Arguments of sources that are keys of the section."""
+
+
+def _as_text(name: Any) -> Any:
+    """Classes may be called by numbers, which YAML reads as such."""
+    return str(name) if type(name) is int else name
 
 
 class DataSettings(Settings):
@@ -32,6 +38,8 @@ class DataSettings(Settings):
     """Height and width to resize all images to; null keeps them."""
     limit: PositiveInt | None = None
     """Use only this many training and test images, with the same balance of classes."""
+    classes: Annotated[tuple[Annotated[str, BeforeValidator(_as_text)], ...], Field(min_length=2)] | None = None
+    """Names of all classes in the order of a network's outputs; null takes the order of the source."""
     split: SplitFractions
     """Shares of the images; that of `test` goes to the others where the source has its own test images."""
 
@@ -45,7 +53,10 @@ class DataSettings(Settings):
             UserError: the source cannot be used.
         """
         limit = Limit(self.limit, seed)
-        return load_source(self.source, path=self.path, test_path=self.test_path, size=self.size, limit=limit)
+        pool, test = load_source(self.source, path=self.path, test_path=self.test_path, size=self.size, limit=limit)
+        if self.classes is None:
+            return pool, test
+        return in_order(pool, self.classes), None if test is None else in_order(test, self.classes)
 
 
 def load_source(source: Any, **keys: Any) -> tuple[Images, Images | None]:
