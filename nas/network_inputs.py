@@ -6,7 +6,6 @@ Most networks take images `(batch, channels, height, width)` and return one tens
 
 from __future__ import annotations
 
-import copy
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from espalier.nas.copying import copied
 from espalier.nas.errors import UserError
 
 IMAGE = "input"
@@ -262,7 +262,7 @@ def with_training_outputs(network: nn.Module) -> nn.Module:
 
 def _viewed(network: nn.Module, view: type[nn.Module]) -> nn.Module:
     view.__qualname__ = type(network).__qualname__  # by which structures are compared
-    changed = copy.deepcopy(network)
+    changed = copied(network)
     changed.__class__ = view
     return changed.train(network.training)
 
@@ -271,7 +271,7 @@ def without_view(network: nn.Module) -> nn.Module:
     """The network that `with_one_input` or `with_training_outputs` was given; others as they are."""
     if not getattr(type(network), "is_view", False):
         return network
-    changed = copy.deepcopy(network)
+    changed = copied(network)
     changed.__class__ = type(network).__mro__[1]
     return changed
 

@@ -18,7 +18,6 @@ from espalier.nas.models import network_factory
 from espalier.nas.network_images import NetworkImages
 from espalier.pruning.plan_check import check_outputs, checked_values
 from espalier.pruning.structure import apply_structure
-from espalier.pruning.weights import prunable_weights
 
 PLAN = "plan.json"
 WEIGHTS = "model.safetensors"
@@ -118,15 +117,14 @@ def load_pruned(folder: Path | str) -> nn.Module:
     """
     folder = Path(folder)
     plan = read_plan(folder)
-    model = plan.dense_factory()()
+    model = plan.dense_factory()().eval()  # reading the weights of a spectral norm in training mode changes them
     apply_structure(model, plan.structure)
     load_weights(folder / WEIGHTS, model)
-    weights = prunable_weights(model)
+    weights = dict(model.named_parameters())
     for name, zeros in plan.zeros.items():
         if name not in weights or int((weights[name] == 0).sum()) < zeros:
             problem = f"{name} has fewer zeros than the {zeros} in the plan"
             raise UserError(str(folder / WEIGHTS), problem, code="mismatch")
-    model.eval()
     if plan.settings.get("inputs") is None:  # images, which the plan describes
         check_outputs(model, plan.image_shape, len(plan.classes), folder / PLAN)
     return model

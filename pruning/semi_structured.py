@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from espalier.nas.copying import copied
 from espalier.nas.intervals import median_interval
 
 MIN_CAPABILITY = (8, 0)
@@ -113,7 +114,7 @@ def _is_2_4(weight: Tensor) -> bool:
 def _measure(
     model: nn.Module, layers: list[str], input_shape: tuple[int, ...], batch: int, device: torch.device
 ) -> SemiStructured:
-    dense = copy.deepcopy(model).to(device, DTYPE).eval()
+    dense = copied(model).to(device, DTYPE).eval()
     sparse = copy.deepcopy(dense)
     left = _make_sparse(sparse, layers)
     facts: dict[str, Any] = {

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from espalier.nas.architecture import Architecture
+from espalier.nas.copying import copied
 from espalier.nas.space import SearchSpace
 
 T = TypeVar("T")
@@ -67,14 +68,14 @@ def run_without_numbers(model: nn.Module, input_shape: tuple[int, ...], run: Cal
         What `run` returned.
     """
     on_meta = all(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
-    meta = model if on_meta else copy.deepcopy(model).to("meta")
+    meta = model if on_meta else copied(model).to("meta")
     was_training = meta.training
     try:
         with torch.no_grad():
             return run(meta.eval(), torch.empty((1, *input_shape), device="meta"))
     except Exception:  # noqa: BLE001 - a real run follows, which raises again if the network itself is at fault
         generator = torch.Generator().manual_seed(0)
-        real = copy.deepcopy(model).to_empty(device="cpu") if on_meta else copy.deepcopy(model).cpu()
+        real = copied(model).to_empty(device="cpu") if on_meta else copied(model).cpu()
         if on_meta:
             _draw(real, generator)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):

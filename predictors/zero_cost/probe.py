@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from espalier.nas.copying import copied
 from espalier.predictors.zero_cost.network import layer_weights
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ class Probe:
         self.y = y.to(self.device)
         self.reads = reads
         self._seed = seed
-        self._initial = (model if own else copy.deepcopy(model)).float().train().requires_grad_(True)
+        self._initial = (model if own else copied(model)).float().train().requires_grad_(True)
         self._initial.zero_grad(set_to_none=True)
         self._kept: dict[Callable[[Probe], Any], Any] = {}
 

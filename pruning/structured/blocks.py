@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from espalier.nas.copying import copied
 from espalier.pruning.structured.groups import Units
 from espalier.pruning.weights import PRUNABLE, matches
 
@@ -55,7 +55,7 @@ def _has_layers(module: nn.Module) -> bool:
 def _is_residual(module: nn.Module, x: Tensor | None) -> bool:
     if x is None:
         return False
-    silent = copy.deepcopy(module)
+    silent = copied(module)
     for parameter in silent.parameters():
         parameter.zero_()
     y = silent(x.clone())

@@ -6,8 +6,6 @@ where that does not tell how channels are connected; the result is verified afte
 
 from __future__ import annotations
 
-import copy
-import itertools
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -17,7 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from espalier.nas.copying import copied
 from espalier.pruning.structured.layers import Side, channels, normalises_channels
+from espalier.pruning.structured.plain_calls import PlainCalls
 from espalier.pruning.weights import CONVOLUTIONS, PRUNABLE
 
 OUTPUTS = "the network's outputs"
@@ -54,63 +54,71 @@ def links(model: nn.Module, example: Tensor) -> Iterator[Link | Fixed]:
     import torch_pruning
 
     # Torch-Pruning builds its graph from autograd's, so every parameter needs a gradient.
-    traced = copy.deepcopy(model).requires_grad_(requires_grad=True)
+    traced = copied(model).requires_grad_(requires_grad=True)
     names = {id(part): name for name, part in [*traced.named_modules(), *traced.named_parameters()]}
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        graph = torch_pruning.DependencyGraph().build_dependency(traced, example_inputs=(example,), verbose=False)
+        with PlainCalls():
+            graph = torch_pruning.DependencyGraph().build_dependency(traced, example_inputs=(example,), verbose=False)
         _correct(graph)
         yield from _Walk(graph, names, traced).links()
 
 
 def _correct(graph: Any) -> None:
-    """Correct what Torch-Pruning assumes about splits and slices.
+    """Correct what Torch-Pruning assumes about slices: that channels are a certain dimension, and that all go through.
 
-    It assumes that the readers of a split are listed in the order of its chunks, but lists them in the order in which
-    it finds them; it guesses the sizes of chunks if they are given as one number; and it assumes that channels are the
-    second dimension where they are the last.
+    A slice of another dimension (rows, tokens) passes all channels on, as any elementwise operation does.
     """
-    for node in list(graph.module2node.values()):
-        kind = type(node.module).__name__
-        if kind in ("_SplitOp", "_UnbindOp"):
-            _order_chunks(node)
-        if kind in ("_SplitOp", "_SliceOp") and not _is_of_channels(graph, node):
-            # Another dimension is split (rows, tokens): channels pass through unchanged, as through any elementwise
-            # operation, so the mappings of channel indices at this node are dropped.
-            node.type = graph.ops.OPTYPE.ELEMENTWISE
-            ends = [node, *node.inputs, *node.outputs]
-            for dependency in (dependency for end in ends for dependency in end.dependencies):
-                if node in (dependency.source, dependency.target):
-                    dependency.index_mapping[0] = None
+    listed = graph.get_out_channels
+
+    def out_channels(node: Any) -> int | None:
+        if node.type == graph.ops.OPTYPE.SLICE and _is_of_channels(graph, node):
+            return len(range(node.module.start, node.module.end, node.module.step))
+        width: int | None = listed(node)
+        return width
+
+    graph.get_out_channels = out_channels
+    nodes = list(graph.module2node.values())
+    slices = [node for node in nodes if node.type == graph.ops.OPTYPE.SLICE]
+    for node in slices:
+        cut, size = node.module, node.grad_fn._saved_self_sym_sizes[node.module.dim]
+        # autograd saves negative bounds as unsigned numbers, and an open end as 2^63 - 1
+        cut.start, cut.end, cut.step = slice(_signed(cut.start), _signed(cut.end), cut.step).indices(size)
+    for node in [node for node in slices if not _is_of_channels(graph, node)]:
+        node.type = graph.ops.OPTYPE.ELEMENTWISE
+    for node in nodes:
+        if type(node.module).__name__ == "_ConcatOp":
+            node.module.concat_sizes = None  # to be inferred again
+
+
+def _signed(number: int) -> int:
+    """A 64-bit number that was saved without its sign."""
+    return number - 2**64 if number >= 2**63 else number
+
+
+def _map_slices(graph: Any) -> None:
+    """Set the channels that each slice reads, in whichever dimension they are."""
+    from torch_pruning.dependency.index_mapping import _SliceIndexMapping
 
     for node in graph.module2node.values():
-        if type(node.module).__name__ == "_ConcatOp":
-            node.module.concat_sizes = None  # to be inferred again from the corrected chunks
-
-
-def _order_chunks(node: Any) -> None:
-    """Sort the readers of a split by the chunk they read, and set the sizes of the chunks."""
-    # autograd's `next_functions` are pairs of a function and which of its outputs is read: the number of the chunk.
-    chunks = {
-        reader: chunk
-        for reader in node.outputs
-        for source, chunk in reader.grad_fn.next_functions
-        if source is node.grad_fn
-    }
-    node.outputs.sort(key=lambda reader: chunks.get(reader, 0))
-    size = getattr(node.grad_fn, "_saved_split_size", None)
-    if isinstance(size, int):  # one size for all chunks but the last, which may be smaller
-        total = node.grad_fn._saved_self_sym_sizes[node.grad_fn._saved_dim]
-        node.module.offsets = [*range(0, total, size), total]
-        node.module.split_sizes = [b - a for a, b in itertools.pairwise(node.module.offsets)]
+        if node.type != graph.ops.OPTYPE.SLICE:
+            continue
+        cut = node.module
+        for end, reverse in [(node, True), *((source, False) for source in node.inputs)]:
+            others = node.inputs if reverse else [node]
+            for dependency in end.dependencies:
+                if dependency.target in others:
+                    dependency.index_mapping[0] = _SliceIndexMapping(
+                        dim=cut.dim, start=cut.start, end=cut.end, step=cut.step, reverse=reverse
+                    )
 
 
 def _is_of_channels(graph: Any, node: Any) -> bool:
-    """Whether the split or sliced dimension is the one of channels: whether it is as long as there are channels."""
+    """Whether the sliced dimension is the one of channels: whether it is as long as there are channels."""
     from torch_pruning.dependency.shape_infer import infer_out_channels_recursively
 
     sizes, dim = getattr(node.grad_fn, "_saved_self_sym_sizes", None), getattr(node.grad_fn, "_saved_dim", None)
-    if sizes is None or dim is None or dim >= len(sizes):
+    if sizes is None or dim is None:
         return True
     known = infer_out_channels_recursively(graph, node.inputs[0], [0]) if node.inputs else None
     return known is None or known == sizes[dim]
@@ -134,6 +142,7 @@ class _Walk:
         from torch_pruning.dependency.index_mapping import update_index_mapping
 
         update_index_mapping(graph)
+        _map_slices(graph)
         self.graph, self.names, self.model = graph, names, model
         self._owners: dict[tuple[int, Any, int], tuple[Side, int]] = {}
 

@@ -8,7 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrize
 
+from espalier.nas.copying import copied
 from espalier.nas.errors import UserError
 from espalier.pruning.structured.groups import Member, Units
 from espalier.pruning.weights import PRUNABLE
@@ -167,33 +169,31 @@ def mean_gradients(
 ) -> dict[str, Tensor]:
     """The gradient of the mean loss over batches, in evaluation mode, by the names of convolutional and linear weights.
 
+    Frozen weights have one too, and weights that a norm computes have that of the computed weight.
+
     Args:
-        model: left as it is, including its gradients.
+        model: left as it is; the gradients are those of a copy.
         loss: the mean loss of the model on a batch.
         batches: at least one, all of the same size, on the model's device.
 
     Raises:
         UserError: there is no batch.
     """
-    names = {
-        f"{name}.weight".lstrip("."): layer.weight
-        for name, layer in model.named_modules()
-        if isinstance(layer, PRUNABLE)
+    trained = copied(model).eval().requires_grad_(requires_grad=True)
+    layers = {
+        f"{name}.weight".lstrip("."): layer for name, layer in trained.named_modules() if isinstance(layer, PRUNABLE)
     }
-    totals = {name: torch.zeros_like(weight) for name, weight in names.items()}
-    training = model.training
+    totals = {name: torch.zeros_like(layer.weight) for name, layer in layers.items()}
     number = 0
-    model.eval()
-    try:
-        for batch in batches:
-            with torch.enable_grad():
-                gradients = torch.autograd.grad(loss(model, batch), list(names.values()), allow_unused=True)
-            for name, gradient in zip(totals, gradients, strict=True):
-                if gradient is not None:
-                    totals[name] += gradient
-            number += 1
-    finally:
-        model.train(training)
+    for batch in batches:
+        with torch.enable_grad(), parametrize.cached():  # else each look at a computed weight computes another one
+            value = loss(trained, batch)
+            used = {name: layer.weight for name, layer in layers.items() if layer.weight.requires_grad}
+            gradients = torch.autograd.grad(value, list(used.values()), allow_unused=True)
+        for name, gradient in zip(used, gradients, strict=True):
+            if gradient is not None:
+                totals[name] += gradient
+        number += 1
     if not number:
         raise UserError("data", "has no batch to compute gradients on", code="too_few")
     return {name: total / number for name, total in totals.items()}

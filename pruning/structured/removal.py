@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
+from espalier.nas.copying import copied
 from espalier.pruning.structured.attributes import update_channel_counts
 from espalier.pruning.structured.groups import Removed, Units
 from espalier.pruning.structured.layers import channels, mask_channels, mask_parameter, remove_channels, selected
@@ -73,7 +73,7 @@ def clear_caches(model: nn.Module) -> None:
 
 
 def _smaller(layer: nn.Module, kept: dict[str, Tensor]) -> nn.Module:
-    small = copy.deepcopy(layer)
+    small = copied(layer)
     remove_channels(small, kept)
     return small
 

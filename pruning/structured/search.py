@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -11,6 +10,7 @@ from pydantic import Field, PositiveFloat
 from torch import nn
 
 from espalier.nas.arguments import checked_arguments
+from espalier.nas.copying import copied
 from espalier.nas.cost.count import count
 from espalier.nas.errors import UserError
 from espalier.pruning.allocation.macs import layer_macs
@@ -21,6 +21,10 @@ from espalier.pruning.structured.removal import remove
 
 SLACK = 0.01
 """As a share of the dense network's cost: below this distance to the limit, no step is taken back."""
+CLOSE = 0.97
+"""A cost below this share of the limit is further below it than asked for."""
+MOST_EXCHANGES = 200
+"""How many exchanges of two steps are tried; each costs a copy of the network without numbers."""
 
 
 @checked_arguments
@@ -64,13 +68,13 @@ class Costs:
 
     def __init__(self, model: nn.Module, example_shape: tuple[int, ...], target: Target) -> None:
         self._model, self._shape, self.of = model, example_shape, target.of
-        self._meta = copy.deepcopy(model).to("meta").eval().requires_grad_(requires_grad=False)
+        self._meta = copied(model).to("meta").eval().requires_grad_(requires_grad=False)
         self._uses = layer_macs(model, example_shape)
-        self.dense = self._measure(copy.deepcopy(model).eval() if callable(target.of) else self._meta)
+        self.dense = self._measure(copied(model).eval() if callable(target.of) else self._meta)
 
     def without(self, groups: Sequence[Units], removed: Removed) -> nn.Module:
         """The smaller network, with the dense one's weights and in its mode."""
-        smaller = copy.deepcopy(self._model)
+        smaller = copied(self._model)
         remove(smaller, groups, removed)
         return smaller
 
@@ -114,7 +118,7 @@ class Costs:
         return float(count(model, self._shape).macs)
 
     def _on_meta(self, groups: Sequence[Units], removed: Removed) -> nn.Module:
-        smaller = copy.deepcopy(self._meta)
+        smaller = copied(self._meta)
         remove(smaller, groups, removed)
         return smaller
 
@@ -162,6 +166,49 @@ def without_needless_steps(
             taken, after = less, value
         else:
             tight.add(name)
+    return taken, after
+
+
+def with_a_smaller_last_step(
+    moves: Order,
+    taken: dict[str, int],
+    cost: Callable[[Mapping[str, int]], float],
+    *,
+    after: float,
+    limit: float,
+) -> tuple[dict[str, int], float]:
+    """Exchange one step for a cheaper one of another group, as long as that comes closer to the limit.
+
+    One step of a group with a coarse step may overshoot the limit by far. Each step that was taken is tried, the most
+    important group first, against one more step of the groups that come next in the order.
+
+    Args:
+        moves: the order of removals.
+        taken: the steps taken of each group; after them, no single step can be taken back.
+        cost: the cost after these numbers of steps of each group.
+        after: the cost after `taken`.
+        limit: the largest allowed cost.
+
+    Returns:
+        The steps taken of each group, and the cost.
+    """
+    tries = MOST_EXCHANGES
+    while after < CLOSE * limit:
+        best: tuple[float, dict[str, int]] | None = None
+        for back in dict.fromkeys(reversed(moves.moves)):
+            if not taken[back]:
+                continue
+            for name in dict.fromkeys(moves.moves):
+                if name == back or taken[name] + 1 >= len(moves.kept[name]) or not tries:
+                    continue
+                tries -= 1
+                other = taken | {back: taken[back] - 1, name: taken[name] + 1}
+                value = cost(other)
+                if after < value <= limit and (best is None or value > best[0]):
+                    best = value, other
+        if best is None:
+            break
+        after, taken = best
     return taken, after
 
 

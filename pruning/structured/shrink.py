@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from espalier.nas.arguments import checked_arguments
+from espalier.nas.copying import copied
 from espalier.nas.errors import UserError
 from espalier.pruning.structure import structure_of
 from espalier.pruning.structured.blocks import layers_in, residual_blocks
@@ -20,7 +20,14 @@ from espalier.pruning.structured.groups import Group, Kind, Removed, Units, step
 from espalier.pruning.structured.importance import Importance, Magnitude
 from espalier.pruning.structured.order import Order, Ratio, half_of_each, order
 from espalier.pruning.structured.removal import clear_caches
-from espalier.pruning.structured.search import Costs, Target, fewest_moves, without_needless_steps
+from espalier.pruning.structured.search import (
+    CLOSE,
+    Costs,
+    Target,
+    fewest_moves,
+    with_a_smaller_last_step,
+    without_needless_steps,
+)
 from espalier.pruning.structured.verify import Probe, difference_from_masked
 
 FIRST: tuple[Kind, ...] = ("channels", "heads", "block")
@@ -42,6 +49,8 @@ class Shrunk:
         after: cost of this network.
         difference: from the dense network with the removed units masked, relative to the largest output, on random
             inputs; never more than rounding.
+        after_unrounded: where the cost is more than 3 % below the limit, the cost that widths that are no multiples of
+            `round_to` would give; else None.
     """
 
     model: nn.Module
@@ -50,6 +59,7 @@ class Shrunk:
     before: float
     after: float
     difference: float
+    after_unrounded: float | None = None
 
     @property
     def share(self) -> float:
@@ -128,6 +138,10 @@ def shrink(
     costs = Costs(model, example_shape, target)
     limit = target.limit(costs.dense)
     removed, after = _chosen(found, costs, limit, ratio=ratio, additive=importance.additive)
+    finer = None
+    if after < CLOSE * limit and round_to > 1 and not callable(target.of):
+        single = found.with_steps(round_to=1, least=least)
+        finer = _chosen(single, costs, limit, ratio=ratio, additive=importance.additive)[1]
     if after > limit:
         raise UserError("target", _unreachable(target, after, costs.dense, found.groups), code="infeasible")
     smaller = costs.without(found.groups, removed)
@@ -142,6 +156,7 @@ def shrink(
         before=costs.dense,
         after=after,
         difference=difference,
+        after_unrounded=finer,
     )
 
 
@@ -157,6 +172,13 @@ class _Found:
     @property
     def prunable(self) -> list[Units]:
         return [units for units in self.groups if units.dense_because is None]
+
+    def with_steps(self, *, round_to: int, least: float) -> _Found:
+        """The same groups and scores with other steps."""
+        step, kept = {}, {}
+        for units in self.groups:
+            step[units.name], kept[units.name] = steps(units, round_to=round_to, least=least)
+        return _Found(self.groups, step, kept, self.scores)
 
     def score(self, model: nn.Module, importance: Importance) -> None:
         for index, units in enumerate(self.groups):
@@ -182,7 +204,7 @@ def _found(
     depth: bool,
 ) -> _Found:
     clear_caches(model)
-    plain = copy.deepcopy(model).cpu().float().eval()  # the example is in single precision
+    plain = copied(model).cpu().float().eval()  # the example is in single precision
     groups = discover(plain, _example(example_shape), include=include, exclude=exclude)
     probe = Probe(plain, _example(example_shape))
     if depth:
@@ -220,6 +242,8 @@ def _chosen(found: _Found, costs: Costs, limit: float, *, ratio: Ratio, additive
                 return costs(found.groups, moves.gone(taken))
 
             taken, after = without_needless_steps(moves, number, cost_of, after=after, limit=limit, dense=costs.dense)
+            if after <= limit:
+                taken, after = with_a_smaller_last_step(moves, taken, cost_of, after=after, limit=limit)
         removed = moves.gone(taken)
     return removed, after
 

@@ -7,7 +7,6 @@ outputs.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from espalier.nas.copying import copied
 from espalier.pruning.structured.groups import Removed, Units
 from espalier.pruning.structured.removal import clear_caches, mask, remove
 from espalier.pruning.weights import PRUNABLE
@@ -36,11 +36,11 @@ class Probe:
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         generator = torch.Generator().manual_seed(0)
         clear_caches(model)
-        self._dense = copy.deepcopy(model).cpu().eval()
+        self._dense = copied(model).cpu().eval()
         randomise(self._dense, generator)
         self._example = torch.randn(example.shape, generator=generator)
         self._tolerance = TOLERANCE_SINGLE
-        double = copy.deepcopy(self._dense).double()
+        double = copied(self._dense).double()
         try:
             self._run(double, self._example.double())
         except RuntimeError:  # its code creates single-precision tensors
@@ -76,7 +76,7 @@ class Probe:
 
     def differs(self, groups: Sequence[Units], removed: Removed) -> str | None:
         """How the network without these units differs from the one with them masked; None if it does not."""
-        smaller, masked = copy.deepcopy(self._dense), copy.deepcopy(self._dense)
+        smaller, masked = copied(self._dense), copied(self._dense)
         try:
             remove(smaller, groups, removed)
             mask(masked, groups, removed)
@@ -102,13 +102,13 @@ def difference_from_masked(
     Returns:
         The largest difference relative to the largest output, in double precision if the network supports it.
     """
-    masked, smaller = copy.deepcopy(dense).cpu().eval(), copy.deepcopy(smaller).cpu().eval()
+    masked, smaller = copied(dense).cpu().eval(), copied(smaller).cpu().eval()
     mask(masked.double(), groups, removed)
     with torch.no_grad():
         try:
             expected, after = (outputs(net(example.cpu().double())) for net in (masked, smaller.double()))
         except RuntimeError:  # as in Probe
-            masked = copy.deepcopy(dense).cpu().eval()
+            masked = copied(dense).cpu().eval()
             mask(masked, groups, removed)
             expected, after = (outputs(net(example.cpu())) for net in (masked, smaller.float()))
     if all(torch.equal(a, b) for a, b in zip(expected, after, strict=True)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import torch
 from torch import nn
 
 from espalier.nas.architecture import Architecture
-from espalier.nas.copying import require_sizes
+from espalier.nas.copying import copied, require_sizes
 from espalier.nas.cost.count import count
 from espalier.nas.errors import UserError
 from espalier.nas.measurement import Estimate
@@ -140,7 +139,7 @@ def _built(architecture: Architecture, space: SearchSpace) -> Make:
 
 
 def _copied(network: nn.Module) -> Make:
-    return lambda: copy.deepcopy(network)
+    return lambda: copied(network)
 
 
 def _unused(name: str, taken: Mapping[str, Make]) -> str:

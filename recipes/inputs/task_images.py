@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Protocol
 
 import torch
 from torch import nn
 
+from espalier.nas.copying import copied
 from espalier.nas.data import Normalisation
 from espalier.nas.errors import UserError
 from espalier.nas.network_inputs import prediction
@@ -120,7 +120,7 @@ def check_training(network: nn.Module, task: Task, batch: Batch) -> None:
         UserError: it cannot.
     """
     where = "train.step" if getattr(task, "step", None) is not None else "model"
-    probe = copy.deepcopy(network).train()
+    probe = copied(network).train()
     if not any(parameter.requires_grad for parameter in probe.parameters()):
         raise UserError(
             "model", "has no weights that are trained; train.epochs=0 skips the training", code="unsupported"

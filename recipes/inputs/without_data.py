@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import NoReturn
 
 import torch
 from torch import nn
 
+from espalier.nas.copying import copied
 from espalier.nas.data import Normalisation
 from espalier.nas.errors import UserError
 from espalier.nas.network_inputs import (
@@ -161,7 +161,7 @@ def traced(network: nn.Module, images: TaskImages) -> tuple[nn.Module, tuple[int
 def has_training_outputs(network: nn.Module, image_shape: tuple[int, ...]) -> bool:
     """Whether a network returns more tensors in training mode, such as those of auxiliary heads."""
     x, counts = torch.zeros(2, *image_shape), []
-    for one in (copy.deepcopy(network), with_training_outputs(network)):
+    for one in (copied(network), with_training_outputs(network)):
         with torch.no_grad(), torch.random.fork_rng():
             counts.append(len(named_outputs(one.cpu().eval()(x))))
     return counts[0] != counts[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from espalier.nas.copying import copied
 from espalier.nas.errors import UserError
 from espalier.nas.network_inputs import Input, as_inputs
 from espalier.nas.run import RunFolder
@@ -206,7 +206,7 @@ def prune_network(request: Request, output: Path, *, resume: bool) -> PruneResul
 def _prune(request: Request, dense: nn.Module, images: TaskImages, folder: RunFolder) -> PruneResult:
     """Prune and train the network, write it, and compare it with the dense one."""
     settings = request.settings
-    teacher = on_accelerator(copy.deepcopy(dense)).eval().requires_grad_(requires_grad=False)
+    teacher = on_accelerator(copied(dense)).eval().requires_grad_(requires_grad=False)
     phases = Phases(settings, images, folder, track, teacher if settings.distill else None)
     try:
         pruned, plan = (_structured if settings.is_structured else _sparse)(request, dense, phases)
@@ -217,7 +217,7 @@ def _prune(request: Request, dense: nn.Module, images: TaskImages, folder: RunFo
     if scores is not None:
         better = "kept" if scores["recalibrated"] > scores["trained"] else "not kept"
         announce(f"batch norms recalibrated: {better} ({scores['trained']:.4f} -> {scores['recalibrated']:.4f})")
-    plain = copy.deepcopy(pruned).cpu().eval()
+    plain = copied(pruned).cpu().eval()
     save_pruned(folder.path, plain, plan)
     return measure_outcome(folder.path, plan, dense=dense, pruned=plain, settings=settings, images=images)
 
@@ -255,7 +255,7 @@ def _sparse(request: Request, dense: nn.Module, phases: Phases) -> tuple[nn.Modu
     """Zeros, then training with the zeros fixed."""
     settings, images = request.settings, phases.images
     generator = phases.generator("saliencies")
-    network = on_accelerator(copy.deepcopy(dense))
+    network = on_accelerator(copied(dense))
     pattern = sparse.pattern(settings, network, images, generator)
     epochs = sparse.prune_epochs(settings)
     iterations = epochs * len(images.training(phases.generator("length"))) if epochs else 0

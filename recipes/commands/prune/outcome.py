@@ -22,7 +22,7 @@ from espalier.pruning.allocation.macs import layer_macs
 from espalier.pruning.masks import count_zeros
 from espalier.pruning.pruned_model import WEIGHTS, Plan
 from espalier.pruning.semi_structured import SemiStructured, measure_2_4
-from espalier.pruning.weights import prunable_weights
+from espalier.pruning.weights import left_out, prunable_weights
 from espalier.recipes.commands.progress import announce
 from espalier.recipes.commands.prune.result import RESULT, LatencyChange, NetworkFacts, OnnxFile, PruneResult
 from espalier.recipes.commands.prune.table import model_card
@@ -65,8 +65,8 @@ def measure_outcome(
         result = PruneResult(
             target=str(settings.goal),
             method=settings.method.name,
-            before=_facts(dense, images, dense_weights, compressed.dense),
-            after=_facts(pruned, images, folder / WEIGHTS, compressed.forms[compressed.form]),
+            before=_facts(dense, settings, images, dense_weights, compressed.dense),
+            after=_facts(pruned, settings, images, folder / WEIGHTS, compressed.forms[compressed.form]),
             latency=_latency(dense_onnx, folder / ONNX, settings),
             sparse_tensor_cores=_sparse_tensor_cores(pruned, settings, images),
             onnx=OnnxFile(exported.exporter, exported.opset, exported.parity, replace(compressed, path=ONNX).to_dict()),
@@ -122,12 +122,14 @@ def _sparse_tensor_cores(pruned: nn.Module, settings: PruneSettings, images: Tas
     return measure_2_4(*traced(pruned, images), settings.profile.batch)
 
 
-def _facts(network: nn.Module, images: TaskImages, weights_file: Path, onnx: Form | None) -> NetworkFacts:
+def _facts(
+    network: nn.Module, settings: PruneSettings, images: TaskImages, weights_file: Path, onnx: Form | None
+) -> NetworkFacts:
     assert onnx is not None
-    weights = prunable_weights(network)
+    weights = prunable_weights(network, include=("*", *settings.include))
     sparsity, (one_input, shape) = count_zeros(network, weights), traced(network, images)
     macs, uses = count(one_input, shape).macs, layer_macs(one_input, shape)
-    by_zero = sum(uses[name] * int((weight == 0).sum()) for name, weight in weights.items())
+    by_zero = sum(uses.get(name, 0.0) * int((weight == 0).sum()) for name, weight in weights.items())
     return NetworkFacts(
         params=sparsity.params,
         prunable=sparsity.prunable,
@@ -139,4 +141,5 @@ def _facts(network: nn.Module, images: TaskImages, weights_file: Path, onnx: For
         onnx_bytes=onnx.size_bytes,
         onnx_bytes_gzip=onnx.gzip_bytes,
         score=images.score(on_accelerator(network)),
+        left_out=left_out(network, weights),
     )

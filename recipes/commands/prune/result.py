@@ -40,6 +40,7 @@ class NetworkFacts:
         onnx_bytes: size of the ONNX file in its smallest form.
         onnx_bytes_gzip: the same after gzip.
         score: on the test images; None where there are none.
+        left_out: type of each layer whose weights were never candidates, by its name.
     """
 
     params: int
@@ -52,6 +53,7 @@ class NetworkFacts:
     onnx_bytes: int | None
     onnx_bytes_gzip: int | None
     score: Score | None
+    left_out: Mapping[str, str]
 
 
 @dataclass(frozen=True)

@@ -117,10 +117,10 @@ def _within_macs(
         )
     one_input, shape = traced(network, images)
     whole, macs = count(one_input, shape).macs, layer_macs(one_input, shape)
-    prunable = sum(macs[name] * weight.numel() for name, weight in weights.items())
+    prunable = sum(macs.get(name, 0.0) * weight.numel() for name, weight in weights.items())
     budget = settings.goal.value * whole - (whole - prunable)
     scores = _saliencies(settings, network, images, weights, generator) if settings.allocation == "obs" else None
-    return best_within(choices(weights, macs={name: macs[name] for name in weights}, scores=scores), budget)
+    return best_within(choices(weights, macs={name: macs.get(name, 0.0) for name in weights}, scores=scores), budget)
 
 
 def _saliencies(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import tempfile
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from espalier.export.onnx import export_onnx
 from espalier.nas.checkpoint import load_weights, save_weights
+from espalier.nas.copying import copied
 from espalier.nas.cost.count import count
 from espalier.nas.errors import UserError
 from espalier.nas.files import read_json, write_json
@@ -80,7 +80,7 @@ def smaller(settings: PruneSettings, dense: nn.Module, phases: Phases) -> Smalle
     record, weights = (phases.folder / "checkpoints" / name for name in ("smaller.json", "smaller.safetensors"))
     if record.exists():
         found = read_json(record)
-        network = copy.deepcopy(dense)
+        network = copied(dense)
         apply_structure(network, found["structure"])
         load_weights(weights, network)
         return Smaller(network, tuple(found["groups"]))
@@ -97,6 +97,12 @@ def smaller(settings: PruneSettings, dense: nn.Module, phases: Phases) -> Smalle
     write_json(record, {"structure": shrunk.structure, "groups": rows})
     kept_dense = [group.name for group in shrunk.groups if group.dense_because is not None]
     announce(f"{settings.goal}: {shrunk.before:.4g} -> {shrunk.after:.4g} ({shrunk.share:.3f} of it)")
+    if shrunk.after_unrounded is not None:
+        share = shrunk.after_unrounded / shrunk.before
+        announce(
+            f"more was removed than asked for, since widths are multiples of {settings.method.round_to}: "
+            f"method.round_to=1 would leave {share:.3f}"
+        )
     announce(f"{len(rows) - len(kept_dense)} groups can shrink, {len(kept_dense)} stay dense (see plan.json)")
     return Smaller(network, tuple(rows))
 
@@ -173,7 +179,7 @@ def _importance(settings: PruneSettings, dense: nn.Module, phases: Phases) -> Im
         return BatchNormScale()
     if kind == "random":
         return Random(generator)
-    network = on_accelerator(copy.deepcopy(dense))
+    network = on_accelerator(copied(dense))
     if isinstance(kind, OwnSettings):
         return _own_importance(kind, network, images, generator)
     if kind == "mfac":

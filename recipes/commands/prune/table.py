@@ -8,6 +8,8 @@ from espalier.pruning.pruned_model import Plan
 from espalier.pruning.semi_structured import SemiStructured
 from espalier.recipes.commands.prune.result import NetworkFacts, PruneResult
 
+MAX_LISTED = 8
+"""How many layers a sentence names."""
 _CARD = """# A pruned network
 
 {sentence}
@@ -44,7 +46,8 @@ def rows(result: PruneResult) -> list[tuple[str, str, str, str]]:
     before, after, latency = result.before, result.after, result.latency
     table = [
         _whole("parameters", before.params, after.params),
-        ("zeros among the prunable weights", _zeros(before), _zeros(after), ""),
+        ("zeros among the prunable weights", _zeros(before, before.prunable), _zeros(after, after.prunable), ""),
+        ("zeros among all parameters", _zeros(before, before.params), _zeros(after, after.params), ""),
         _whole("MACs", before.macs, after.macs),
         _whole("MACs without zero weights", before.macs_without_zeros, after.macs_without_zeros),
         _whole("weights, bytes", before.weights_bytes, after.weights_bytes),
@@ -78,6 +81,8 @@ def sentence(result: PruneResult) -> str:
         text = f"It does not run measurably faster on {where} (time x {ratio:.2f} [{low:.2f}, {high:.2f}])."
     if result.sparse_tensor_cores is not None:
         text += f" {_two_four(result.sparse_tensor_cores)}"
+    if after.left_out and after.zeros:
+        text += f" {_left_out(after)}"
     quantity, _, value = result.target.partition("=")
     if quantity == "latency_ms":
         upper = latency.after.latency.ci95[1]
@@ -154,5 +159,14 @@ def _p50(measurement: Measurement) -> str:
     return f"{measurement.latency.p50:.3f} ms {measurement.verdict}"
 
 
-def _zeros(facts: NetworkFacts) -> str:
-    return f"{facts.zeros:,} of {facts.prunable:,} ({facts.zeros / facts.prunable:.2%})"
+def _zeros(facts: NetworkFacts, of: int) -> str:
+    return f"{facts.zeros:,} of {of:,} ({facts.zeros / of:.2%})"
+
+
+def _left_out(facts: NetworkFacts) -> str:
+    """Which layers were never candidates for zeros, and how to make them candidates."""
+    listed = [f"{name} ({kind})" for name, kind in list(facts.left_out.items())[:MAX_LISTED]]
+    more = len(facts.left_out) - len(listed)
+    text = f"No zeros were possible in {', '.join(listed)}{f' and {more} more' if more else ''}."
+    recurrent = [name for name, kind in facts.left_out.items() if kind in ("LSTM", "GRU", "RNN", "Embedding")]
+    return text + (f" --include {recurrent[0]} makes {recurrent[0]} prunable." if recurrent else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
+from espalier.nas.copying import copied
 from espalier.nas.device import accelerator, place
 from espalier.nas.progress import Track
 from espalier.nas.run import RunFolder
@@ -103,7 +103,7 @@ class Phases:
         count = min(self.settings.recalibrate, self.images.training_count)
         if not count or not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
             return network, None
-        again = copy.deepcopy(network)
+        again = copied(network)
         update_bn(self.images.plain(RECALIBRATION_BATCH, count=count, generator=self.generator("recalibration")), again)
         scores = {"trained": self.images.validate(network), "recalibrated": self.images.validate(again.eval())}
         return (again if scores["recalibrated"] > scores["trained"] else network), scores
