@@ -78,12 +78,20 @@ def order(
     return Order([name for *_, name in ranked], kept, scores)
 
 
-def half_of_each(groups: Sequence[Units], kept: Mapping[str, Sequence[int]]) -> Removed:
-    """A test removal: about half of each group's steps, of units drawn at random."""
+def trial(groups: Sequence[Units], kept: Mapping[str, Sequence[int]], *, even: bool) -> Removed:
+    """A test removal of units drawn at random.
+
+    Args:
+        groups: all groups.
+        kept: how many units stay after each step, by group.
+        even: about half of each group's steps; else of every second group only, so that a tensor that is cut in two
+            loses more on one side.
+    """
     generator = torch.Generator().manual_seed(0)
     removed: Removed = {}
-    for units in groups:
+    for index, units in enumerate(groups):
         counts = kept[units.name]
-        gone = units.width - counts[len(counts) // 2]
+        steps = len(counts) // 2 if even or index % 2 else 0
+        gone = units.width - counts[steps]
         removed[units.name] = lowest_units(torch.rand(units.width, generator=generator), gone)
     return removed

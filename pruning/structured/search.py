@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -23,8 +24,8 @@ SLACK = 0.01
 """As a share of the dense network's cost: below this distance to the limit, no step is taken back."""
 CLOSE = 0.97
 """A cost below this share of the limit is further below it than asked for."""
-MOST_EXCHANGES = 200
-"""How many exchanges of two steps are tried; each costs a copy of the network without numbers."""
+EXCHANGED = 8
+"""Exchanges are tried between so many groups; each costs a copy of the network without numbers."""
 
 
 @checked_arguments
@@ -171,6 +172,7 @@ def without_needless_steps(
 
 def with_a_smaller_last_step(
     moves: Order,
+    number: int,
     taken: dict[str, int],
     cost: Callable[[Mapping[str, int]], float],
     *,
@@ -179,11 +181,12 @@ def with_a_smaller_last_step(
 ) -> tuple[dict[str, int], float]:
     """Exchange one step for a cheaper one of another group, as long as that comes closer to the limit.
 
-    One step of a group with a coarse step may overshoot the limit by far. Each step that was taken is tried, the most
-    important group first, against one more step of the groups that come next in the order.
+    One step of a group with a coarse step may overshoot the limit by far. The most important steps that were taken are
+    tried against the least important ones that were not, so that importance still decides. Blocks stay as they are.
 
     Args:
         moves: the order of removals.
+        number: how many of the moves reach the limit.
         taken: the steps taken of each group; after them, no single step can be taken back.
         cost: the cost after these numbers of steps of each group.
         after: the cost after `taken`.
@@ -192,16 +195,13 @@ def with_a_smaller_last_step(
     Returns:
         The steps taken of each group, and the cost.
     """
-    tries = MOST_EXCHANGES
     while after < CLOSE * limit:
         best: tuple[float, dict[str, int]] | None = None
-        for back in dict.fromkeys(reversed(moves.moves)):
-            if not taken[back]:
-                continue
-            for name in dict.fromkeys(moves.moves):
-                if name == back or taken[name] + 1 >= len(moves.kept[name]) or not tries:
-                    continue
-                tries -= 1
+        channels = [name for name in moves.moves if moves.kept[name][-1]]
+        last = [name for name in dict.fromkeys(reversed(moves.moves[:number])) if name in channels and taken[name]]
+        following = [name for name in dict.fromkeys(moves.moves[number:]) if name in channels]
+        for back, name in itertools.product(last[:EXCHANGED], following[:EXCHANGED]):
+            if name != back and taken[name] + 1 < len(moves.kept[name]):
                 other = taken | {back: taken[back] - 1, name: taken[name] + 1}
                 value = cost(other)
                 if after < value <= limit and (best is None or value > best[0]):

@@ -18,7 +18,7 @@ from espalier.pruning.structured.blocks import layers_in, residual_blocks
 from espalier.pruning.structured.discover import discover
 from espalier.pruning.structured.groups import Group, Kind, Removed, Units, steps
 from espalier.pruning.structured.importance import Importance, Magnitude
-from espalier.pruning.structured.order import Order, Ratio, half_of_each, order
+from espalier.pruning.structured.order import Order, Ratio, order, trial
 from espalier.pruning.structured.removal import clear_caches
 from espalier.pruning.structured.search import (
     CLOSE,
@@ -145,7 +145,11 @@ def shrink(
     if after > limit:
         raise UserError("target", _unreachable(target, after, costs.dense, found.groups), code="infeasible")
     smaller = costs.without(found.groups, removed)
-    difference = difference_from_masked(model, smaller, found.groups, removed, _example(example_shape))
+    try:
+        difference = difference_from_masked(model, smaller, found.groups, removed, _example(example_shape))
+    except RuntimeError as error:
+        problem = f"cannot be shrunk so far: the smaller network does not run ({' '.join(str(error).split())[:200]})"
+        raise UserError("model", problem, code="unsupported") from error
     if not difference <= LARGEST_DIFFERENCE:
         problem = f"cannot be shrunk: the smaller network differs from the masked one by {difference:.1e}"
         raise UserError("model", problem, code="unsupported")
@@ -214,7 +218,9 @@ def _found(
         step[units.name], kept[units.name] = steps(units, round_to=round_to, least=least)
         if units.dense_because is None and len(kept[units.name]) < 2:
             groups[index] = units.marked_dense(f"has {units.width} units, too few for a step")
-    return _Found(probe.verified(groups, half_of_each(groups, kept)), step, kept, {})
+    for even in (True, False):
+        groups = probe.verified(groups, trial(groups, kept, even=even))
+    return _Found(groups, step, kept, {})
 
 
 def _chosen(found: _Found, costs: Costs, limit: float, *, ratio: Ratio, additive: bool) -> tuple[Removed, float]:
@@ -243,7 +249,7 @@ def _chosen(found: _Found, costs: Costs, limit: float, *, ratio: Ratio, additive
 
             taken, after = without_needless_steps(moves, number, cost_of, after=after, limit=limit, dense=costs.dense)
             if after <= limit:
-                taken, after = with_a_smaller_last_step(moves, taken, cost_of, after=after, limit=limit)
+                taken, after = with_a_smaller_last_step(moves, number, taken, cost_of, after=after, limit=limit)
         removed = moves.gone(taken)
     return removed, after
 

@@ -100,7 +100,7 @@ def test_parameters_and_measured_costs() -> None:
         return 1e3 + sum(p.numel() for p in model.parameters())
 
     measured = shrink(dense.train(), SHAPE, Target(measure, most=1e3 + small.after))
-    assert measured.after == small.after + 1e3
+    assert measured.after == 1e3 + sum(p.numel() for p in measured.model.parameters()) <= 1e3 + small.after
     assert measured.model.training and not any(modes)
 
 

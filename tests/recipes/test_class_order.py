@@ -65,6 +65,7 @@ def accuracy(folder: Path, weights: str, *overrides: str) -> float:
     request = prune_request(
         f"{folder}/own.py:nearest",
         method="magnitude",
+        inputs=None,
         target="sparsity=0.5",
         pattern=None,
         allocation=None,
