@@ -35,6 +35,7 @@ from espalier.export.errors import ExportError, reason
 from espalier.export.sparse_weights import MIN_OPSET, coo, count_zeros, packed
 from espalier.nas.errors import UserError
 from espalier.nas.files import write_bytes
+from espalier.nas.scratch import ScratchFolder
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def smallest_onnx(source: Path, path: Path, *, dense: Path | None = None) -> Com
         raise UserError(str(source), problem, code="unsupported")
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".compress-", dir=path.parent) as name:
+    with ScratchFolder(prefix=".compress-", dir=path.parent) as name:
         files = {"plain": source, "packed": Path(name) / "packed.onnx", "sparse": Path(name) / "sparse.onnx"}
         forms = {"plain": _sizes(source)}
         if opset < MIN_OPSET:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from espalier.export.devices.base import Device, MeasureSpec
 from espalier.export.onnx import export_onnx
 from espalier.nas.architecture import Architecture
 from espalier.nas.measurement import Measurement
+from espalier.nas.scratch import ScratchFolder
 from espalier.nas.space import SearchSpace
 
 
@@ -35,7 +35,7 @@ class MeasuredLatency:
         Raises:
             UserError: it cannot be exported or run.
         """
-        with tempfile.TemporaryDirectory(prefix=".latency-", dir=self._folder) as folder:
+        with ScratchFolder(prefix=".latency-", dir=self._folder) as folder:
             path = Path(folder) / "model.onnx"
             export_onnx(self._space.build(architecture), self._space.input_shape, path, exporter="torchscript")
             return self._device().measure(path, spec)

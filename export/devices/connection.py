@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
+import os
 import queue
 import subprocess
 import threading
@@ -14,9 +16,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import IO, Any, Protocol
 
 from espalier.export.devices.agent.errors import Refused
+from espalier.export.devices.agent.operations import TIMED
 from espalier.export.devices.agent_file import agent_file
 from espalier.export.devices.files import ModelFiles
+from espalier.nas.errors import UserError
 
+_log = logging.getLogger(__name__)
+
+WAIT = "ESPALIER_WAIT_S"
+"""Variable of the environment: longest time to wait for others that are timing on a device, in seconds [600]."""
+MAX_WAIT_S = 86400.0
 SILENCE_S = 300.0
 """Longest time without a sign of life; between two signs is at most one run, or the loading of one file."""
 START_S = 60.0
@@ -61,6 +70,22 @@ def exit_reason(code: int | None, messages: Sequence[str]) -> str:
     if messages:
         return messages[-1]
     return f"the agent ended ({f'killed by signal {-code}' if code is not None and code < 0 else f'exit code {code}'})"
+
+
+def _lock_wait_s() -> float:
+    """The value of `ESPALIER_WAIT_S`.
+
+    Raises:
+        UserError: it is no number of seconds.
+    """
+    text = os.environ[WAIT]
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= MAX_WAIT_S:
+        raise UserError(WAIT, f"must be 0 to {MAX_WAIT_S:.0f} seconds, not {text!r}", code="out_of_range")
+    return seconds
 
 
 class Connection:
@@ -112,9 +137,12 @@ class Connection:
 
     def ask(self, op: str, **request: Any) -> dict[str, Any]:
         """See `Link`."""
-        self._write(json.dumps({"op": op, **request}).encode() + b"\n")
+        waits = {"lock_wait_s": _lock_wait_s()} if op in TIMED and WAIT in os.environ else {}
+        self._write(json.dumps({"op": op, **request, **waits}).encode() + b"\n")
         while True:
             message = self._next_message(self._silence_s)
+            if "waiting" in message:
+                _log.warning(message["waiting"])
             if "refused" in message:
                 raise Refused(**message["refused"])
             if "ok" in message:

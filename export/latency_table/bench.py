@@ -7,7 +7,6 @@ reference's. The reference also uses the caches as a network does, so that no bl
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from espalier.nas.errors import UserError
 from espalier.nas.files import read_json, write_json
 from espalier.nas.intervals import median_interval
 from espalier.nas.measurement import Measurement
+from espalier.nas.scratch import ScratchFolder
 from espalier.nas.space import SearchSpace
 
 MAX_SLOWER = 1.25
@@ -84,7 +84,7 @@ class Bench:
                 raise UserError(str(partial), problem, code="mismatch")
             self._known = {key: _share(value) for key, value in state["measured"].items()}
         partial.parent.mkdir(parents=True, exist_ok=True)
-        self._folder = tempfile.TemporaryDirectory(prefix=".latency-", dir=partial.parent)
+        self._folder = ScratchFolder(prefix=".latency-", dir=partial.parent)
         self._reference: Path | None = None
 
     @property

@@ -27,6 +27,17 @@ Fit = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From B `(networks, families)` and T `(networks,)` to `(1 + families,)`: c and the s_f."""
 
 
+def check_enough(networks: int) -> None:
+    """Check the number of networks to calibrate on.
+
+    Raises:
+        UserError: there are too few.
+    """
+    if networks < MIN_NETWORKS:
+        problem = f"{networks} networks are too few to calibrate on, at least {MIN_NETWORKS} are needed"
+        raise UserError("calibrate", problem, code="too_few")
+
+
 def calibrate(
     table: BlockTable, space: SearchSpace, architectures: Sequence[Architecture], ms: Sequence[float]
 ) -> Calibration:
@@ -35,9 +46,7 @@ def calibrate(
     Raises:
         UserError: too few networks.
     """
-    if len(architectures) < MIN_NETWORKS:
-        problem = f"{len(architectures)} networks are too few to calibrate on, at least {MIN_NETWORKS} are needed"
-        raise UserError("calibrate", problem, code="too_few")
+    check_enough(len(architectures))
     sums = table.sums_by_family(space)
     b = np.array([[cost.cost(a) for cost in sums.values()] for a in architectures])
     t = np.asarray(ms, dtype=np.float64)

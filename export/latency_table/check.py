@@ -12,7 +12,7 @@ import numpy as np
 from espalier.export.devices.base import Device, MeasureSpec
 from espalier.export.latency_table.bench import Bench
 from espalier.export.latency_table.build import random_networks
-from espalier.export.latency_table.calibrate import calibrate
+from espalier.export.latency_table.calibrate import calibrate, check_enough
 from espalier.nas.architecture import Architecture
 from espalier.nas.cost.block_table import BlockTable
 from espalier.nas.errors import UserError
@@ -85,6 +85,17 @@ class TableCheck:
         }
 
 
+def check_networks(held_out: int, calibration: int) -> None:
+    """Check the numbers of networks before any is measured.
+
+    Raises:
+        UserError: there are too few.
+    """
+    if held_out < 1:
+        raise UserError("networks", f"must be at least 1, not {held_out}", code="out_of_range")
+    check_enough(calibration)
+
+
 def check_table(
     table: BlockTable,
     space: SearchSpace,
@@ -118,6 +129,7 @@ def check_table(
     Raises:
         UserError: the table was measured on another device or with other settings; the space has too few networks.
     """
+    check_networks(held_out, calibration)
     check_same_conditions(table, device.fingerprint(spec.provider), spec, any_device=any_device)
     bench = Bench(space, device, spec, partial, label=f"check of {table.space}")
     wanted = held_out + calibration

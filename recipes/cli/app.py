@@ -50,8 +50,14 @@ def nas(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    wait: Annotated[
+        float | None,
+        typer.Option(min=0, max=86400, help="Seconds to wait while others are timing on the device [600]."),
+    ] = None,
 ) -> None:
     """Find and shrink neural networks for real hardware."""
+    if wait is not None:
+        os.environ["ESPALIER_WAIT_S"] = str(wait)
 
 
 class StandardError(logging.Handler):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from espalier.recipes.cli.options import AsJson, Command, Device, Threads, print_result, required_output
+from espalier.recipes.cli.options import AsJson, Command, Device, Threads, output_file, print_result, required_output
 from espalier.recipes.commands import defaults
 
 lut_app = typer.Typer(help="Tables of the latency of a space's blocks on a device.", no_args_is_help=True)
@@ -32,7 +32,10 @@ def lut_build(
     channels: Channels = None,
     classes: Classes = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The table to write; a killed measurement is resumed.")
+        Path | None,
+        typer.Option(
+            "-o", "--output", callback=output_file, help="The table to write; a killed measurement is resumed."
+        ),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help=f"Device to measure on {FROM_PROFILE}, or {defaults.DEVICE}].")
@@ -84,7 +87,9 @@ def lut_check(
     seconds: Annotated[
         float, typer.Option(help="Time budget of the timed runs of each network.")
     ] = defaults.CHECK_SECONDS,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the calibrated table here.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", callback=output_file, help="Write the calibrated table here.")
+    ] = None,
     any_device: Annotated[bool, typer.Option("--any-device", help="Also accept a table of another device.")] = False,
     as_json: AsJson = False,
 ) -> None:

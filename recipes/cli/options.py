@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand
 
 from espalier.nas.errors import UserError
+from espalier.nas.files import check_writable_place
 from espalier.nas.limits import limit_of
 
 if TYPE_CHECKING:
@@ -45,7 +46,25 @@ Inputs = Annotated[
     typer.Option("--input", help="NAME:SHAPE:TYPE of an input, such as ids:128:int64; repeatable."),
 ]
 Device = Annotated[str, typer.Option(help="Device to run on (see nas ls).")]
-Output = Annotated[Path | None, typer.Option("-o", "--output", help="Folder to write; new or empty.")]
+
+
+def output_folder(path: Path | None) -> Path | None:
+    """The value of `--output` for a command that writes a folder, checked before any work."""
+    if path is not None:
+        check_writable_place(path, where="--output", folder=True)
+    return path
+
+
+def output_file(path: Path | None) -> Path | None:
+    """The value of `--output` for a command that writes a file, checked before any work."""
+    if path is not None:
+        check_writable_place(path, where="--output", folder=False)
+    return path
+
+
+Output = Annotated[
+    Path | None, typer.Option("-o", "--output", help="Folder to write; new or empty.", callback=output_folder)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from espalier.recipes.cli.options import AsJson, Device, Dim, Threads, print_result, whole_numbers
+from espalier.recipes.cli.options import AsJson, Device, Dim, Threads, output_folder, print_result, whole_numbers
 from espalier.recipes.commands import defaults
 
 
@@ -42,7 +42,8 @@ def profile(
         str | None, typer.Option(help="Numbers of simultaneous callers, separated by commas: a table of throughput.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder for profile.json and profile.html.")
+        Path | None,
+        typer.Option("-o", "--output", callback=output_folder, help="Folder for profile.json and profile.html."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

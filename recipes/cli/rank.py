@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from espalier.recipes.cli.options import AsJson, LimitSeconds, Repeats, Seed, Size, names, print_result
+from espalier.recipes.cli.options import AsJson, LimitSeconds, Repeats, Seed, Size, names, output_folder, print_result
 from espalier.recipes.commands import defaults
 
 
@@ -41,7 +41,10 @@ def rank(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="Folder for ranking.json, ranking.html and all values; existing values are reused."
+            "-o",
+            "--output",
+            help="Folder for ranking.json, ranking.html and all values; existing values are reused.",
+            callback=output_folder,
         ),
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="HTML file for the table and the plots.")] = None,

@@ -10,7 +10,6 @@ Runtime then computes the accuracy from the file itself, without simulating int8
 from __future__ import annotations
 
 import gzip
-import tempfile
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +31,7 @@ from espalier.nas.errors import UserError
 from espalier.nas.files import write_bytes
 from espalier.nas.measurement import Estimate, Measurement
 from espalier.nas.network_inputs import IMAGE, OUTPUT, Input
+from espalier.nas.scratch import ScratchFolder
 from espalier.nas.spaces.deployed import PRECISION, SPARSITY, Deployed
 from espalier.pruning.allocation.uniform import uniform
 from espalier.pruning.magnitude import GradualMagnitude, OneShotMagnitude
@@ -176,8 +176,8 @@ class Deployment:
         self.quantize(architecture, path)
         return path
 
-    def _folder(self) -> tempfile.TemporaryDirectory[str]:
-        return tempfile.TemporaryDirectory(prefix=".latency-", dir=self._path)
+    def _folder(self) -> ScratchFolder:
+        return ScratchFolder(prefix=".latency-", dir=self._path)
 
     @cached_property
     def _scheme(self) -> Int8Scheme:

@@ -111,18 +111,54 @@ def test_counters_gain_only_what_has_passed() -> None:
     assert gained.keys() == before.keys()
 
 
-def test_whoever_times_keeps_others_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "NAME", f"\0espalier-test-{os.getpid()}")  # other tests may be timing just now
+def test_whoever_times_keeps_others_waiting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))  # other tests may be timing just now
     signs: list[int] = []
+    told: list[str] = []
     with (
-        lock.whole_device(1.0, lambda: None),
-        pytest.raises(Refused, match=r"0\.2 s"),
-        lock.whole_device(0.2, lambda: signs.append(1)),
+        lock.whole_device(1.0, lambda: None, told.append),
+        pytest.raises(Refused, match=f"process {os.getppid()}") as refused,
+        lock.whole_device(0.2, lambda: signs.append(1), told.append),
     ):
         pass
+    assert refused.value.fields["code"] == "busy"
     assert signs  # it says that it is alive while it waits
-    with lock.whole_device(0.0, lambda: None):
+    assert len(told) == 1
+    assert str(os.getppid()) in told[0]
+    with lock.whole_device(0.0, lambda: None, told.append):
         pass
+    assert len(told) == 1
+
+
+def test_the_lock_of_a_killed_process_blocks_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "espalier").mkdir(mode=0o700)
+    (tmp_path / "espalier" / lock.FILE).write_text("process 1 (killed)")
+    with lock.whole_device(0.0, lambda: None, pytest.fail):
+        pass
+
+
+@pytest.mark.parametrize("squat", ["link", "folder", "pipe", "others"])
+def test_a_lock_that_somebody_else_prepared_is_refused_at_once(
+    squat: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    folder = tmp_path / "espalier"
+    folder.mkdir(mode=0o700)
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    if squat == "link":
+        (folder / lock.FILE).symlink_to(victim)
+    elif squat == "folder":
+        (folder / lock.FILE).mkdir()
+    elif squat == "pipe":
+        os.mkfifo(folder / lock.FILE)
+    else:
+        folder.chmod(0o777)
+    with pytest.raises(Refused) as refused, lock.whole_device(60.0, lambda: None, pytest.fail):
+        pass
+    assert refused.value.fields["code"] == "not_writable"
+    assert victim.read_text() == "mine"
 
 
 def piece(data: bytes) -> str:

@@ -56,6 +56,9 @@ def test_a_table_is_built_checked_and_used(capsys: Capture, tmp_path: Path) -> N
     assert found["before"]["within_5"]["value"] == 1
     assert len(found["networks"]) == 6
 
+    for option, where in (("--calibrate", "--calibrate"), ("--networks", "--networks")):  # before anything is measured
+        with user_error(where, None):
+            command(*check, option, 0, "--device", "replay:no.json")
     with user_error("--device", None, says="local"):
         command(*check, "--device", "ssh://board")
     assert nas_here(capsys, *check, "--device", "ssh://board", "--any-device").code == 0
@@ -118,7 +121,10 @@ def test_a_table_is_the_cost_of_a_strategy(capsys: Capture, tmp_path: Path, monk
         ("build quickstart --classes 3", "--classes", "conflict"),
         ("build --space vit --classes 0", "--classes", "out_of_range"),
         ("build --space vti", "--space", "unknown"),
+        ("build --space vit -o /dev/null", "--output", "not_writable"),
+        ("build --space vit -o /dev/null/table.json", "--output", "not_writable"),
         ("check no.json", "no.json", "not_found"),
+        ("check no.json -o /dev/null", "--output", "not_writable"),
     ],
 )
 def test_mistakes(arguments: str, where: str, code: Code) -> None:

@@ -89,7 +89,8 @@ class Agent:
         """
         if op in TIMED:
             request["folder"] = str(self._folder)
-            with whole_device(LOCK_WAIT_S, self._writer.alive):
+            wait_s = request.pop("lock_wait_s", LOCK_WAIT_S)
+            with whole_device(wait_s, self._writer.alive, lambda text: self._writer.send({"waiting": text})):
                 if request.pop("fresh", False):
                     return in_fresh_process(op, request, self._writer.alive)
                 return TIMED[op](request, self._writer.alive)

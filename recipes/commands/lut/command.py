@@ -10,11 +10,11 @@ from typing import Any
 
 from espalier.export.devices.base import MeasureSpec
 from espalier.export.latency_table.build import build_block_table
-from espalier.export.latency_table.check import TableCheck, check_table
+from espalier.export.latency_table.check import TableCheck, check_networks, check_table
 from espalier.nas.cost.block_plan import block_plan
 from espalier.nas.cost.block_table import BlockTable, parse_block_table
 from espalier.nas.errors import UserError
-from espalier.nas.files import read_json
+from espalier.nas.files import check_writable_place, read_json
 from espalier.nas.space import SearchSpace
 from espalier.recipes.commands import defaults
 from espalier.recipes.commands.lut.space_source import GivenSpace, given_space, space_of_origin
@@ -111,6 +111,7 @@ def build_table(
     Raises:
         UserError: see `build_latency_table`.
     """
+    check_writable_place(output, where="output", folder=False)
     profile = given.profile
     spec = MeasureSpec(
         threads=profile.threads if threads is None else threads,
@@ -161,6 +162,7 @@ def check_latency_table(
     Raises:
         UserError: the table cannot be read, or belongs to another space, device, number of threads or batch.
     """
+    check_networks(networks, calibrate)
     path = Path(table)
     if not path.is_file():
         raise UserError(str(path), "no such file", code="not_found")

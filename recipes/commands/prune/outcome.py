@@ -18,6 +18,7 @@ from espalier.export.parity import OWN_IMAGES
 from espalier.nas.checkpoint import save_weights
 from espalier.nas.cost.count import count
 from espalier.nas.files import write_json, write_text
+from espalier.nas.scratch import ScratchFolder
 from espalier.pruning.allocation.macs import layer_macs
 from espalier.pruning.masks import count_zeros
 from espalier.pruning.pruned_model import WEIGHTS, Plan
@@ -53,7 +54,7 @@ def measure_outcome(
         UserError: it cannot be timed.
     """
     announce("exporting, testing and timing both networks")
-    with tempfile.TemporaryDirectory(prefix=".latency-", dir=folder) as temporary:
+    with ScratchFolder(prefix=".latency-", dir=folder) as temporary:
         dense_onnx, dense_weights = Path(temporary) / ONNX, Path(temporary) / WEIGHTS
         save_weights(dense_weights, dense, metadata=plan.images.to_metadata())
         some, inputs = _some_inputs(images), inputs_of(images)

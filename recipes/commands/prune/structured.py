@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from espalier.nas.cost.count import count
 from espalier.nas.errors import UserError
 from espalier.nas.files import read_json, write_json
 from espalier.nas.network_inputs import with_training_outputs, without_view
+from espalier.nas.scratch import ScratchFolder
 from espalier.nas.task import batch_loss
 from espalier.pruning.mfac.obs import saliencies
 from espalier.pruning.pruned_model import Plan
@@ -162,7 +162,7 @@ def _latency_ms(settings: PruneSettings, phases: Phases) -> Callable[[nn.Module]
     spec = profile.spec(seconds=SEARCH_SECONDS)
 
     def upper_bound(network: nn.Module) -> float:
-        with tempfile.TemporaryDirectory(prefix=".latency-", dir=phases.folder.path) as folder:
+        with ScratchFolder(prefix=".latency-", dir=phases.folder.path) as folder:
             path = Path(folder) / "model.onnx"
             export_onnx(without_view(network), inputs_of(phases.images), path, exporter="torchscript")
             return float(device.measure(path, spec).latency.ci95[1])

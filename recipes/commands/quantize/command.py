@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from espalier.nas.files import write_bytes, write_json, write_text
 from espalier.nas.network_images import NetworkImages
 from espalier.nas.network_inputs import Input, as_inputs
 from espalier.nas.run import RunFolder
+from espalier.nas.scratch import ScratchFolder
 from espalier.recipes.commands import defaults
 from espalier.recipes.commands.arguments import reject
 from espalier.recipes.commands.progress import announce, track
@@ -174,7 +174,7 @@ def quantize_network(request: Request, output: Path) -> QuantizeResult:
         UserError: see `quantize`.
     """
     settings = request.settings
-    with RunFolder(output).lock() as folder, tempfile.TemporaryDirectory(prefix=".latency-", dir=output) as temporary:
+    with RunFolder(output).lock() as folder, ScratchFolder(prefix=".latency-", dir=output) as temporary:
         if any(not path.name.startswith(".") for path in output.iterdir()):
             raise UserError(str(output), "is not empty", code="conflict")
         work = Path(temporary)
