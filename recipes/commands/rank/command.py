@@ -24,7 +24,9 @@ from espalier.recipes.commands.progress import announce, track
 from espalier.recipes.commands.rank.page import ranking_page
 from espalier.recipes.commands.rank.result import Ranking
 from espalier.recipes.config.loading import load_recipe
-from espalier.recipes.config.registry import INHERITED, members
+from espalier.recipes.config.own_code import own_code
+from espalier.recipes.config.registry import INHERITED, SCORES, SPACES, members
+from espalier.recipes.config.roles import content_of
 from espalier.recipes.config.schema import Recipe
 from espalier.recipes.engine.assemble import Assembly
 from espalier.recipes.engine.environment import version
@@ -32,6 +34,7 @@ from espalier.recipes.engine.predictor_set import PredictorSet
 from espalier.recipes.engine.ranking.prediction_cache import ValueStore, collect, with_ensembles
 from espalier.recipes.engine.ranking.rows import BASELINES, finite, ranking_rows
 from espalier.recipes.engine.ranking.sample import Sample, draw_sample
+from espalier.recipes.engine.stage_files import check_stage_files
 from espalier.recipes.inputs.named_space import make_space, parse_space
 from espalier.recipes.inputs.score_batch import load_batch
 from espalier.recipes.records.ranking import RankPoint
@@ -173,7 +176,8 @@ def _rank_table(
         "version": version(),
     }
     about = {"table": str(drawn.table), "target": drawn.target, **settings}
-    return _rank(sample, predictor_set, asked, about=about, settings=settings)
+    code = {**_scores_code(asked.names), "space": content_of(SPACES, SPACES.split(space)[0])}
+    return _rank(sample, predictor_set, asked, about=about, settings={**settings, "code": code})
 
 
 def _rank_run(run: Path, drawn: _Drawn | None, asked: _Asked) -> Ranking:
@@ -181,12 +185,19 @@ def _rank_run(run: Path, drawn: _Drawn | None, asked: _Asked) -> Ranking:
     assembly = _opened(run)
     if asked.needs_supernet:
         _check_supernet(assembly.stages, assembly.recipe)
+        check_stage_files(assembly.run, assembly.keys)
     if drawn is None:
         sample, against = _trained(assembly.stages, run), {"target": "selection accuracy"}
     else:
         sample, against = drawn.sample(assembly.space), {"table": str(drawn.table), "target": drawn.target}
     predictor_set = replace(assembly.predictors, repeats=asked.repeats, limit_s=asked.limit_s)
-    settings = {"run": str(run), "keys": dict(assembly.keys), "repeats": asked.repeats, "version": version()}
+    settings = {
+        "run": str(run),
+        "keys": dict(assembly.keys),
+        "repeats": asked.repeats,
+        "version": version(),
+        "code": {**_scores_code(asked.names), **own_code(assembly.recipe, "space")},
+    }
     about = {"run": str(run), **against, "seed": asked.seed, "repeats": asked.repeats}
     return _rank(sample, predictor_set, asked, about=about, settings=settings)
 
@@ -269,6 +280,12 @@ def _rank(
 
 def _parts(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(part for name in names for part in members(name, where="predictors")))
+
+
+def _scores_code(names: Sequence[str]) -> dict[str, str | None]:
+    """The digest of the source of each own score: an edited one is computed again."""
+    found = {part: content_of(SCORES, SCORES.split(part)[0]) for part in _parts(names)}
+    return {part: digest for part, digest in found.items() if digest is not None}
 
 
 def _store(output: Path | None, settings: Mapping[str, Any]) -> ValueStore:
