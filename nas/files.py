@@ -98,6 +98,23 @@ def check_writable_place(path: Path, *, where: str, folder: bool) -> None:
         raise UserError(where, f"{path} cannot be written: {place} is read-only or no folder", code="not_writable")
 
 
+def inside(folder: Path, name: str, *, where: str) -> Path:
+    """The path of a file that another file in the same folder names.
+
+    Args:
+        folder: that holds both.
+        name: of the file, relative to the folder.
+        where: the file or key that holds the name.
+
+    Raises:
+        UserError: it leads out of the folder, as an absolute path, by `..` or by a link.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(where, f"{name} is outside the folder {folder}", code="unsupported")
+    return path
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically (see `atomic_path`)."""
     with atomic_path(path) as temporary:

@@ -198,7 +198,7 @@ def called(make: Callable[..., Any], where: str, *arguments: Any, **options: Any
         return make(*arguments, **options)
     except UserError:
         raise
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise UserError(where, _cause(error, _file_of(make)), code="user_code") from error
 
 

@@ -13,7 +13,7 @@ from espalier.nas.checkpoint import load_weights, save_weights
 from espalier.nas.copying import unwrapped
 from espalier.nas.data import Normalisation
 from espalier.nas.errors import UserError
-from espalier.nas.files import read_json, write_bytes, write_json
+from espalier.nas.files import inside, read_json, write_bytes, write_json
 from espalier.nas.models import network_factory
 from espalier.nas.network_images import NetworkImages
 from espalier.pruning.plan_check import check_outputs, checked_values
@@ -30,7 +30,7 @@ class Plan:
     """What was done to a network, as data; `load_pruned` needs the first five fields and `structure`.
 
     Attributes:
-        factory: name of the dense network for `nas.models.network_factory`; a file's path may be relative to the plan.
+        factory: name of the dense network for `nas.models.network_factory`; a file lies in the plan's folder.
         image_shape: `(channels, height, width)` of one image.
         classes: names of the outputs; none for images.
         mean: of each channel of pixels in 0..1; the network takes `(pixels - mean) / std`.
@@ -102,7 +102,7 @@ def read_plan(folder: Path) -> Plan:
     document = checked_values(document, path)
     kind, _, name = document["factory"].rpartition(":")
     if kind.endswith(".py"):
-        document["factory"] = f"{folder / kind}:{name}"  # an absolute path stays as it is
+        document["factory"] = f"{inside(folder, kind, where=f'{path}: factory')}:{name}"
     return Plan(**document)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from espalier.nas.errors import UserError
+from espalier.nas.files import inside
 from espalier.nas.hashing import file_hash
 
 
@@ -62,9 +63,9 @@ def model_files(path: Path) -> ModelFiles:
     parts = [Part(f"{sha256}.onnx", path, sha256, _stat(path))]
     for name in sorted(set(_external(path))):
         pure = PurePosixPath(name)
-        if pure.is_absolute() or ".." in pure.parts:
+        if ".." in pure.parts:  # not even one that leads back: the device has other folders
             raise UserError(str(path), f"its weights are outside its folder ({name})", code="unsupported")
-        weights = path.parent / pure
+        weights = inside(path.parent, name, where=str(path))
         if not weights.is_file():
             raise UserError(str(path), f"its weights are missing: there is no {name} beside it", code="not_found")
         parts.append(Part(str(pure), weights, file_hash(weights), _stat(weights)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -68,6 +69,12 @@ class StandardError(logging.Handler):
         typer.echo(self.format(record), err=True)
 
 
+def _ended(error: SystemExit) -> tuple[str, str]:
+    """Where code of the user's ended the command, and how."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}, line {frame.lineno}", f"ended the command by SystemExit({error.code!r})"
+
+
 def main() -> None:
     """The entry point: a user's error is one line on standard error and exit code 2."""
     # OpenMP threads wait in a busy loop, by default so long that a small network trains 15 times slower as soon as
@@ -80,9 +87,11 @@ def main() -> None:
         logger.addHandler(StandardError())
         logger.setLevel(logging.INFO)
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
     except UserError as error:
         problem = str(error)
+    except SystemExit as error:  # only code of the user's: commands return
+        problem = str(UserError(*_ended(error), code="user_code"))
     except USAGE_ERROR as error:  # an unknown command or option, or one of the wrong type
         problem = printable(shortened(" ".join(error.format_message().split()), MESSAGE))
     except OSError as error:
@@ -93,6 +102,8 @@ def main() -> None:
         problem = str(UserError("memory", f"there is not enough for this{f' ({error})' if str(error) else ''}"))
     except typer.Abort:
         sys.exit(130)
+    else:
+        sys.exit(code)
     if problem:  # there is none where help has just been printed
         typer.echo(f"error: {problem}", err=True)
     sys.exit(2)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
+from contextlib import nullcontext, redirect_stdout
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperArgument, TyperCommand
@@ -68,14 +71,21 @@ Output = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+RESULTS: ContextVar[TextIO] = ContextVar("RESULTS")
+"""The stream that JSON is printed to."""
+
+
 class Command(TyperCommand):
     """A command that names its options in errors as they are typed: `--batch-size` instead of `batch_size`."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
+        """Run the command. With `--json`, what code of the user's prints goes to standard error."""
+        RESULTS.set(sys.stdout)
+        apart = redirect_stdout(sys.stderr) if ctx.params.get("as_json") else nullcontext()
         try:
             check_numbers(ctx.params)
-            return super().invoke(ctx)
+            with apart:
+                return super().invoke(ctx)
         except UserError as error:
             raise self._as_typed(error) from error
 
@@ -168,7 +178,7 @@ def required_output(output: Path | None, what: str) -> Path:
 def print_result(value: Any, as_json: bool) -> None:
     """Print a result: as JSON, text as it is, or a mapping with one line per key."""
     if as_json:
-        typer.echo(json.dumps(value, indent=2, default=str))
+        typer.echo(json.dumps(value, indent=2, default=str), file=RESULTS.get())
     elif isinstance(value, str):
         typer.echo(value)
     else:

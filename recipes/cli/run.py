@@ -7,16 +7,13 @@ from typing import Annotated
 
 import typer
 
-from espalier.recipes.cli.options import AsJson, output_folder, print_result
+from espalier.recipes.cli.options import AsJson, print_result
 
 
 def run(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one (see nas ls).")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as search.trials=20 seed=3.")] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", callback=output_folder, help="Run folder [runs/RECIPE-DATE-ID]."),
-    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder [runs/RECIPE-DATE-ID].")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in the folder, or the last run of the recipe.")
     ] = False,

@@ -91,8 +91,9 @@ class Board:
         return [process for process in psutil.process_iter() if self._is_here(process)]
 
     def is_clean(self) -> bool:
-        """Whether nothing is left of a connection: no file and no process."""
-        return not any(self.tmp.iterdir()) and not self.processes()
+        """Whether nothing is left of a connection: no process, and no file but the user's timing lock."""
+        left = [path for path in self.tmp.iterdir() if not path.name.startswith("espalier-lock-")]
+        return not left and not self.processes()
 
     def close(self) -> None:
         """Shut down."""

@@ -115,7 +115,7 @@ class Bench:
     def get_providers(self) -> list[str]:
         return ["CPUExecutionProvider"]
 
-    def runner(self, session: Any, path: str, batch: int, seed: int) -> Callable[[], object]:
+    def runner(self, session: Any, path: str, request: dict[str, Any]) -> Callable[[], object]:
         def run_once() -> None:
             self.events.append(Path(path).stem)
             self.now += int(self.run_ms[Path(path).stem] * 1e6)

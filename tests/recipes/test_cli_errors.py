@@ -349,9 +349,9 @@ def test_one_process_at_a_time_in_a_run_folder(capsys: Capture, here: Path) -> N
 
 
 def limit_file_size() -> None:
-    """No file of this process may grow beyond 20 kB: writing further fails, as on a full disk."""
+    """No file of this process may grow beyond 40 kB: writing further fails, as on a full disk."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 
 
 def test_a_disk_that_fills_up(here: Path) -> None:
