@@ -113,8 +113,8 @@ def test_warm_up_rises_from_zero() -> None:
 
 
 def test_divergence_is_said() -> None:
-    with pytest.raises(Diverged, match="in epoch 1"):
-        train(make(lr=1e30, clip_grad_norm=None))
+    with pytest.raises(Diverged, match="in epoch"):
+        train(make(epochs=30, lr=1e9, clip_grad_norm=None))
 
 
 def test_the_average_is_the_result() -> None:
