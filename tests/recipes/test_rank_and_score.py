@@ -242,7 +242,7 @@ def test_nas_bench_macro_is_ranked(capsys: Capture, shared_data: Path) -> None:
         ("--samples 2", "--samples", None, "3"),
         ("--samples -1", "--samples", None, "-1"),
         ("--space nasbench201:cells=[1,2]", "--space.cells", "invalid", "[1, 2]"),
-        ("--space nasbench201:cells=[1", "--space.cells", "invalid", "[1"),
+        ("--space nasbench201:cells=[1", "--space.cells", "invalid", "YAML"),
         ("--batch-size 0", "--batch-size", "out_of_range", "1"),
         ("--batch-size 9999", "--batch-size", "too_few", "1797"),
         ("--space nasbench", "--space", "unknown", "did you mean 'nasbench201'?"),

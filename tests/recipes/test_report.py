@@ -316,7 +316,8 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     outputs["supernet"]["splits"] = few_shot()["splits"]
     outputs["supernet"]["splits"]["root"] |= {"choice": HOSTILE, "options": [HOSTILE] * 5}
     harmless = read(write_report(build_run(tmp_path / "harmless")))
-    run = build_run(tmp_path / "hostile", recipe=RECIPE + f"description: '{HOSTILE}'\n")
+    named = re.sub(r"description: .*", lambda _: f"description: '{HOSTILE}'", RECIPE)
+    run = build_run(tmp_path / "hostile", recipe=named)
     for stage, output in outputs.items():
         change(run, stage, output)
     write_json(run / "environment.json", {HOSTILE: HOSTILE})
