@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from nas_command import command
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -22,7 +23,6 @@ from espalier.recipes.commands.prune.command import prune_request
 from espalier.recipes.inputs.class_doubt import class_doubt
 from espalier.recipes.inputs.model_source import model_source
 from espalier.recipes.inputs.task_data import images_for
-from recipes.nas_command import command
 from user_errors import user_error
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
